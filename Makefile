@@ -33,7 +33,6 @@ $(VENV): $(STAMP)
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install it, or run make PYTHON=..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP_INSTALL) --upgrade pip
 	$(PIP_INSTALL) -e ".[$(EXTRAS)]"
 	@touch $@
 
