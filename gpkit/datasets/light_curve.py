@@ -300,8 +300,8 @@ class LightCurve:
             first = int(bad[0])
             raise InvalidDataError(
                 f"{self._label()}: {len(bad)} of {self.n} values are not positive, first {self.value[first]:g} at "
-                f"point {first} (time {self.time[first]:.10g}, input row {self.input_row[first]}, both counted from 0): "
-                "a log transform needs positive values; fit the values themselves (transform=None)"
+                f"point {first} (time {self.time[first]:.10g}, input row {self.input_row[first]}, counted from 0): a "
+                "log transform needs positive values; fit the values themselves (transform=None)"
             )
         log = self._with_rows(
             CleanRows(
