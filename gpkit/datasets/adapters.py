@@ -102,7 +102,7 @@ def from_pandas(
         error if isinstance(error, float) else numbers(str(columns.error)),
         upper_limit=below,
         half_width=half_width if isinstance(half_width, float) else _optional(columns.half_width, numbers),
-        band=None if columns.band is None else frame[columns.band].astype(str).to_numpy(dtype=np.str_),
+        band=None if columns.band is None else _texts(frame[columns.band]).to_numpy(dtype=np.str_),
         time_unit=columns.time_unit if time_unit is None else time_unit,
         value_unit=columns.value_unit if value_unit is None else value_unit,
         name=str(frame.attrs.get("name", "")) if name is None else name,
@@ -122,11 +122,16 @@ def _optional(column: str | None, read: Any) -> Any:
     return None if column is None else read(column)
 
 
+def _texts(column: pd.Series) -> pd.Series:
+    """Cells as texts, missing ones empty."""
+    return column.astype(object).where(column.notna(), "").astype(str)
+
+
 def _marks(column: pd.Series, name: str, source: str) -> Any:
     """A column of marks (booleans, 0/1, true/false, yes/no, t/f, ``<``) as a mask."""
     if column.dtype.kind == "b":
         return column.to_numpy(dtype=np.bool_)
-    words = column.astype(str).str.strip().str.lower()
+    words = _texts(column).str.strip().str.lower()
     yes = words.isin(["1", "1.0", "true", "yes", "y", "t", "<", "ul"])
     no = words.isin(["0", "0.0", "false", "no", "n", "f", "", "nan", "-", "=", "<na>", "none"])
     if not (yes | no).all():

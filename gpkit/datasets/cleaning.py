@@ -19,7 +19,7 @@ from gpkit.errors import InvalidDataError
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
-StrArray = npt.NDArray[np.str_]
+StrArray = npt.NDArray[Any]  # of texts; the width of a text is part of its dtype, so np.str_ would not match it
 
 #: Names the i-th input row in a message: "row 3" for arrays, "line 17" for files.
 RowLabel = Callable[[int], str]

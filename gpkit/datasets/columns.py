@@ -30,7 +30,7 @@ _VALUE_NAMES = (
 _ERROR_NAMES = (
     "error", "err", "yerr", "y_err", "uncertainty", "unc", "sigma", "sig", "stddev", "std", "dy", "flux_err",
     "flux_error", "fluxerr", "e_flux", "flux_unc", "mag_err", "mag_error", "magerr", "e_mag", "sigmapsf",
-    "rate_err", "error_rate", "value_err", "e_value", "photometric_error", "statistical_error", "staterr",
+    "rate_err", "error_rate", "value_err", "e_value", "photometric_error", "statistical_error", "staterr", "e",
 )  # fmt: skip
 _ERROR_OF_VALUE = (
     "{}_err", "{}_error", "{}err", "{}error", "e_{}", "{}_unc", "{}_uncertainty", "{}_sigma", "err_{}", "error_{}",

@@ -53,16 +53,17 @@ def as_html(curve: LightCurve) -> str:
     return f"<table><caption>LightCurve</caption>{rows}</table>"
 
 
-def warn_of_what_would_be_missed(curve: LightCurve, *, given_time: Any) -> None:
+def warn_of_what_would_be_missed(curve: LightCurve, *, n_excluded_unasked: int, given_time: Any) -> None:
     """Warn of accepted data that their owner would want to know about.
 
     Args:
         curve: The light curve that was built.
+        n_excluded_unasked: How many rows were taken out that the caller did not name.
         given_time: The times as they were given, for their precision.
     """
     label = f"light curve {curve.name!r}" if curve.name else "light curve"
-    n_given = curve.n + curve.n_dropped
-    if curve.n_dropped > _MANY_EXCLUDED * n_given:
+    if n_excluded_unasked > _MANY_EXCLUDED * (curve.n + n_excluded_unasked):
+        n_given = curve.n + curve.n_dropped
         warn_about_data(f"{label}: {curve.n_dropped} of {n_given} rows were excluded ({exclusion_text(curve)})")
     if curve.n_duplicates:
         warn_about_data(f"{label}: {curve.n_duplicates} rows repeat an earlier row exactly and count twice in any fit")

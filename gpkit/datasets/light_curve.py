@@ -60,7 +60,6 @@ class LightCurve:
         half_width: Half-widths of the bins, ``n``, or None.
         band: Band labels, ``n``, or None.
         input_row: Position (from 0) of each point in the input: the sorting permutation, after exclusions.
-        exclusions: How many input rows were taken out, by reason.
 
     Example:
         >>> curve = LightCurve([2.0, 0.0, 1.0, float("nan")], [5.1, 4.9, 5.3, 5.0], 0.1, name="toy")
@@ -75,7 +74,6 @@ class LightCurve:
     half_width: FloatArray | None
     band: StrArray | None
     input_row: IntArray
-    exclusions: Mapping[str, int]
 
     def __init__(
         self,
@@ -111,7 +109,8 @@ class LightCurve:
         for reason, count in rows.exclusions.items():
             counts[reason] = counts.get(reason, 0) + count
         self._fill(rows, counts, time_unit=time_unit, value_unit=value_unit, name=name, meta=meta or {})
-        warn_of_what_would_be_missed(self, given_time=time)
+        unasked = sum(count for reason, count in rows.exclusions.items() if reason not in (exclude or {}))
+        warn_of_what_would_be_missed(self, n_excluded_unasked=unasked, given_time=time)
 
     def _fill(
         self,
@@ -128,7 +127,7 @@ class LightCurve:
         self.half_width, self.band, self.input_row = rows.half_width, rows.band, rows.input_row
         for column in (*self._columns().values(), self.input_row):
             column.setflags(write=False)
-        self.exclusions = MappingProxyType({reason: int(count) for reason, count in exclusions.items() if count})
+        self._exclusions = {reason: int(count) for reason, count in exclusions.items() if count}
         self.time_unit, self.value_unit, self.name = str(time_unit), str(value_unit), str(name)
         self.meta: dict[str, Any] = dict(meta)
 
@@ -162,6 +161,11 @@ class LightCurve:
         return from_lightkurve(light_curve, **options)
 
     @property
+    def exclusions(self) -> Mapping[str, int]:
+        """How many input rows were taken out, by reason."""
+        return MappingProxyType(self._exclusions)
+
+    @property
     def n(self) -> int:
         """Number of points, upper limits included."""
         return len(self.time)
@@ -189,13 +193,7 @@ class LightCurve:
     @property
     def n_duplicates(self) -> int:
         """Number of points that repeat an earlier one exactly: same time, value, error, limit and band."""
-        tied = np.zeros(self.n, dtype=np.bool_)
-        same = self.time[1:] == self.time[:-1]
-        tied[1:] |= same
-        tied[:-1] |= same
-        rows = np.flatnonzero(tied)
-        seen = {tuple(column[row] for column in self._columns().values()) for row in rows}
-        return len(rows) - len(seen)
+        return int(self.to_pandas().duplicated().sum()) if self.n_repeated_times else 0
 
     @property
     def baseline(self) -> float:

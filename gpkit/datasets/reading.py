@@ -136,6 +136,8 @@ def _read_text(text: str, *, source: str, stem: str, is_lcr: bool, **options: An
 def _by_position(layout: Layout, options: dict[str, Any], source: str) -> dict[str, Any]:
     """Roles of the columns of a table without a header: time, value, error, in that order."""
     roles = {role: options[role] for role in ("time", "value", "error")}
+    if layout.header_problem and any(choice is None for choice in roles.values()):
+        raise InvalidDataError(f"{source}: {layout.header_problem}: give positions, such as time=0, value=1, error=2")
     if all(choice is None for choice in roles.values()) and layout.n_columns > 3:
         warn_about_data(
             f"{source}: no header; took the first three of {layout.n_columns} columns as time, value and error; say "

@@ -8,6 +8,7 @@ import json
 import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from statistics import mode
 from typing import TYPE_CHECKING, Any
 
 from gpkit.datasets.cleaning import RowLabel
@@ -41,6 +42,7 @@ class Layout:
         n_columns: Number of columns.
         first_line: Number (from 0) of the first line of data.
         comment: The character that starts a comment.
+        header_problem: Why what looks like a header is not used, empty if there is none or it is used.
         metadata: What `write_csv` kept, empty for other files.
     """
 
@@ -50,6 +52,7 @@ class Layout:
     n_columns: int
     first_line: int
     comment: str
+    header_problem: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -81,29 +84,35 @@ def sniff(text: str, *, source: str) -> Layout:
     delimiter, decimal = max(_LAYOUTS, key=lambda layout: _score(sample, *layout))
 
     counts = [_count(line, delimiter, decimal) for line in sample]
-    starts = [k for k, (numbers, others) in enumerate(counts) if numbers and (numbers >= 2 or not others)]
-    rows = [k for k in starts if counts[k][0] >= 2]
-    if not rows or 4 * len(rows) < len(sample) - starts[0]:
-        if starts and 2 * len(starts) > len(sample):
-            raise InvalidDataError(f"{source}: has one column of numbers: a light curve needs times, values and errors")
+    data = [k for k, (numbers, others) in enumerate(counts) if numbers >= 2 or (numbers and not others)]
+    if not data or 4 * len(data) < len(sample) - data[0]:
         raise InvalidDataError(
-            f"{source}: is not a table: of the first {len(sample)} lines, {len(rows)} hold two or more numbers; a "
+            f"{source}: is not a table: of the first {len(sample)} lines, {len(data)} hold two or more numbers; a "
             "light curve has one row per point with time, value and error"
         )
-    start = starts[0]
-    width = max(len(split(sample[k], delimiter)) for k in rows)
-    names = _header([split(line, delimiter) for line in sample[:start]], width)
-    if names is None and not sample[:start]:
-        names = _header([split(line.lstrip()[1:].strip(), delimiter) for line in comments], width, must_match=True)
-        if names is None:  # a comment line may use blanks where the table uses commas
-            names = _header([split(line.lstrip()[1:].strip(), None) for line in comments], width, must_match=True)
+    rows = [cells for cells in (split(sample[k], delimiter) for k in data) if len(cells) > 1]
+    if not rows:
+        raise InvalidDataError(f"{source}: has one column of numbers: a light curve needs times, values and errors")
+    width = mode(len(cells) for cells in rows)
+    filled = mode(max(k for k, cell in enumerate(cells, 1) if cell) for cells in rows)
+
+    above = [split(line, delimiter) for line in sample[: data[0]]]
+    names = _header(above, filled, width if delimiter is None else None)
+    problem = ""
+    if names is None and any(is_time_name(cell) for cells in above for cell in cells):
+        problem = f"the header does not fit the rows, which have {filled} columns"
+    if names is None and not above:  # a comment may name the columns, with blanks where the table has commas
+        marked = [line.lstrip()[1:].strip() for line in comments]
+        names = next(filter(None, (_header([split(line, mark) for line in marked], filled, width, named=True)
+                                   for mark in (delimiter, None))), None)  # fmt: skip
     return Layout(
         delimiter=delimiter,
         decimal=decimal,
-        names=names,
+        names=None if names is None else (*names, *(f"column {index}" for index in range(len(names), width))),
         n_columns=max(width, len(names or ())),
-        first_line=body[start][0],
+        first_line=body[data[0]][0],
         comment=comment,
+        header_problem=problem,
         metadata=_metadata(comments),
     )
 
@@ -125,16 +134,21 @@ def _count(line: str, delimiter: str | None, decimal: str) -> tuple[int, int]:
     return numbers, others
 
 
-def _header(candidates: list[list[str]], width: int, *, must_match: bool = False) -> tuple[str, ...] | None:
-    """The line that names the columns: the last that has a usual name of a time, else the last that fits."""
-    fitting = [cells for cells in candidates if len(cells) == width or (not must_match and 2 <= len(cells) <= width)]
-    named = [cells for cells in fitting if any(is_time_name(cell) for cell in cells)]
-    if not named and must_match:
-        return None
-    if not fitting:
-        return None
-    names = [cell or f"column {index}" for index, cell in enumerate((named or fitting)[-1])]
-    return tuple(names + [f"column {index}" for index in range(len(names), width)])
+def _header(
+    candidates: list[list[str]], least: int, most: int | None, *, named: bool = False
+) -> tuple[str, ...] | None:
+    """The line that names the columns: the last that has a usual name of a time, else the last that fits.
+
+    Args:
+        candidates: Cells of the lines that may be it.
+        least: Fewest names that fit.
+        most: Most names that fit; None if rows may leave out cells at their end.
+        named: Whether the name of a time is required.
+    """
+    fitting = [cells for cells in candidates if least <= len(cells) and (most is None or len(cells) <= most)]
+    with_time = [cells for cells in fitting if any(is_time_name(cell) for cell in cells)]
+    chosen = with_time or ([] if named else [cells for cells in fitting if most is not None or len(cells) == least])
+    return tuple(cell or f"column {index}" for index, cell in enumerate(chosen[-1])) if chosen else None
 
 
 def _metadata(comments: list[str]) -> dict[str, Any]:
@@ -171,6 +185,9 @@ def read_table(text: str, layout: Layout, *, source: str, labels: Collection[str
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InvalidDataError(f"{source}: the header names column {twice!r} twice: names must differ")
+    # From pandas 3.1 on, all digits always count, and asking for that is deprecated.
+    recent = tuple(int(part) for part in pd.__version__.split(".")[:2]) >= (3, 1)
+    exact: dict[str, Any] = {} if recent else {"float_precision": "round_trip"}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -187,8 +204,8 @@ def read_table(text: str, layout: Layout, *, source: str, labels: Collection[str
                 keep_default_na=False,
                 dtype=dict.fromkeys(labels, str),
                 skipinitialspace=True,
-                float_precision="round_trip",
                 low_memory=False,
+                **exact,
             )
     except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, ValueError) as problem:
         for number, line in data_lines(text, layout):
