@@ -24,6 +24,7 @@ METADATA_MARK = "# gpkit light curve: "
 
 _COMMENT_MARKS = "#%!"
 _SAMPLE_LINES = 400
+_SCORED_LINES = 50
 
 # Delimiter (None: any white space) and decimal mark, in order of preference.
 _LAYOUTS: tuple[tuple[str | None, str], ...] = (
@@ -65,7 +66,10 @@ def split(line: str, delimiter: str | None) -> list[str]:
     """The cells of a line, quotes removed."""
     if delimiter is None:
         return line.split()
-    return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])]
+    try:
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])]
+    except csv.Error:  # a cell of more than 128 kB: no table of numbers
+        return [line]
 
 
 def sniff(text: str, *, source: str) -> Layout:
@@ -118,9 +122,9 @@ def sniff(text: str, *, source: str) -> Layout:
 
 
 def _score(sample: list[str], delimiter: str | None, decimal: str) -> int:
-    """Cells that are numbers, less those that are something else."""
-    counts = [_count(line, delimiter, decimal) for line in sample[:100]]
-    return sum(numbers - others for numbers, others in counts)
+    """Cells that are numbers, less those that are something else, over the lines where numbers prevail."""
+    counts = [_count(line, delimiter, decimal) for line in sample[:_SCORED_LINES]]
+    return sum(max(numbers - others, 0) for numbers, others in counts)
 
 
 def _count(line: str, delimiter: str | None, decimal: str) -> tuple[int, int]:

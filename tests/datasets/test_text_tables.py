@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,8 @@ BAD_FILES: dict[str, tuple[str | bytes, str]] = {
     "random bytes": (bytes(np.random.default_rng(1).integers(0, 256, 5000, dtype=np.uint8)), "is a binary file"),
     "spreadsheet": (b"PK\x03\x04 xl/workbook.xml", "export the sheet as CSV"),
     "truncated gzip": (gzip.compress(b"1 2 3\n" * 1000)[:40], "damaged or incomplete"),
+    "one long line": ("word 12 " * 20000, "curve.csv"),
+    "one long word": ("x" * 200_000 + ",1,2\n1,2,3\n", "curve.csv"),
     "one column": ("1\n2\n3\n", "one column of numbers"),
     "two columns": ("1 2\n2 3\n3 4\n", "only two columns.*error=0.1"),
     "two named columns": ("time,flux\n1,2\n2,3\n", "no column of errors beside 'flux'.*error=0.1"),
@@ -269,6 +272,37 @@ def test_written_curves_come_back_exactly(
     back.name = name  # an empty name is filled from the file's
     assert back == curve
     assert back.exclusions == {"cloud": 3} and back.meta["list"] == [1, "a"]
+
+
+rubbish = st.one_of(
+    st.binary(max_size=300),
+    st.text(max_size=200).map(str.encode),
+    st.text("0123456789.,;|\t \n\n\r#%-+eE<>nanifxt_\"'", max_size=200).map(str.encode),
+    st.lists(
+        st.lists(st.sampled_from(["1", "2.5", "nan", "<3", "-", "inf", "1e999", "x", ""]), max_size=4).map(",".join)
+    )
+    .map("\n".join)
+    .map(str.encode),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(content=rubbish)
+def test_no_content_gives_anything_but_a_curve_or_a_typed_line(
+    content: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("rubbish") / "curve.csv"
+    path.write_bytes(content)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            warnings.simplefilter("ignore", DataWarning)
+            curve = read_light_curve(path)
+    except InvalidDataError as problem:
+        assert "\n" not in str(problem) and len(str(problem)) < 500
+    else:
+        assert np.isfinite(curve.time).all() and np.isfinite(curve.value).all()
+        assert (curve.error[~curve.upper_limit] > 0).all()
 
 
 def test_writing_replaces_atomically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
