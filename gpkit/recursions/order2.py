@@ -1,0 +1,355 @@
+"""Filter, block element and adjoint for a two-dimensional state whose transition is ``[[a, s], [-s, b]]``.
+
+SHO, Matern-3/2, cosine and celerite terms all have this form with ``h = (1, 0)``. The recursion carries
+``Delta = P_inf - P_predicted`` (symmetric: d11, d12, d22) and the predicted mean (m1, m2); ``p = P_inf h``. Process
+noise never appears, and ``Delta`` starts at zero. A datum with infinite noise carries no information.
+
+Workspace rows (one per time step, every slot a scalar or a vector of lanes) are described by the ``SLOT_`` constants.
+The adjoint is the Bryson-Frazier smoother: ``lam`` is the derivative of ``-(inv_quad + logdet) / 2`` with respect to
+the predicted mean, ``Lam`` the information of later data, and all parameter derivatives follow from them.
+"""
+
+from __future__ import annotations
+
+import numba
+
+from gpkit.recursions.elementary import OPTIONS
+from gpkit.recursions.simd import (
+    broadcast,
+    exponent_and_mantissa,
+    load,
+    select_less,
+    store,
+    width_of,
+)
+
+SLOT_DT, SLOT_Y, SLOT_R, SLOT_TDOT = 0, 1, 2, 3
+SLOT_A, SLOT_S, SLOT_B = 4, 5, 6
+SLOT_G1, SLOT_G2, SLOT_INVD, SLOT_U = 7, 8, 9, 10
+SLOT_M1, SLOT_M2, SLOT_E11, SLOT_E12, SLOT_E22 = 11, 12, 13, 14, 15
+SLOTS = 16
+# After the adjoint has passed a row these slots hold the derivatives with respect to a, s, b.
+SLOT_ABAR, SLOT_SBAR, SLOT_BBAR = SLOT_G1, SLOT_G2, SLOT_INVD
+SLOT_ALPHA, SLOT_KAPPA = SLOT_Y, SLOT_R
+
+STATE = 5
+"""m1, m2, d11, d12, d22."""
+ELEMENT = 14
+"""b1, b2, c11, c12, c22, t11, t12, t21, t22, j11, j12, j22, eta1, eta2."""
+ADJOINT = 5
+"""lam1, lam2, Lam11, Lam12, Lam22."""
+PRIOR = 5
+"""p1, p2, then the rest x11 = p1, x12 = p2, x22 of P_inf stored as x11, x12, x22 at 2, 3, 4."""
+
+
+@numba.njit(**OPTIONS)
+def forward2(ws, steps, prior, state, acc, like):  # type: ignore[no-untyped-def]
+    """Filter ``steps`` rows from ``state`` (updated in place); adds inv_quad, exponent and mantissa to ``acc``."""
+    w = width_of(like)
+    p1 = load(prior, 0, like)
+    p2 = load(prior, w, like)
+    m1 = load(state, 0, like)
+    m2 = load(state, w, like)
+    d11 = load(state, 2 * w, like)
+    d12 = load(state, 3 * w, like)
+    d22 = load(state, 4 * w, like)
+    quad = load(acc, 0, like)
+    exponent = load(acc, w, like)
+    mantissa = load(acc, 2 * w, like)
+    lowest = load(acc, 3 * w, like)
+    row = 0
+    for _ in range(steps):
+        y = load(ws, row + SLOT_Y * w, like)
+        r = load(ws, row + SLOT_R * w, like)
+        a = load(ws, row + SLOT_A * w, like)
+        s = load(ws, row + SLOT_S * w, like)
+        b = load(ws, row + SLOT_B * w, like)
+        w1 = p1 - d11
+        w2 = p2 - d12
+        d = w1 + r
+        inv = 1.0 / d
+        v = y - m1
+        u = v * inv
+        g1 = w1 * inv
+        g2 = w2 * inv
+        n1 = m1 + w1 * u
+        n2 = m2 + w2 * u
+        e11 = d11 + w1 * g1
+        e12 = d12 + w1 * g2
+        e22 = d22 + w2 * g2
+        quad = quad + v * u
+        lowest = select_less(lowest, d, lowest, d)
+        power, fraction = exponent_and_mantissa(select_less(d, 1e300, d, 1.0))
+        exponent = exponent + power
+        mantissa = mantissa * fraction
+        store(ws, row + SLOT_G1 * w, g1)
+        store(ws, row + SLOT_G2 * w, g2)
+        store(ws, row + SLOT_INVD * w, inv)
+        store(ws, row + SLOT_U * w, u)
+        store(ws, row + SLOT_M1 * w, n1)
+        store(ws, row + SLOT_M2 * w, n2)
+        store(ws, row + SLOT_E11 * w, e11)
+        store(ws, row + SLOT_E12 * w, e12)
+        store(ws, row + SLOT_E22 * w, e22)
+        m1 = a * n1 + s * n2
+        m2 = b * n2 - s * n1
+        t11 = a * e11 + s * e12
+        t12 = a * e12 + s * e22
+        t21 = b * e12 - s * e11
+        t22 = b * e22 - s * e12
+        d11 = t11 * a + t12 * s
+        d12 = t12 * b - t11 * s
+        d22 = t22 * b - t21 * s
+        row += SLOTS * w
+    store(state, 0, m1)
+    store(state, w, m2)
+    store(state, 2 * w, d11)
+    store(state, 3 * w, d12)
+    store(state, 4 * w, d22)
+    store(acc, 0, quad)
+    store(acc, w, exponent)
+    store(acc, 2 * w, mantissa)
+    store(acc, 3 * w, lowest)
+
+
+@numba.njit(**OPTIONS)
+def element2(ws, steps, prior, element, like):  # type: ignore[no-untyped-def]
+    """Map of a block of rows as a function of the state that enters it (an associative-scan element).
+
+    The block is filtered from an exactly known entering state (Delta = P_inf), carrying its response T to that state,
+    the information J, eta about it, and the outgoing mean b and Delta C.
+    """
+    w = width_of(like)
+    p1 = load(prior, 0, like)
+    p2 = load(prior, w, like)
+    d11 = load(prior, 2 * w, like)
+    d12 = load(prior, 3 * w, like)
+    d22 = load(prior, 4 * w, like)
+    m1 = broadcast(0.0, like)
+    m2 = m1
+    t11 = broadcast(1.0, like)
+    t12 = m1
+    t21 = m1
+    t22 = t11
+    j11 = m1
+    j12 = m1
+    j22 = m1
+    h1 = m1
+    h2 = m1
+    row = 0
+    for _ in range(steps):
+        y = load(ws, row + SLOT_Y * w, like)
+        r = load(ws, row + SLOT_R * w, like)
+        a = load(ws, row + SLOT_A * w, like)
+        s = load(ws, row + SLOT_S * w, like)
+        b = load(ws, row + SLOT_B * w, like)
+        w1 = p1 - d11
+        w2 = p2 - d12
+        inv = 1.0 / (w1 + r)
+        u = (y - m1) * inv
+        g1 = w1 * inv
+        g2 = w2 * inv
+        q1 = t11 * inv
+        q2 = t12 * inv
+        j11 = j11 + q1 * t11
+        j12 = j12 + q1 * t12
+        j22 = j22 + q2 * t12
+        h1 = h1 + t11 * u
+        h2 = h2 + t12 * u
+        n1 = m1 + w1 * u
+        n2 = m2 + w2 * u
+        m1 = a * n1 + s * n2
+        m2 = b * n2 - s * n1
+        k11 = t11 - g1 * t11
+        k12 = t12 - g1 * t12
+        k21 = t21 - g2 * t11
+        k22 = t22 - g2 * t12
+        t11 = a * k11 + s * k21
+        t12 = a * k12 + s * k22
+        t21 = b * k21 - s * k11
+        t22 = b * k22 - s * k12
+        e11 = d11 + w1 * g1
+        e12 = d12 + w1 * g2
+        e22 = d22 + w2 * g2
+        f11 = a * e11 + s * e12
+        f12 = a * e12 + s * e22
+        f21 = b * e12 - s * e11
+        f22 = b * e22 - s * e12
+        d11 = f11 * a + f12 * s
+        d12 = f12 * b - f11 * s
+        d22 = f22 * b - f21 * s
+        row += SLOTS * w
+    store(element, 0, m1)
+    store(element, w, m2)
+    store(element, 2 * w, d11)
+    store(element, 3 * w, d12)
+    store(element, 4 * w, d22)
+    store(element, 5 * w, t11)
+    store(element, 6 * w, t12)
+    store(element, 7 * w, t21)
+    store(element, 8 * w, t22)
+    store(element, 9 * w, j11)
+    store(element, 10 * w, j12)
+    store(element, 11 * w, j22)
+    store(element, 12 * w, h1)
+    store(element, 13 * w, h2)
+
+
+@numba.njit(**OPTIONS)
+def _closed_loop2(prior, element, lane, w, d11, d12, d22):  # type: ignore[no-untyped-def]
+    """``E = P_inf - Delta``, ``M = (I + E J)^-1`` and ``T M`` of one lane."""
+    e11 = load(prior, 2 * w + lane, 0.0) - d11
+    e12 = load(prior, 3 * w + lane, 0.0) - d12
+    e22 = load(prior, 4 * w + lane, 0.0) - d22
+    j11 = load(element, 9 * w + lane, 0.0)
+    j12 = load(element, 10 * w + lane, 0.0)
+    j22 = load(element, 11 * w + lane, 0.0)
+    k11 = 1.0 + e11 * j11 + e12 * j12
+    k12 = e11 * j12 + e12 * j22
+    k21 = e12 * j11 + e22 * j12
+    k22 = 1.0 + e12 * j12 + e22 * j22
+    scale = 1.0 / (k11 * k22 - k12 * k21)
+    n11 = k22 * scale
+    n12 = -k12 * scale
+    n21 = -k21 * scale
+    n22 = k11 * scale
+    t11 = load(element, 5 * w + lane, 0.0)
+    t12 = load(element, 6 * w + lane, 0.0)
+    t21 = load(element, 7 * w + lane, 0.0)
+    t22 = load(element, 8 * w + lane, 0.0)
+    c11 = t11 * n11 + t12 * n21
+    c12 = t11 * n12 + t12 * n22
+    c21 = t21 * n11 + t22 * n21
+    c22 = t21 * n12 + t22 * n22
+    return (e11, e12, e22), (n11, n12, n21, n22), (c11, c12, c21, c22)
+
+
+@numba.njit(**OPTIONS)
+def combine2(prior, element, lane, w, state_in, state_out, lane_out):  # type: ignore[no-untyped-def]
+    """State that leaves block ``lane`` given the one that enters; written to lane ``lane_out`` of ``state_out``."""
+    m1 = load(state_in, lane, 0.0)
+    m2 = load(state_in, w + lane, 0.0)
+    e, _, c = _closed_loop2(
+        prior, element, lane, w, load(state_in, 2 * w + lane, 0.0), load(state_in, 3 * w + lane, 0.0), load(state_in, 4 * w + lane, 0.0)
+    )
+    h1 = load(element, 12 * w + lane, 0.0)
+    h2 = load(element, 13 * w + lane, 0.0)
+    z1 = m1 + e[0] * h1 + e[1] * h2
+    z2 = m2 + e[1] * h1 + e[2] * h2
+    store(state_out, lane_out, load(element, lane, 0.0) + c[0] * z1 + c[1] * z2)
+    store(state_out, w + lane_out, load(element, w + lane, 0.0) + c[2] * z1 + c[3] * z2)
+    t11 = load(element, 5 * w + lane, 0.0)
+    t12 = load(element, 6 * w + lane, 0.0)
+    t21 = load(element, 7 * w + lane, 0.0)
+    t22 = load(element, 8 * w + lane, 0.0)
+    q11 = c[0] * e[0] + c[1] * e[1]
+    q12 = c[0] * e[1] + c[1] * e[2]
+    q21 = c[2] * e[0] + c[3] * e[1]
+    q22 = c[2] * e[1] + c[3] * e[2]
+    store(state_out, 2 * w + lane_out, load(element, 2 * w + lane, 0.0) - (q11 * t11 + q12 * t12))
+    store(state_out, 3 * w + lane_out, load(element, 3 * w + lane, 0.0) - (q11 * t21 + q12 * t22))
+    store(state_out, 4 * w + lane_out, load(element, 4 * w + lane, 0.0) - (q21 * t21 + q22 * t22))
+
+
+@numba.njit(**OPTIONS)
+def combine_adjoint2(prior, element, lane, w, state_in, adjoint, adjoint_out, lane_out):  # type: ignore[no-untyped-def]
+    """Adjoint that leaves block ``lane`` backwards, given the one at its end (both in the layout of ADJOINT)."""
+    m1 = load(state_in, lane, 0.0)
+    m2 = load(state_in, w + lane, 0.0)
+    _, n, c = _closed_loop2(
+        prior, element, lane, w, load(state_in, 2 * w + lane, 0.0), load(state_in, 3 * w + lane, 0.0), load(state_in, 4 * w + lane, 0.0)
+    )
+    j11 = load(element, 9 * w + lane, 0.0)
+    j12 = load(element, 10 * w + lane, 0.0)
+    j22 = load(element, 11 * w + lane, 0.0)
+    z1 = load(element, 12 * w + lane, 0.0) - j11 * m1 - j12 * m2
+    z2 = load(element, 13 * w + lane, 0.0) - j12 * m1 - j22 * m2
+    l1 = load(adjoint, lane, 0.0)
+    l2 = load(adjoint, w + lane, 0.0)
+    q11 = load(adjoint, 2 * w + lane, 0.0)
+    q12 = load(adjoint, 3 * w + lane, 0.0)
+    q22 = load(adjoint, 4 * w + lane, 0.0)
+    store(adjoint_out, lane_out, n[0] * z1 + n[2] * z2 + c[0] * l1 + c[2] * l2)
+    store(adjoint_out, w + lane_out, n[1] * z1 + n[3] * z2 + c[1] * l1 + c[3] * l2)
+    r11 = q11 * c[0] + q12 * c[2]
+    r12 = q11 * c[1] + q12 * c[3]
+    r21 = q12 * c[0] + q22 * c[2]
+    r22 = q12 * c[1] + q22 * c[3]
+    store(adjoint_out, 2 * w + lane_out, j11 * n[0] + j12 * n[2] + c[0] * r11 + c[2] * r21)
+    store(adjoint_out, 3 * w + lane_out, j11 * n[1] + j12 * n[3] + c[0] * r12 + c[2] * r22)
+    store(adjoint_out, 4 * w + lane_out, j12 * n[1] + j22 * n[3] + c[1] * r12 + c[3] * r22)
+
+
+@numba.njit(**OPTIONS)
+def reverse2(ws, steps, weights, adjoint, grad_p, like):  # type: ignore[no-untyped-def]
+    """Adjoint of ``steps`` rows, last to first, from ``adjoint`` (updated in place).
+
+    ``weights`` holds the cotangents of ``-inv_quad / 2`` and ``-logdet / 2``. Rows receive alpha = K^-1 y,
+    kappa = diag(K^-1) and the weighted derivatives with respect to a, s, b; ``grad_p`` accumulates those with
+    respect to p.
+    """
+    w = width_of(like)
+    wq = load(weights, 0, like)
+    wd = load(weights, w, like)
+    l1 = load(adjoint, 0, like)
+    l2 = load(adjoint, w, like)
+    q11 = load(adjoint, 2 * w, like)
+    q12 = load(adjoint, 3 * w, like)
+    q22 = load(adjoint, 4 * w, like)
+    p1 = load(grad_p, 0, like)
+    p2 = load(grad_p, w, like)
+    row = (steps - 1) * SLOTS * w
+    for _ in range(steps):
+        a = load(ws, row + SLOT_A * w, like)
+        s = load(ws, row + SLOT_S * w, like)
+        b = load(ws, row + SLOT_B * w, like)
+        g1 = load(ws, row + SLOT_G1 * w, like)
+        g2 = load(ws, row + SLOT_G2 * w, like)
+        inv = load(ws, row + SLOT_INVD * w, like)
+        u = load(ws, row + SLOT_U * w, like)
+        n1 = load(ws, row + SLOT_M1 * w, like)
+        n2 = load(ws, row + SLOT_M2 * w, like)
+        e11 = load(ws, row + SLOT_E11 * w, like)
+        e12 = load(ws, row + SLOT_E12 * w, like)
+        e22 = load(ws, row + SLOT_E22 * w, like)
+        # Pull back through the transition.
+        c1 = a * l1 - s * l2
+        c2 = s * l1 + b * l2
+        k1 = wq * (n1 - e11 * c1 - e12 * c2)
+        k2 = wq * (n2 - e12 * c1 - e22 * c2)
+        r11 = q11 * a - q12 * s
+        r12 = q11 * s + q12 * b
+        r21 = q12 * a - q22 * s
+        r22 = q12 * s + q22 * b
+        x11 = r11 * e11 + r12 * e12
+        x12 = r11 * e12 + r12 * e22
+        x21 = r21 * e11 + r22 * e12
+        x22 = r21 * e12 + r22 * e22
+        store(ws, row + SLOT_ABAR * w, l1 * k1 + wd * x11)
+        store(ws, row + SLOT_SBAR * w, l1 * k2 - l2 * k1 + wd * (x12 - x21))
+        store(ws, row + SLOT_BBAR * w, l2 * k2 + wd * x22)
+        c11 = a * r11 - s * r21
+        c12 = a * r12 - s * r22
+        c22 = s * r12 + b * r22
+        # Pull back through the datum.
+        f1 = c11 * g1 + c12 * g2
+        f2 = c12 * g1 + c22 * g2
+        alpha = u - (g1 * c1 + g2 * c2)
+        kappa = inv + g1 * f1 + g2 * f2
+        store(ws, row + SLOT_ALPHA * w, alpha)
+        store(ws, row + SLOT_KAPPA * w, kappa)
+        p1 = p1 + wq * alpha * (c1 + 0.5 * alpha) + wd * (f1 - 0.5 * kappa)
+        p2 = p2 + wq * alpha * c2 + wd * f2
+        l1 = c1 + alpha
+        l2 = c2
+        q11 = c11 - 2.0 * f1 + kappa
+        q12 = c12 - f2
+        q22 = c22
+        row -= SLOTS * w
+    store(adjoint, 0, l1)
+    store(adjoint, w, l2)
+    store(adjoint, 2 * w, q11)
+    store(adjoint, 3 * w, q12)
+    store(adjoint, 4 * w, q22)
+    store(grad_p, 0, p1)
+    store(grad_p, w, p2)
