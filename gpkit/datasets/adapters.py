@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpkit.datasets.cells import parse_column
 from gpkit.datasets.cleaning import BadErrors, RowLabel, as_float_column, row_from_zero
 from gpkit.datasets.columns import ColumnChoice, guess_columns
 from gpkit.datasets.light_curve import LightCurve
-from gpkit.datasets.numbers import parse_column
 from gpkit.errors import InvalidDataError
 
 if TYPE_CHECKING:

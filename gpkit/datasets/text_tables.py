@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from statistics import mode
 from typing import TYPE_CHECKING, Any
 
+from gpkit.datasets.cells import MISSING, is_missing, is_numeric
 from gpkit.datasets.cleaning import RowLabel
 from gpkit.datasets.columns import is_time_name
-from gpkit.datasets.numbers import MISSING, is_missing, is_numeric
 from gpkit.errors import InvalidDataError
 
 if TYPE_CHECKING:
