@@ -62,9 +62,11 @@ class LightCurve:
         input_row: Position (from 0) of each point in the input: the sorting permutation, after exclusions.
 
     Example:
-        >>> curve = LightCurve([2.0, 0.0, 1.0, float("nan")], [5.1, 4.9, 5.3, 5.0], 0.1, name="toy")
-        >>> curve.time.tolist(), curve.input_row.tolist(), dict(curve.exclusions)
-        ([0.0, 1.0, 2.0], [1, 2, 0], {'time not finite': 1})
+        >>> curve = LightCurve([2.0, 0.0, 1.0], [5.1, 4.9, 5.3], 0.1, value_unit="mJy", name="toy")
+        >>> curve
+        LightCurve('toy', 3 detections, baseline: 2 d, unit: mJy)
+        >>> curve.time.tolist(), curve.input_row.tolist()
+        ([0.0, 1.0, 2.0], [1, 2, 0])
     """
 
     time: FloatArray
