@@ -41,7 +41,7 @@ $(VENV)/.installed-bench: $(STAMP)
 	@touch $@
 
 demo: $(STAMP)
-	$(BIN)/gpkit lightcurve "$$($(BIN)/python -c 'from gpkit.datasets import example_path; print(example_path())')" \
+	$(BIN)/gpkit lightcurve "$$($(BIN)/python -c 'from gpkit.datasets import example_path; print(example_path("macho-58.6272.729-B"))')" \
 	    $(DEMO_FLAGS) --out $(DEMO_OUT)
 	@echo "The report is at $(CURDIR)/$(DEMO_OUT)/report.html"
 

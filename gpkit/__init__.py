@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import importlib.util
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,26 +30,42 @@ _SUBPACKAGES = (
     "reports",
 )
 
-# Modules of the geometric-programming package that is also imported as `gpkit`: files at its top level, none of them ours.
+# Files at the top level of the geometric-programming package that is also imported as `gpkit`; none of them is ours.
 _FOREIGN_MODULES = ("constraints", "keydict.py", "nomials", "varkey.py")
 
 
+_ADVICE = (
+    "The two cannot be installed together: uninstall both ('pip uninstall gpkit gpkit-bayes'), then install "
+    "gpkit-bayes again in an environment of its own."
+)
+
+
 def _refuse_mixed_installation(package: Path) -> None:
-    """Raise when the files of the other distribution called gpkit lie in this package's folder.
+    """Detect the other distribution called gpkit beside this one.
 
     Args:
         package: Folder that holds this package.
 
     Raises:
-        ImportError: The two distributions were installed into one environment and have overwritten each other.
+        ImportError: Both were installed into one environment and have overwritten each other's files.
+
+    Warns:
+        RuntimeWarning: The other one is installed elsewhere on the path, and which is imported is a matter of luck.
     """
     foreign = [name for name in _FOREIGN_MODULES if (package / name).exists()]
     if foreign:
         raise ImportError(
-            f"{package} also holds files of the geometric-programming package 'gpkit' ({', '.join(foreign)}), which "
-            "cannot be installed beside gpkit-bayes: uninstall both ('pip uninstall gpkit gpkit-bayes'), then install "
-            "gpkit-bayes again in an environment of its own."
+            f"{package} also holds files of the geometric-programming package 'gpkit' ({', '.join(foreign)}). {_ADVICE}"
         )
+    try:
+        other = importlib.metadata.version("gpkit")
+    except importlib.metadata.PackageNotFoundError:
+        return
+    warnings.warn(
+        f"The geometric-programming package 'gpkit' {other} is installed beside gpkit-bayes. {_ADVICE}",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 _refuse_mixed_installation(Path(__file__).parent)
