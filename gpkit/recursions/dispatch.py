@@ -26,10 +26,13 @@ __all__ = [
     "forward",
     "inverse_slot",
     "load_rows",
+    "pack_transition",
     "reverse",
     "set_prior",
     "sizes",
     "store_rows",
+    "transition_slot",
+    "unpack_transition",
 ]
 
 
@@ -59,6 +62,9 @@ contract = _stub("contract", "Pull transition derivatives back to parameters.")
 set_prior = _stub("set_prior", "p and P_inf of one lane.")
 contract_prior = _stub("contract_prior", "Pull the derivative with respect to p back to parameters.")
 load_rows = _stub("load_rows", "Copy transitions that are given as data into one lane.")
+transition_slot = _stub("transition_slot", "First slot of the transition.")
+unpack_transition = _stub("unpack_transition", "Write a row's transition as dense blocks.")
+pack_transition = _stub("pack_transition", "Write dense blocks and their derivatives into a row.")
 store_rows = _stub("store_rows", "Copy derivatives with respect to given transitions out of one lane.")
 
 
@@ -74,7 +80,7 @@ _FAMILY = {
 def _sizes(order: Any) -> Any:
     if _order(order) == 0:
         sizes_n = ordern.sizes_n
-        return lambda order: sizes_n(order[1][0], len(order[0]))
+        return lambda order: sizes_n(order[1][0], order[0])
     module = _FAMILY[_order(order)]
     values = (module.SLOTS, module.STATE, module.ELEMENT, module.ADJOINT, module.PRIOR)
     return lambda order: values
@@ -83,7 +89,7 @@ def _sizes(order: Any) -> Any:
 @overload(dimension, strict=False)
 def _dimension(order: Any) -> Any:
     if _order(order) == 0:
-        return lambda order: order[1][0] * len(order[0])
+        return lambda order: order[1][0] * order[0]
     value = 1 if _FAMILY[_order(order)] is order1 else 2
     return lambda order: value
 
@@ -169,3 +175,13 @@ def _store_rows(order: Any, *args: Any) -> Any:
         return lambda order, *args: None
     store_given = program.store_given
     return lambda order, *args: store_given(order[0], order[1], order[3], *args)
+
+
+@overload(transition_slot, strict=False)
+def _transition_slot(order: Any) -> Any:
+    slot = ordern.SLOT_A if _order(order) == 0 else _FAMILY[_order(order)].SLOT_A
+    return lambda order: slot
+
+
+_register(unpack_transition, order1.unpack1, order2.unpack2, ordern.unpack_n)
+_register(pack_transition, order1.pack1, order2.pack2, ordern.pack_n)

@@ -21,7 +21,7 @@ from gpkit.recursions import dispatch
 from gpkit.recursions.elementary import ENTRY, OPTIONS
 from gpkit.recursions.simd import load, store, width_of, zero_lanes
 
-__all__ = ["BLOCKS_MINIMUM", "blocks_evidence", "lanes_evidence"]
+__all__ = ["BLOCKS_MINIMUM", "groups_evidence", "sequential_evidence", "singles_evidence"]
 
 BLOCKS_MINIMUM = 48
 """Below this many points one series is not worth cutting into blocks."""
@@ -97,7 +97,7 @@ def _disagree(found, expected, w, lane_found, lane_expected, size, dimension, va
     return False
 
 
-@numba.njit(**ENTRY)
+@numba.njit(**OPTIONS)
 def blocks_evidence(order, series, params, t, y, r, n, weights, gradient, grad, alpha, kappa, tbar):  # type: ignore[no-untyped-def]
     """One series, its time blocks in SIMD lanes; returns ``(inv_quad, logdet, status)``.
 
@@ -218,7 +218,7 @@ def blocks_evidence(order, series, params, t, y, r, n, weights, gradient, grad, 
     return quad, logdet, 0
 
 
-@numba.njit(**ENTRY)
+@numba.njit(**OPTIONS)
 def lanes_evidence(
     like, order, params, t, y, r, lengths, series, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad
 ):  # type: ignore[no-untyped-def]
@@ -307,3 +307,57 @@ def lanes_evidence(
         dispatch.contract_prior(order, par, grad_p, lane_grad, lane, w)
         for k in range(n_params):
             grad[series[lane], k] += lane_grad[k * w + lane]
+
+
+@numba.njit(**OPTIONS)
+def _clear(b, grad, alpha, kappa, tbar):  # type: ignore[no-untyped-def]
+    for k in range(grad.shape[1]):
+        grad[b, k] = 0.0
+    for k in range(tbar.shape[1]):
+        alpha[b, k] = 0.0
+        kappa[b, k] = 0.0
+        tbar[b, k] = 0.0
+
+
+@numba.njit(**ENTRY)
+def sequential_evidence(order, params, t, y, r, lengths, series, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad):  # type: ignore[no-untyped-def]  # fmt: skip
+    """Each of ``series`` in scalar registers, one point after the other."""
+    for k in range(series.shape[0]):
+        lanes_evidence(
+            0.0, order, params, t, y, r, lengths, series[k : k + 1], weights, gradient, grad, alpha, kappa, tbar,
+            quad, logdet, bad,
+        )  # fmt: skip
+
+
+@numba.njit(**ENTRY)
+def singles_evidence(order, params, t, y, r, lengths, series, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad):  # type: ignore[no-untyped-def]  # fmt: skip
+    """Each of ``series`` cut into time blocks; returns whether any was left for :func:`sequential_evidence`.
+
+    Those that were not (too short, not positive definite, or composed with too little accuracy) have ``bad = -2``.
+    """
+    left = False
+    for k in range(series.shape[0]):
+        b = series[k]
+        bad[b] = -2
+        if lengths[b] >= BLOCKS_MINIMUM:
+            quad[b], logdet[b], status = blocks_evidence(
+                order, b, params[b], t[b % t.shape[0]], y[b % y.shape[0]], r[b % r.shape[0]], lengths[b],
+                weights[b % weights.shape[0]], gradient, grad[b], alpha[b], kappa[b], tbar[b],
+            )  # fmt: skip
+            if status == 0:
+                bad[b] = -1
+            elif gradient:
+                _clear(b, grad, alpha, kappa, tbar)
+        left = left or bad[b] == -2
+    return left
+
+
+@numba.njit(**ENTRY)
+def groups_evidence(order, params, t, y, r, lengths, groups, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad):  # type: ignore[no-untyped-def]  # fmt: skip
+    """Groups of as many series as there are lanes (rows of ``groups``), one series per lane."""
+    like = zero_lanes()
+    for g in range(groups.shape[0]):
+        lanes_evidence(
+            like, order, params, t, y, r, lengths, groups[g], weights, gradient, grad, alpha, kappa, tbar, quad,
+            logdet, bad,
+        )  # fmt: skip

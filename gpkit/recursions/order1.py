@@ -167,3 +167,16 @@ def reverse1(ws, steps, weights, adjoint, grad_p, like):  # type: ignore[no-unty
     store(adjoint, 0, lam)
     store(adjoint, w, info)
     store(grad_p, 0, p)
+
+
+@numba.njit(**OPTIONS)
+def unpack1(ws, row, flat, base, size):  # type: ignore[no-untyped-def]
+    """Copy a row's transition (at word ``row``) to ``flat``."""
+    store(flat, base, load(ws, row, 0.0))
+
+
+@numba.njit(**OPTIONS)
+def pack1(ws, row, first, flat, flat_bar, base, size, valid):  # type: ignore[no-untyped-def]
+    """Copy a transition and its derivative into a row; the derivative is zero where not ``valid``."""
+    store(ws, row + SLOT_A, load(flat, base, 0.0))
+    store(ws, row + SLOT_ABAR, load(flat_bar, base, 0.0) if valid else 0.0)

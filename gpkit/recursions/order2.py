@@ -353,3 +353,25 @@ def reverse2(ws, steps, weights, adjoint, grad_p, like):  # type: ignore[no-unty
     store(adjoint, 4 * w, q22)
     store(grad_p, 0, p1)
     store(grad_p, w, p2)
+
+
+@numba.njit(**OPTIONS)
+def unpack2(ws, row, flat, base, size):  # type: ignore[no-untyped-def]
+    """Copy a row's transition (a, s, b from word ``row``) to ``flat`` as a dense matrix."""
+    s = load(ws, row + 1, 0.0)
+    store(flat, base, load(ws, row, 0.0))
+    store(flat, base + 1, s)
+    store(flat, base + 2, -s)
+    store(flat, base + 3, load(ws, row + 2, 0.0))
+
+
+@numba.njit(**OPTIONS)
+def pack2(ws, row, first, flat, flat_bar, base, size, valid):  # type: ignore[no-untyped-def]
+    """Copy a dense transition and its derivative into a row; the derivative is zero where not ``valid``."""
+    store(ws, row + SLOT_A, load(flat, base, 0.0))
+    store(ws, row + SLOT_S, load(flat, base + 1, 0.0))
+    store(ws, row + SLOT_B, load(flat, base + 3, 0.0))
+    scale = 1.0 if valid else 0.0
+    store(ws, row + SLOT_ABAR, scale * load(flat_bar, base, 0.0))
+    store(ws, row + SLOT_SBAR, scale * (load(flat_bar, base + 1, 0.0) - load(flat_bar, base + 2, 0.0)))
+    store(ws, row + SLOT_BBAR, scale * load(flat_bar, base + 3, 0.0))

@@ -50,7 +50,7 @@ def _offsets(nb, b):  # type: ignore[no-untyped-def]
 def _gain(prior, matrix, gains, nb, block, like):  # type: ignore[no-untyped-def]
     """``w = p - Delta h`` into ``gains``; returns ``h . w``."""
     w = width_of(like)
-    b = len(block)
+    b = block
     bb = b * b
     total = broadcast(0.0, like)
     for i in range(nb):
@@ -70,7 +70,7 @@ def _gain(prior, matrix, gains, nb, block, like):  # type: ignore[no-untyped-def
 def _congruence(transition, offset, matrix, start, out, nb, block, like):  # type: ignore[no-untyped-def]
     """``out = A matrix[start:] A^T`` by blocks; ``transition[offset:]`` holds the diagonal blocks of A."""
     w = width_of(like)
-    b = len(block)
+    b = block
     bb = b * b
     for i in range(nb):
         ai = offset + i * bb * w
@@ -95,7 +95,7 @@ def _congruence(transition, offset, matrix, start, out, nb, block, like):  # typ
 def _advance(transition, offset, vector, start, stride, out, out_start, nb, block, like):  # type: ignore[no-untyped-def]
     """``out = A vector`` for one vector whose entries are ``stride`` words apart."""
     w = width_of(like)
-    b = len(block)
+    b = block
     for i in range(nb):
         for r in range(b):
             total = broadcast(0.0, like)
@@ -110,7 +110,7 @@ def _advance(transition, offset, vector, start, stride, out, out_start, nb, bloc
 def forward_n(block, nb, ws, steps, prior, state, acc, like):  # type: ignore[no-untyped-def]
     """Filter ``steps`` rows from ``state`` (updated in place); adds inv_quad, exponent and mantissa to ``acc``."""
     w = width_of(like)
-    b = len(block)
+    b = block
     bb = b * b
     j = nb * b
     slots = sizes_n(nb, b)[0]
@@ -166,7 +166,7 @@ def forward_n(block, nb, ws, steps, prior, state, acc, like):  # type: ignore[no
 def element_n(block, nb, ws, steps, prior, element, like):  # type: ignore[no-untyped-def]
     """Map of a block of rows as a function of the state that enters it: m, Delta, T (J x J), J (J x J), eta."""
     w = width_of(like)
-    b = len(block)
+    b = block
     j = nb * b
     triangle = nb * (nb + 1) // 2 * b * b
     slots = sizes_n(nb, b)[0]
@@ -299,7 +299,7 @@ def _multiply(x, y):  # type: ignore[no-untyped-def]
 @numba.njit(**OPTIONS)
 def _closed_loop_n(block, nb, prior, element, lane, w, delta):  # type: ignore[no-untyped-def]
     """``E = P_inf - Delta``, ``J``, ``M = (I + E J)^-1`` and ``T`` of one lane, dense."""
-    b = len(block)
+    b = block
     j = nb * b
     triangle = nb * (nb + 1) // 2 * b * b
     e = _dense(prior[j * w :], lane, w, nb, b) - _dense(delta, lane, w, nb, b)
@@ -322,7 +322,7 @@ def _closed_loop_n(block, nb, prior, element, lane, w, delta):  # type: ignore[n
 @numba.njit(**OPTIONS)
 def combine_n(block, nb, prior, element, lane, w, state_in, state_out, lane_out):  # type: ignore[no-untyped-def]
     """State that leaves block ``lane`` given the one that enters; written to lane ``lane_out`` of ``state_out``."""
-    b = len(block)
+    b = block
     j = nb * b
     triangle = nb * (nb + 1) // 2 * b * b
     e, _, inverse, t = _closed_loop_n(block, nb, prior, element, lane, w, state_in[j * w :])
@@ -344,7 +344,7 @@ def combine_n(block, nb, prior, element, lane, w, state_in, state_out, lane_out)
 @numba.njit(**OPTIONS)
 def combine_adjoint_n(block, nb, prior, element, lane, w, state_in, adjoint, adjoint_out, lane_out):  # type: ignore[no-untyped-def]
     """Adjoint that leaves block ``lane`` backwards, given the one at its end."""
-    b = len(block)
+    b = block
     j = nb * b
     triangle = nb * (nb + 1) // 2 * b * b
     _, information, inverse, t = _closed_loop_n(block, nb, prior, element, lane, w, state_in[j * w :])
@@ -382,7 +382,7 @@ def _symmetric(matrix, base, i, r, k, q, b, w, like):  # type: ignore[no-untyped
 def reverse_n(block, nb, ws, steps, weights, adjoint, grad_p, like):  # type: ignore[no-untyped-def]
     """Adjoint of ``steps`` rows, last to first; see :func:`gpkit.recursions.order2.reverse2`."""
     w = width_of(like)
-    b = len(block)
+    b = block
     bb = b * b
     j = nb * b
     slots = sizes_n(nb, b)[0]
@@ -494,3 +494,19 @@ def reverse_n(block, nb, ws, steps, weights, adjoint, grad_p, like):  # type: ig
                             store(adjoint, position, value)
                         position += w
         row -= slots * w
+
+
+@numba.njit(**OPTIONS)
+def unpack_n(block, nb, ws, row, flat, base, size):  # type: ignore[no-untyped-def]
+    """Copy a row's transition (at word ``row``) to ``flat``."""
+    for k in range(size):
+        store(flat, base + k, load(ws, row + k, 0.0))
+
+
+@numba.njit(**OPTIONS)
+def pack_n(block, nb, ws, row, first, flat, flat_bar, base, size, valid):  # type: ignore[no-untyped-def]
+    """Copy a transition and its derivative into a row; the derivative is zero where not ``valid``."""
+    bar = row + _offsets(nb, block)[3]
+    for k in range(size):
+        store(ws, row + first + k, load(flat, base + k, 0.0))
+        store(ws, bar + k, load(flat_bar, base + k, 0.0) if valid else 0.0)

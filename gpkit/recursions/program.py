@@ -159,7 +159,7 @@ def fill_n(block, program, ws, steps, par, like):  # type: ignore[no-untyped-def
     if program[1] < 0:
         return
     w = width_of(like)
-    b = len(block)
+    b = block
     bb = b * b
     nb = program[0]
     slots = sizes_n(nb, b)[0]
@@ -204,7 +204,7 @@ def contract_n(block, program, ws, steps, par, grad, like):  # type: ignore[no-u
     if program[1] < 0:
         return
     w = width_of(like)
-    b = len(block)
+    b = block
     bb = b * b
     nb = program[0]
     slots = sizes_n(nb, b)[0]
@@ -328,7 +328,7 @@ def _enlarge(left, right, d):  # type: ignore[no-untyped-def]
 @numba.njit(**OPTIONS)
 def set_prior_n(block, program, par, prior, lane, w):  # type: ignore[no-untyped-def]
     """Write p and P_inf of one lane."""
-    b = len(block)
+    b = block
     bb = b * b
     nb = program[0]
     j = nb * b
@@ -363,7 +363,7 @@ def set_prior_n(block, program, par, prior, lane, w):  # type: ignore[no-untyped
 @numba.njit(**OPTIONS)
 def contract_prior_n(block, program, par, grad_p, grad, lane, w):  # type: ignore[no-untyped-def]
     """Pull the derivative with respect to p back to variances and celerite coefficients."""
-    b = len(block)
+    b = block
     nb = program[0]
     if program[1] < 0:
         for k in range(nb * b):
@@ -420,7 +420,7 @@ def load_given(block, program, given, ws, steps, w, lane, series, start, n):  # 
     """Copy given transitions into one lane (identity where there is no next datum)."""
     if program[1] >= 0:
         return
-    b = len(block)
+    b = block
     nb = program[0]
     size = nb * b * b
     slots = sizes_n(nb, b)[0]
@@ -441,7 +441,7 @@ def store_given(block, program, given_bar, ws, steps, w, lane, series, start, n)
     """Copy the derivatives with respect to given transitions out of one lane."""
     if program[1] >= 0:
         return
-    b = len(block)
+    b = block
     nb = program[0]
     size = nb * b * b
     slots = sizes_n(nb, b)[0]

@@ -1,0 +1,136 @@
+"""Batched, numpy-level entry points of the compiled recursions.
+
+Arrays carry one leading batch dimension B; parameters, times, values and noise may each have a single row that is
+shared by the whole batch. Times are sorted ascending; infinite noise marks a row without information (a missing value
+or a node where only a prediction is wanted). Series shorter than N give their lengths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpkit.recursions import evidence as _evidence
+from gpkit.recursions.simd import LANES
+from gpkit.recursions.structure import GIVEN, Structure, marker
+
+__all__ = ["Evidence", "evidence", "log_likelihood"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Quadratic form and log-determinant of ``K + diag(noise)`` and, where asked for, every derivative.
+
+    Attributes:
+        inv_quad: ``y^T (K + R)^-1 y``, shape (B,).
+        logdet: ``log det (K + R)``, shape (B,).
+        failed: first row at which the matrix is not positive definite, or -1, shape (B,).
+        alpha: ``(K + R)^-1 y``, shape (B, N).
+        kappa: diagonal of ``(K + R)^-1``, shape (B, N).
+        params: derivative of ``-(w_q inv_quad + w_d logdet) / 2`` with respect to the parameters, shape (B, P).
+        times: the same with respect to the times, shape (B, N).
+        given: the same with respect to given transitions, shape (B, N, J * J), or None.
+    """
+
+    inv_quad: Array
+    logdet: Array
+    failed: NDArray[np.int64]
+    alpha: Array
+    kappa: Array
+    params: Array
+    times: Array
+    given: Array | None = None
+
+
+def _rows(array: Any, dimensions: int) -> Array:
+    out = np.ascontiguousarray(array, dtype=np.float64)
+    return out.reshape((1,) * (dimensions - out.ndim) + out.shape)
+
+
+def evidence(
+    structure: Structure,
+    params: Any,
+    times: Any,
+    values: Any,
+    noise: Any,
+    *,
+    lengths: NDArray[np.int64] | None = None,
+    weights: Any = (1.0, 1.0),
+    gradient: bool = True,
+    given: Array | None = None,
+) -> Evidence:
+    """Evaluate the Gaussian evidence of one or many series.
+
+    Args:
+        structure: sum of products of factors (see :mod:`gpkit.recursions.structure`).
+        params: (B, P) or (P,).
+        times: (B, N) or (N,), sorted.
+        values: (B, N) or (N,), mean already subtracted.
+        noise: (B, N) or (N,) added to the diagonal; ``inf`` carries no information.
+        lengths: number of points of each series; all N if not given.
+        weights: cotangents (w_q, w_d) for the derivatives, (2,) or (B, 2).
+        gradient: whether derivatives are computed.
+        given: transitions (B, N, J * J) of a given state space.
+
+    Raises:
+        Nothing: a matrix that is not positive definite is reported in ``failed``.
+    """
+    params, times, values, noise = _rows(params, 2), _rows(times, 2), _rows(values, 2), _rows(noise, 2)
+    weights = _rows(weights, 2)
+    sizes = {a.shape[0] for a in (params, times, values, noise, weights)} - {1}
+    batch = sizes.pop() if sizes else 1
+    n = times.shape[1]
+    if params.shape[0] != batch:
+        params = np.ascontiguousarray(np.broadcast_to(params, (batch, params.shape[1])))
+    if lengths is None:
+        lengths = np.full(batch, n, dtype=np.int64)
+    given_bar = None
+    if structure == GIVEN:
+        assert given is not None
+        given_bar = np.zeros((batch if gradient else 1, *given.shape[1:]))
+    order = marker(structure, given, given_bar)
+    shape = (batch, n) if gradient else (batch, 0)
+    out = Evidence(
+        inv_quad=np.empty(batch),
+        logdet=np.empty(batch),
+        failed=np.full(batch, -1, dtype=np.int64),
+        alpha=np.zeros(shape),
+        kappa=np.zeros(shape),
+        params=np.zeros((batch, params.shape[1])),
+        times=np.zeros(shape),
+        given=given_bar if gradient else None,
+    )
+    arguments = (params, times, values, noise, lengths)
+    results = (out.params, out.alpha, out.kappa, out.times, out.inv_quad, out.logdet, out.failed)
+    singles = np.arange(batch)
+    if batch >= LANES:
+        # Neighbours in length share a group, so that little is padded; what does not fill the lanes runs alone.
+        by_length = np.argsort(lengths, kind="stable")[::-1]
+        full = batch - batch % LANES
+        groups = np.ascontiguousarray(by_length[:full]).reshape(-1, LANES)
+        _evidence.groups_evidence(order, *arguments, groups, weights, gradient, *results)
+        singles = np.ascontiguousarray(by_length[full:])
+    if singles.size:
+        if lengths.max() >= _evidence.BLOCKS_MINIMUM:
+            left = _evidence.singles_evidence(order, *arguments, singles, weights, gradient, *results)
+            singles = singles[out.failed[singles] == -2] if left else singles[:0]
+        if singles.size:
+            _evidence.sequential_evidence(order, *arguments, singles, weights, gradient, *results)
+    return out
+
+
+def log_likelihood(structure: Structure, params: Any, times: Any, values: Any, noise: Any, **options: Any) -> Array:
+    """Log-density of the values, shape (B,); ``nan`` where the covariance is not positive definite."""
+    result = evidence(structure, params, times, values, noise, gradient=False, **options)
+    seen = np.isfinite(_rows(noise, 2))
+    lengths = options.get("lengths")
+    if lengths is not None:
+        seen = seen & (np.arange(seen.shape[1]) < lengths[:, None])
+    informative = seen.sum(axis=-1)
+    out = -0.5 * (result.inv_quad + result.logdet + informative * np.log(2.0 * np.pi))
+    return np.where(result.failed >= 0, np.nan, out)
