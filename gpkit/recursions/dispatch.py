@@ -16,6 +16,7 @@ from numba.extending import overload
 from gpkit.recursions import order1, order2, ordern, program, transitions
 
 __all__ = [
+    "backward",
     "combine",
     "combine_adjoint",
     "contract",
@@ -30,6 +31,7 @@ __all__ = [
     "reverse",
     "set_prior",
     "sizes",
+    "smooth",
     "store_rows",
     "transition_slot",
     "unpack_transition",
@@ -54,9 +56,11 @@ dimension = _stub("dimension", "State dimension J.")
 inverse_slot = _stub("inverse_slot", "Slot that holds the reciprocal innovation variance.")
 forward = _stub("forward", "Filter rows.")
 element = _stub("element", "Associative element of a block of rows.")
+backward = _stub("backward", "What a task asks of the backward sweep: derivatives, or the posterior of every row.")
 combine = _stub("combine", "State after a block, given the one before it.")
 combine_adjoint = _stub("combine_adjoint", "Adjoint before a block, given the one after it.")
 reverse = _stub("reverse", "Adjoint of rows.")
+smooth = _stub("smooth", "Posterior mean and variance of rows.")
 fill = _stub("fill", "Transitions of rows.")
 contract = _stub("contract", "Pull transition derivatives back to parameters.")
 set_prior = _stub("set_prior", "p and P_inf of one lane.")
@@ -127,6 +131,28 @@ _register(element, order1.element1, order2.element2, ordern.element_n)
 _register(combine, order1.combine1, order2.combine2, ordern.combine_n)
 _register(combine_adjoint, order1.combine_adjoint1, order2.combine_adjoint2, ordern.combine_adjoint_n)
 _register(reverse, order1.reverse1, order2.reverse2, ordern.reverse_n)
+_ADJOINT, _POSTERIOR = 1, 2
+
+
+def _is_posterior(task: Any) -> bool:
+    return bool(task.count == _POSTERIOR)
+
+
+@overload(backward, strict=False)
+def _backward(order: Any, task: Any, ws: Any, steps: Any, prior: Any, par: Any, weights: Any, adjoint: Any, grad_p: Any, grad: Any, like: Any) -> Any:  # fmt: skip
+    if _is_posterior(task):
+        return lambda order, task, ws, steps, prior, par, weights, adjoint, grad_p, grad, like: smooth(
+            order, ws, steps, prior, adjoint, like
+        )
+
+    def both(order, task, ws, steps, prior, par, weights, adjoint, grad_p, grad, like):  # type: ignore[no-untyped-def]
+        reverse(order, ws, steps, weights, adjoint, grad_p, like)
+        contract(order, ws, steps, par, grad, like)
+
+    return both
+
+
+_register(smooth, order1.smooth1, order2.smooth2, ordern.smooth_n)
 _register_kinds(
     fill,
     transitions.fill_exponential,

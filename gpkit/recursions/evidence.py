@@ -98,7 +98,7 @@ def _disagree(found, expected, w, lane_found, lane_expected, size, dimension, va
 
 
 @numba.njit(**OPTIONS)
-def blocks_evidence(order, series, params, t, y, r, n, weights, gradient, grad, alpha, kappa, tbar):  # type: ignore[no-untyped-def]
+def blocks_evidence(order, task, series, params, t, y, r, n, weights, gradient, grad, alpha, kappa, tbar):  # type: ignore[no-untyped-def]
     """One series, its time blocks in SIMD lanes; returns ``(inv_quad, logdet, status)``.
 
     ``weights`` are the cotangents of ``-inv_quad/2`` and ``-logdet/2``; ``grad`` and ``tbar`` must be zero on entry.
@@ -188,8 +188,9 @@ def blocks_evidence(order, series, params, t, y, r, n, weights, gradient, grad, 
                     order, prior, elements[segment], lane, w, entering[segment], adjoint, adjoint, lane - 1
                 )
             _copy(adjoint, expected)
-            dispatch.reverse(order, ws, steps, lane_weights, adjoint, grad_p, like)
-            dispatch.contract(order, ws, steps, par, lane_grad, like)
+            dispatch.backward(
+                order, task, ws, steps, prior, par, lane_weights, adjoint, grad_p, lane_grad, like
+            )
             for lane in range(w):
                 start = segment * span + lane * steps
                 _store_lane(ws, steps, slots, w, lane, alpha, kappa, tbar, start, n)
@@ -220,7 +221,7 @@ def blocks_evidence(order, series, params, t, y, r, n, weights, gradient, grad, 
 
 @numba.njit(**OPTIONS)
 def lanes_evidence(
-    like, order, params, t, y, r, lengths, series, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad
+    like, order, task, params, t, y, r, lengths, series, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad
 ):  # type: ignore[no-untyped-def]
     """One series per lane (``like`` is a vector) or a single series (``like`` is 0.0), sequential in time.
 
@@ -297,8 +298,7 @@ def lanes_evidence(
             _copy(entering[segment], state)
             dispatch.forward(order, ws, steps, prior, state, acc, like)
             _reset(acc, w)
-        dispatch.reverse(order, ws, steps, lane_weights, adjoint, grad_p, like)
-        dispatch.contract(order, ws, steps, par, lane_grad, like)
+        dispatch.backward(order, task, ws, steps, prior, par, lane_weights, adjoint, grad_p, lane_grad, like)
         for lane in range(w):
             b = series[lane]
             _store_lane(ws, steps, slots, w, lane, alpha[b], kappa[b], tbar[b], segment * steps, lengths[b])
@@ -320,17 +320,17 @@ def _clear(b, grad, alpha, kappa, tbar):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**ENTRY)
-def sequential_evidence(order, params, t, y, r, lengths, series, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad):  # type: ignore[no-untyped-def]  # fmt: skip
+def sequential_evidence(order, task, params, t, y, r, lengths, series, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad):  # type: ignore[no-untyped-def]  # fmt: skip
     """Each of ``series`` in scalar registers, one point after the other."""
     for k in range(series.shape[0]):
         lanes_evidence(
-            0.0, order, params, t, y, r, lengths, series[k : k + 1], weights, gradient, grad, alpha, kappa, tbar,
+            0.0, order, task, params, t, y, r, lengths, series[k : k + 1], weights, gradient, grad, alpha, kappa, tbar,
             quad, logdet, bad,
         )  # fmt: skip
 
 
 @numba.njit(**ENTRY)
-def singles_evidence(order, params, t, y, r, lengths, series, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad):  # type: ignore[no-untyped-def]  # fmt: skip
+def singles_evidence(order, task, params, t, y, r, lengths, series, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad):  # type: ignore[no-untyped-def]  # fmt: skip
     """Each of ``series`` cut into time blocks; returns whether any was left for :func:`sequential_evidence`.
 
     Those that were not (too short, not positive definite, or composed with too little accuracy) have ``bad = -2``.
@@ -341,7 +341,7 @@ def singles_evidence(order, params, t, y, r, lengths, series, weights, gradient,
         bad[b] = -2
         if lengths[b] >= BLOCKS_MINIMUM:
             quad[b], logdet[b], status = blocks_evidence(
-                order, b, params[b], t[b % t.shape[0]], y[b % y.shape[0]], r[b % r.shape[0]], lengths[b],
+                order, task, b, params[b], t[b % t.shape[0]], y[b % y.shape[0]], r[b % r.shape[0]], lengths[b],
                 weights[b % weights.shape[0]], gradient, grad[b], alpha[b], kappa[b], tbar[b],
             )  # fmt: skip
             if status == 0:
@@ -353,11 +353,11 @@ def singles_evidence(order, params, t, y, r, lengths, series, weights, gradient,
 
 
 @numba.njit(**ENTRY)
-def groups_evidence(order, params, t, y, r, lengths, groups, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad):  # type: ignore[no-untyped-def]  # fmt: skip
+def groups_evidence(order, task, params, t, y, r, lengths, groups, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad):  # type: ignore[no-untyped-def]  # fmt: skip
     """Groups of as many series as there are lanes (rows of ``groups``), one series per lane."""
     like = zero_lanes()
     for g in range(groups.shape[0]):
         lanes_evidence(
-            like, order, params, t, y, r, lengths, groups[g], weights, gradient, grad, alpha, kappa, tbar, quad,
+            like, order, task, params, t, y, r, lengths, groups[g], weights, gradient, grad, alpha, kappa, tbar, quad,
             logdet, bad,
         )  # fmt: skip

@@ -170,6 +170,30 @@ def reverse1(ws, steps, weights, adjoint, grad_p, like):  # type: ignore[no-unty
 
 
 @numba.njit(**OPTIONS)
+def smooth1(ws, steps, prior, adjoint, like):  # type: ignore[no-untyped-def]
+    """Posterior mean and variance of every row, last to first; see :func:`gpkit.recursions.order2.smooth2`."""
+    w = width_of(like)
+    lam = load(adjoint, 0, like)
+    info = load(adjoint, w, like)
+    variance = load(prior, 0, like)
+    row = (steps - 1) * SLOTS * w
+    for _ in range(steps):
+        a = load(ws, row + SLOT_A * w, like)
+        g = load(ws, row + SLOT_G * w, like)
+        c = a * lam
+        cc = a * (info * a)
+        spread = variance - load(ws, row + SLOT_E * w, like)
+        store(ws, row + SLOT_ALPHA * w, load(ws, row + SLOT_M * w, like) + spread * c)
+        store(ws, row + SLOT_KAPPA * w, spread - spread * cc * spread)
+        f = cc * g
+        lam = c + load(ws, row + SLOT_U * w, like) - g * c
+        info = cc - 2.0 * f + load(ws, row + SLOT_INVD * w, like) + g * f
+        row -= SLOTS * w
+    store(adjoint, 0, lam)
+    store(adjoint, w, info)
+
+
+@numba.njit(**OPTIONS)
 def unpack1(ws, row, flat, base, size):  # type: ignore[no-untyped-def]
     """Copy a row's transition (at word ``row``) to ``flat``."""
     store(flat, base, load(ws, row, 0.0))

@@ -356,6 +356,57 @@ def reverse2(ws, steps, weights, adjoint, grad_p, like):  # type: ignore[no-unty
 
 
 @numba.njit(**OPTIONS)
+def smooth2(ws, steps, prior, adjoint, like):  # type: ignore[no-untyped-def]
+    """Posterior mean and variance of every row, last to first, from ``adjoint`` (updated in place).
+
+    With the filtered covariance's column ``s = p - e h`` and the information of later data pulled back to the row
+    (c, C), the mean is ``m' + s . c`` and the variance ``h . s - s^T C s``. They replace y and R.
+    """
+    w = width_of(like)
+    p1 = load(prior, 0, like)
+    p2 = load(prior, w, like)
+    l1 = load(adjoint, 0, like)
+    l2 = load(adjoint, w, like)
+    q11 = load(adjoint, 2 * w, like)
+    q12 = load(adjoint, 3 * w, like)
+    q22 = load(adjoint, 4 * w, like)
+    row = (steps - 1) * SLOTS * w
+    for _ in range(steps):
+        a = load(ws, row + SLOT_A * w, like)
+        s = load(ws, row + SLOT_S * w, like)
+        b = load(ws, row + SLOT_B * w, like)
+        g1 = load(ws, row + SLOT_G1 * w, like)
+        g2 = load(ws, row + SLOT_G2 * w, like)
+        c1 = a * l1 - s * l2
+        c2 = s * l1 + b * l2
+        r11 = q11 * a - q12 * s
+        r12 = q11 * s + q12 * b
+        r21 = q12 * a - q22 * s
+        r22 = q12 * s + q22 * b
+        c11 = a * r11 - s * r21
+        c12 = a * r12 - s * r22
+        c22 = s * r12 + b * r22
+        s1 = p1 - load(ws, row + SLOT_E11 * w, like)
+        s2 = p2 - load(ws, row + SLOT_E12 * w, like)
+        spread = s1 * (s1 * c11 + 2.0 * (s2 * c12)) + s2 * c22 * s2
+        store(ws, row + SLOT_ALPHA * w, load(ws, row + SLOT_M1 * w, like) + s1 * c1 + s2 * c2)
+        store(ws, row + SLOT_KAPPA * w, s1 - spread)
+        f1 = c11 * g1 + c12 * g2
+        f2 = c12 * g1 + c22 * g2
+        l1 = c1 + load(ws, row + SLOT_U * w, like) - (g1 * c1 + g2 * c2)
+        l2 = c2
+        q11 = c11 - 2.0 * f1 + load(ws, row + SLOT_INVD * w, like) + g1 * f1 + g2 * f2
+        q12 = c12 - f2
+        q22 = c22
+        row -= SLOTS * w
+    store(adjoint, 0, l1)
+    store(adjoint, w, l2)
+    store(adjoint, 2 * w, q11)
+    store(adjoint, 3 * w, q12)
+    store(adjoint, 4 * w, q22)
+
+
+@numba.njit(**OPTIONS)
 def unpack2(ws, row, flat, base, size):  # type: ignore[no-untyped-def]
     """Copy a row's transition (a, s, b from word ``row``) to ``flat`` as a dense matrix."""
     s = load(ws, row + 1, 0.0)

@@ -379,6 +379,26 @@ def _symmetric(matrix, base, i, r, k, q, b, w, like):  # type: ignore[no-untyped
 
 
 @numba.njit(**OPTIONS)
+def _downdate(source, source_base, seen, kappa, out, base, nb, b, like):  # type: ignore[no-untyped-def]
+    """``out = C - h f^T - f h^T + kappa h h^T`` for a block-triangular C."""
+    w = width_of(like)
+    position = 0
+    for i in range(nb):
+        for k in range(i + 1):
+            for r in range(b):
+                for q in range(b):
+                    value = load(source, source_base + position, like)
+                    if r == 0:
+                        value = value - load(seen, (k * b + q) * w, like)
+                    if q == 0:
+                        value = value - load(seen, (i * b + r) * w, like)
+                    if r == 0 and q == 0:
+                        value = value + kappa
+                    store(out, base + position, value)
+                    position += w
+
+
+@numba.njit(**OPTIONS)
 def reverse_n(block, nb, ws, steps, weights, adjoint, grad_p, like):  # type: ignore[no-untyped-def]
     """Adjoint of ``steps`` rows, last to first; see :func:`gpkit.recursions.order2.reverse2`."""
     w = width_of(like)
@@ -478,21 +498,76 @@ def reverse_n(block, nb, ws, steps, weights, adjoint, grad_p, like):  # type: ig
                 else:
                     store(adjoint, at, c)
                 store(grad_p, at, load(grad_p, at, like) + wq * alpha * c + wd * f)
-        position = info_base
+        _downdate(adjoint, info_base, smoothed, kappa, adjoint, info_base, nb, b, like)
+        row -= slots * w
+
+
+@numba.njit(**OPTIONS)
+def smooth_n(block, nb, ws, steps, prior, adjoint, like):  # type: ignore[no-untyped-def]
+    """Posterior mean and variance of every row, last to first; see :func:`gpkit.recursions.order2.smooth2`."""
+    w = width_of(like)
+    b = block
+    bb = b * b
+    j = nb * b
+    slots = sizes_n(nb, b)[0]
+    slot_g, slot_m, slot_e, _ = _offsets(nb, b)
+    info_base = j * w
+    pulled = np.empty(j * w)
+    column = np.empty(j * w)
+    seen = np.empty(j * w)
+    product = np.empty(nb * (nb + 1) // 2 * bb * w)
+    transposed = np.empty(nb * bb * w)
+    row = (steps - 1) * slots * w
+    for _ in range(steps):
+        a_base = row + SLOT_A * w
+        e_base = row + slot_e * w
         for i in range(nb):
-            for k in range(i + 1):
-                for r in range(b):
+            for r in range(b):
+                for q in range(b):
+                    store(transposed, (i * bb + q * b + r) * w, load(ws, a_base + (i * bb + r * b + q) * w, like))
+        _advance(transposed, 0, adjoint, 0, w, pulled, 0, nb, b, like)
+        _congruence(transposed, 0, adjoint, info_base, product, nb, b, like)
+        mean = broadcast(0.0, like)
+        variance = mean
+        for i in range(nb):
+            mean = mean + load(ws, row + (slot_m + i * b) * w, like)
+            for r in range(b):
+                value = load(prior, (i * b + r) * w, like)
+                for k in range(nb):
+                    value = value - _symmetric(ws, e_base, i, r, k, 0, b, w, like)
+                store(column, (i * b + r) * w, value)
+            variance = variance + load(column, i * b * w, like)
+        for i in range(nb):
+            for r in range(b):
+                s = load(column, (i * b + r) * w, like)
+                mean = mean + s * load(pulled, (i * b + r) * w, like)
+                total = broadcast(0.0, like)
+                for k in range(nb):
                     for q in range(b):
-                        if r == 0 or q == 0:
-                            value = load(adjoint, position, like)
-                            if r == 0:
-                                value = value - load(smoothed, (k * b + q) * w, like)
-                            if q == 0:
-                                value = value - load(smoothed, (i * b + r) * w, like)
-                            if r == 0 and q == 0:
-                                value = value + kappa
-                            store(adjoint, position, value)
-                        position += w
+                        total = total + _symmetric(product, 0, i, r, k, q, b, w, like) * load(
+                            column, (k * b + q) * w, like
+                        )
+                variance = variance - s * total
+        store(ws, row + SLOT_Y * w, mean)
+        store(ws, row + SLOT_R * w, variance)
+        alpha = load(ws, row + SLOT_U * w, like)
+        kappa = load(ws, row + SLOT_INVD * w, like)
+        for i in range(nb):
+            for r in range(b):
+                total = broadcast(0.0, like)
+                for k in range(nb):
+                    for q in range(b):
+                        total = total + _symmetric(product, 0, i, r, k, q, b, w, like) * load(
+                            ws, row + (slot_g + k * b + q) * w, like
+                        )
+                g = load(ws, row + (slot_g + i * b + r) * w, like)
+                alpha = alpha - g * load(pulled, (i * b + r) * w, like)
+                kappa = kappa + g * total
+                store(seen, (i * b + r) * w, total)
+        for k in range(j):
+            value = load(pulled, k * w, like)
+            store(adjoint, k * w, value + alpha if k % b == 0 else value)
+        _downdate(product, 0, seen, kappa, adjoint, info_base, nb, b, like)
         row -= slots * w
 
 

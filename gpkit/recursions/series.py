@@ -17,7 +17,7 @@ from gpkit.recursions import evidence as _evidence
 from gpkit.recursions.simd import LANES
 from gpkit.recursions.structure import GIVEN, Structure, marker
 
-__all__ = ["Evidence", "evidence", "log_likelihood"]
+__all__ = ["Evidence", "evidence", "log_likelihood", "merge_times", "posterior", "smooth"]
 
 Array = NDArray[np.float64]
 
@@ -52,34 +52,19 @@ def _rows(array: Any, dimensions: int) -> Array:
     return out.reshape((1,) * (dimensions - out.ndim) + out.shape)
 
 
-def evidence(
+def _run(
+    task: tuple[int, ...],
     structure: Structure,
     params: Any,
     times: Any,
     values: Any,
     noise: Any,
-    *,
-    lengths: NDArray[np.int64] | None = None,
-    weights: Any = (1.0, 1.0),
-    gradient: bool = True,
-    given: Array | None = None,
+    lengths: NDArray[np.int64] | None,
+    weights: Any,
+    gradient: bool,
+    given: Array | None,
 ) -> Evidence:
-    """Evaluate the Gaussian evidence of one or many series.
-
-    Args:
-        structure: sum of products of factors (see :mod:`gpkit.recursions.structure`).
-        params: (B, P) or (P,).
-        times: (B, N) or (N,), sorted.
-        values: (B, N) or (N,), mean already subtracted.
-        noise: (B, N) or (N,) added to the diagonal; ``inf`` carries no information.
-        lengths: number of points of each series; all N if not given.
-        weights: cotangents (w_q, w_d) for the derivatives, (2,) or (B, 2).
-        gradient: whether derivatives are computed.
-        given: transitions (B, N, J * J) of a given state space.
-
-    Raises:
-        Nothing: a matrix that is not positive definite is reported in ``failed``.
-    """
+    """Distribute a batch over SIMD groups, time blocks and the sequential recursion."""
     params, times, values, noise = _rows(params, 2), _rows(times, 2), _rows(values, 2), _rows(noise, 2)
     weights = _rows(weights, 2)
     sizes = {a.shape[0] for a in (params, times, values, noise, weights)} - {1}
@@ -96,8 +81,8 @@ def evidence(
     order = marker(structure, given, given_bar)
     shape = (batch, n) if gradient else (batch, 0)
     out = Evidence(
-        inv_quad=np.empty(batch),
-        logdet=np.empty(batch),
+        inv_quad=np.zeros(batch),
+        logdet=np.zeros(batch),
         failed=np.full(batch, -1, dtype=np.int64),
         alpha=np.zeros(shape),
         kappa=np.zeros(shape),
@@ -105,6 +90,8 @@ def evidence(
         times=np.zeros(shape),
         given=given_bar if gradient else None,
     )
+    if n == 0 or batch == 0:
+        return out
     arguments = (params, times, values, noise, lengths)
     results = (out.params, out.alpha, out.kappa, out.times, out.inv_quad, out.logdet, out.failed)
     singles = np.arange(batch)
@@ -113,15 +100,97 @@ def evidence(
         by_length = np.argsort(lengths, kind="stable")[::-1]
         full = batch - batch % LANES
         groups = np.ascontiguousarray(by_length[:full]).reshape(-1, LANES)
-        _evidence.groups_evidence(order, *arguments, groups, weights, gradient, *results)
+        _evidence.groups_evidence(order, task, *arguments, groups, weights, gradient, *results)
         singles = np.ascontiguousarray(by_length[full:])
     if singles.size:
-        if lengths.max() >= _evidence.BLOCKS_MINIMUM:
-            left = _evidence.singles_evidence(order, *arguments, singles, weights, gradient, *results)
+        if lengths[singles].max() >= _evidence.BLOCKS_MINIMUM:
+            left = _evidence.singles_evidence(order, task, *arguments, singles, weights, gradient, *results)
             singles = singles[out.failed[singles] == -2] if left else singles[:0]
         if singles.size:
-            _evidence.sequential_evidence(order, *arguments, singles, weights, gradient, *results)
+            _evidence.sequential_evidence(order, task, *arguments, singles, weights, gradient, *results)
     return out
+
+
+def evidence(
+    structure: Structure,
+    params: Any,
+    times: Any,
+    values: Any,
+    noise: Any,
+    *,
+    lengths: NDArray[np.int64] | None = None,
+    weights: Any = (1.0, 1.0),
+    gradient: bool = True,
+    given: Array | None = None,
+) -> Evidence:
+    """Evaluate the Gaussian evidence of one or many series.
+
+    A matrix that is not positive definite is reported in ``failed``, not raised.
+
+    Args:
+        structure: sum of products of factors (see :mod:`gpkit.recursions.structure`).
+        params: (B, P) or (P,).
+        times: (B, N) or (N,), sorted.
+        values: (B, N) or (N,), mean already subtracted.
+        noise: (B, N) or (N,) added to the diagonal; ``inf`` carries no information.
+        lengths: number of points of each series; all N if not given.
+        weights: cotangents (w_q, w_d) for the derivatives, (2,) or (B, 2).
+        gradient: whether derivatives are computed.
+        given: transitions (B, N, J * J) of a given state space.
+    """
+    return _run((0,), structure, params, times, values, noise, lengths, weights, gradient, given)
+
+
+def smooth(
+    structure: Structure,
+    params: Any,
+    times: Any,
+    values: Any,
+    noise: Any,
+    *,
+    lengths: NDArray[np.int64] | None = None,
+    given: Array | None = None,
+) -> tuple[Array, Array, NDArray[np.int64]]:
+    """Posterior mean and variance of the latent function at every row, each (B, N), and the failed rows (B,).
+
+    Rows with infinite noise are prediction nodes; the arguments are those of :func:`evidence`.
+    """
+    out = _run((0, 0), structure, params, times, values, noise, lengths, (1.0, 1.0), True, given)
+    return out.alpha, out.kappa, out.failed
+
+
+def merge_times(times: Array, new_times: Array) -> tuple[Array, NDArray[np.int64], NDArray[np.int64]]:
+    """Merge two sorted arrays (N,) and (M,): the union with repeats, and the places of both in it."""
+    place = np.searchsorted(times, new_times, side="right") + np.arange(new_times.shape[0])
+    keep = np.ones(times.shape[0] + new_times.shape[0], dtype=bool)
+    keep[place] = False
+    union = np.empty(keep.shape[0])
+    union[place] = new_times
+    union[keep] = times
+    return union, np.flatnonzero(keep), place
+
+
+def posterior(
+    structure: Structure, params: Any, times: Array, values: Any, noise: Any, new_times: Array
+) -> tuple[Array, Array, NDArray[np.int64]]:
+    """Posterior mean and variance (B, M) of the latent function at sorted new times, in O(N + M).
+
+    Args:
+        structure: sum of products of factors.
+        params: (B, P) or (P,).
+        times: (N,) sorted, shared by the batch.
+        values: (B, N) or (N,), mean already subtracted.
+        noise: (B, N) or (N,).
+        new_times: (M,) sorted.
+    """
+    values, noise = _rows(values, 2), _rows(noise, 2)
+    union, old, new = merge_times(times, new_times)
+    all_values = np.zeros((values.shape[0], union.shape[0]))
+    all_values[:, old] = values
+    all_noise = np.full((noise.shape[0], union.shape[0]), np.inf)
+    all_noise[:, old] = noise
+    mean, variance, failed = smooth(structure, params, union, all_values, all_noise)
+    return mean[:, new], np.maximum(variance[:, new], 0.0), failed
 
 
 def log_likelihood(structure: Structure, params: Any, times: Any, values: Any, noise: Any, **options: Any) -> Array:
