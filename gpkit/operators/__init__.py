@@ -1,0 +1,15 @@
+"""Structured linear operators: a kernel evaluated at inputs, with the exact algebra that its structure allows."""
+
+from gpkit.operators.cross import CrossSemiseparableLinearOperator
+from gpkit.operators.factors import CholeskyFactorLinearOperator
+from gpkit.operators.posterior import PosteriorCovarianceLinearOperator
+from gpkit.operators.semiseparable import SemiseparableLinearOperator
+from gpkit.operators.structured import StructuredLinearOperator
+
+__all__ = [
+    "CholeskyFactorLinearOperator",
+    "CrossSemiseparableLinearOperator",
+    "PosteriorCovarianceLinearOperator",
+    "SemiseparableLinearOperator",
+    "StructuredLinearOperator",
+]

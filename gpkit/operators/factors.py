@@ -1,0 +1,127 @@
+"""Exact triangular factors of semiseparable matrices as operators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from linear_operator.operators import LinearOperator
+from torch import Tensor
+
+from gpkit.operators.generators import Factors
+
+__all__ = ["CholeskyFactorLinearOperator"]
+
+
+class CholeskyFactorLinearOperator(LinearOperator):  # type: ignore[misc]
+    """``P L D^(1/2)``, its transpose, or the inverse of either, for ``L D L^T`` from the O(N) factorisation.
+
+    Args:
+        blocks: (*batch, N, nb, b, b) transitions.
+        gains: (*batch, N, J).
+        pivots: (*batch, N), the innovation variances D.
+        order: (*batch, N) row of the sorted factor behind each output row (integers).
+        kind: "lower", "upper" (transposed), "inverse_transpose" (``P L^-T D^(-1/2)``) or "inverse".
+    """
+
+    def __init__(self, blocks: Tensor, gains: Tensor, pivots: Tensor, order: Tensor, *, kind: str = "lower") -> None:
+        super().__init__(blocks, gains, pivots, order, kind=kind)
+        self.blocks = blocks
+        self.gains = gains
+        self.pivots = pivots
+        self.order = order
+        self.kind = kind
+
+    @classmethod
+    def from_factors(
+        cls, factors: Factors, batch_shape: torch.Size, order: Tensor | None, like: Tensor
+    ) -> CholeskyFactorLinearOperator:
+        """Wrap a factorisation; ``order`` None means that input and sorted order agree."""
+
+        def stack(arrays: list[Any]) -> Tensor:
+            array = np.stack(arrays)
+            return torch.from_numpy(array).reshape(*batch_shape, *array.shape[1:]).to(like.dtype)
+
+        n = like.shape[-1]
+        index = torch.arange(n).expand(*batch_shape, n) if order is None else order
+        return cls(stack(factors.blocks), stack(factors.gains), stack(factors.pivots), index)
+
+    def _size(self) -> torch.Size:
+        return torch.Size((*self.pivots.shape, self.pivots.shape[-1]))
+
+    def _with_kind(self, kind: str) -> CholeskyFactorLinearOperator:
+        return type(self)(self.blocks, self.gains, self.pivots, self.order, kind=kind)
+
+    def _transpose_nonbatch(self) -> CholeskyFactorLinearOperator:
+        swap = {"lower": "upper", "upper": "lower", "inverse": "inverse_transpose", "inverse_transpose": "inverse"}
+        return self._with_kind(swap[self.kind])
+
+    def inverse_transpose(self) -> CholeskyFactorLinearOperator:
+        """Root of the inverse matrix."""
+        return self._with_kind("inverse_transpose")
+
+    def _expand_batch(self, batch_shape: torch.Size) -> CholeskyFactorLinearOperator:
+        lead = len(self.batch_shape)
+        tensors = [t.expand(*batch_shape, *t.shape[lead:]) for t in self._args]
+        return type(self)(*tensors, kind=self.kind)
+
+    def to(self, *args: Any, **kwargs: Any) -> CholeskyFactorLinearOperator:
+        """Change dtype or device; the index stays integer."""
+        tensors = [t.to(*args, **kwargs) for t in self._args[:-1]]
+        return type(self)(*tensors, self.order, kind=self.kind)
+
+    def _gather(self, columns: Tensor, inverse: bool) -> Tensor:
+        order = self.order.argsort(-1) if inverse else self.order
+        return columns.gather(-2, order.unsqueeze(-1).expand(columns.shape))
+
+    def _matmul(self, rhs: Tensor) -> Tensor:
+        from gpkit.recursions import linear
+
+        vector = rhs.dim() == 1
+        columns = rhs.unsqueeze(-1) if vector else rhs
+        batch = torch.broadcast_shapes(self.batch_shape, columns.shape[:-2])
+        if batch != self.batch_shape:
+            return self._expand_batch(batch)._matmul(rhs)
+        columns = columns.expand(*batch, *columns.shape[-2:])
+        scale = self.pivots.sqrt().unsqueeze(-1)
+        sweep = {
+            "lower": linear.lower_multiply,
+            "upper": linear.upper_multiply,
+            "inverse": linear.lower_solve,
+            "inverse_transpose": linear.upper_solve,
+        }[self.kind]
+        if self.kind in ("upper", "inverse"):
+            columns = self._gather(columns, inverse=True)
+        elif self.kind == "lower":
+            columns = columns * scale
+        else:
+            columns = columns / scale
+        flat = columns.detach().reshape(-1, *columns.shape[-2:]).numpy().astype(np.float64)
+        blocks = self.blocks.reshape(-1, *self.blocks.shape[-4:]).numpy().astype(np.float64)
+        gains = self.gains.reshape(-1, *self.gains.shape[-2:]).numpy().astype(np.float64)
+        out = np.stack([sweep(blocks[k], gains[k], np.ascontiguousarray(flat[k])) for k in range(flat.shape[0])])
+        result = torch.from_numpy(out).reshape(columns.shape).to(columns.dtype)
+        if self.kind == "upper":
+            result = result * scale
+        elif self.kind == "inverse":
+            result = result / scale
+        else:
+            result = self._gather(result, inverse=False)
+        return result.squeeze(-1) if vector else result
+
+    def _diagonal(self) -> Tensor:
+        return torch.diagonal(self.to_dense(), dim1=-2, dim2=-1)
+
+    def to_dense(self) -> Tensor:
+        """The factor as a matrix; quadratic memory, for small N and for tests."""
+        eye = torch.eye(self.shape[-1], dtype=self.dtype)
+        return self._matmul(eye.expand(*self.batch_shape, *eye.shape))
+
+    def _get_indices(self, row_index: Tensor, col_index: Tensor, *batch_indices: Tensor) -> Tensor:
+        return self.to_dense()[(*batch_indices, row_index, col_index)]
+
+    def _getitem(self, row_index: Any, col_index: Any, *batch_indices: Any) -> Any:
+        from linear_operator.operators import to_linear_operator
+
+        return to_linear_operator(self.to_dense()[(*batch_indices, row_index, col_index)])

@@ -1,0 +1,81 @@
+"""What every structured operator of gpkit has in common: exact algebra, absorbed diagonals, no silent fallback."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from linear_operator.operators import (
+    DiagLinearOperator,
+    LinearOperator,
+    ZeroLinearOperator,
+)
+from torch import Tensor
+
+from gpkit.errors import StructureLostError
+
+__all__ = ["StructuredLinearOperator", "at_entries", "common_batch", "in_batch"]
+
+
+def common_batch(*shapes: torch.Size) -> torch.Size:
+    """Broadcast batch shapes."""
+    return torch.broadcast_shapes(*shapes)
+
+
+def in_batch(params: Tensor, feedback: Tensor | None, index: tuple[Any, ...]) -> tuple[Tensor, Tensor | None]:
+    """Parameters and generator of the selected batch elements."""
+    if not index:
+        return params, feedback
+    return params[index], None if feedback is None else feedback[index]
+
+
+def at_entries(
+    params: Tensor, feedback: Tensor | None, index: tuple[Any, ...], shape: torch.Size
+) -> tuple[Tensor, Tensor | None]:
+    """Parameters (*shape, P) and generator (*shape, J, J) that belong to single matrix entries."""
+    params, feedback = in_batch(params, feedback, index)
+    if not index:
+        params = params.expand(*shape, params.shape[-1])
+        feedback = None if feedback is None else feedback.expand(*shape, *feedback.shape[-2:])
+    return params, feedback
+
+
+class StructuredLinearOperator(LinearOperator):  # type: ignore[misc]
+    """A square positive (semi)definite operator that answers every question exactly from its structure.
+
+    Subclasses give ``_add_diagonal_values``, ``_add_same`` and the exact solves. A diagonal that is added is absorbed;
+    nothing is ever solved by conjugate gradients, Lanczos or stochastic quadrature, and no jitter is added unasked.
+    """
+
+    def _add_diagonal_values(self, values: Tensor) -> LinearOperator:
+        """The operator plus ``diag(values)``, values broadcastable to (*batch, N)."""
+        raise NotImplementedError
+
+    def _add_same(self, other: LinearOperator) -> LinearOperator | None:
+        """Sum with an operator of the same family, or None where the structure does not close."""
+        return None
+
+    def __add__(self, other: Any) -> Any:
+        if isinstance(other, ZeroLinearOperator):
+            return self
+        if isinstance(other, DiagLinearOperator):
+            return self._add_diagonal_values(other._diagonal())
+        if isinstance(other, StructuredLinearOperator):
+            total = self._add_same(other)
+            if total is not None:
+                return total
+        return super().__add__(other)
+
+    def add_diagonal(self, diag: Tensor) -> LinearOperator:
+        """Add a scalar, a (*batch, 1) constant or a (*batch, N) diagonal; the structure is kept."""
+        if diag.dim() and diag.shape[-1] not in (1, self.shape[-1]):
+            raise RuntimeError(
+                f"add_diagonal expects a diagonal of {self.shape[-1]} entries (or 1), got shape {tuple(diag.shape)}"
+            )
+        return self._add_diagonal_values(diag if diag.dim() else diag[None])
+
+    def _preconditioner(self) -> tuple[None, None, None]:
+        return None, None, None
+
+    def _lose_structure(self, operation: str, remedy: str) -> StructureLostError:
+        return StructureLostError(f"{operation} has no structured form for {type(self).__name__}; {remedy}")
