@@ -9,21 +9,10 @@ from __future__ import annotations
 
 import numba
 
+from gpkit.recursions.compilation import OPTIONS
 from gpkit.recursions.simd import round_even, scale_by_power_of_two, select_less
 
-__all__ = ["ENTRY", "OPTIONS", "exp_and_expm1", "sine_cosine"]
-
-OPTIONS = {
-    "error_model": "numpy",
-    "fastmath": {"contract"},
-    "nogil": True,
-    "no_cpython_wrapper": True,
-    "no_cfunc_wrapper": True,
-}
-"""Options of inner compiled functions: IEEE division, fused multiply-add, nothing else relaxed."""
-
-ENTRY = {"error_model": "numpy", "fastmath": {"contract"}, "nogil": True, "cache": True}
-"""Options of functions called from Python: the same, kept on disk for later processes."""
+__all__ = ["exp_and_expm1", "sine_cosine"]
 
 _LOG2_E = 1.4426950408889634
 _LN2_HIGH = 6.93147180369123816490e-01

@@ -18,7 +18,7 @@ import numba
 import numpy as np
 
 from gpkit.recursions import dispatch
-from gpkit.recursions.elementary import ENTRY, OPTIONS
+from gpkit.recursions.compilation import ENTRY, OPTIONS
 from gpkit.recursions.simd import load, store, width_of, zero_lanes
 
 __all__ = ["BLOCKS_MINIMUM", "groups_evidence", "sequential_evidence", "singles_evidence"]
@@ -188,9 +188,7 @@ def blocks_evidence(order, task, series, params, t, y, r, n, weights, gradient, 
                     order, prior, elements[segment], lane, w, entering[segment], adjoint, adjoint, lane - 1
                 )
             _copy(adjoint, expected)
-            dispatch.backward(
-                order, task, ws, steps, prior, par, lane_weights, adjoint, grad_p, lane_grad, like
-            )
+            dispatch.backward(order, task, ws, steps, prior, par, lane_weights, adjoint, grad_p, lane_grad, like)
             for lane in range(w):
                 start = segment * span + lane * steps
                 _store_lane(ws, steps, slots, w, lane, alpha, kappa, tbar, start, n)

@@ -14,7 +14,7 @@ import numba
 import numpy as np
 
 from gpkit.recursions import dispatch
-from gpkit.recursions.elementary import ENTRY, OPTIONS
+from gpkit.recursions.compilation import ENTRY, OPTIONS
 from gpkit.recursions.simd import load, store
 
 __all__ = [

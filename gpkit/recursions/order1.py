@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numba
 
-from gpkit.recursions.elementary import OPTIONS
+from gpkit.recursions.compilation import OPTIONS
 from gpkit.recursions.simd import (
     broadcast,
     exponent_and_mantissa,
@@ -34,7 +34,31 @@ PRIOR = 1
 
 
 @numba.njit(**OPTIONS)
-def forward1(ws, steps, prior, state, acc, like):  # type: ignore[no-untyped-def]
+def sizes1(order):  # type: ignore[no-untyped-def]
+    """``(slots, state, element, adjoint, prior)`` in words per lane."""
+    return SLOTS, STATE, ELEMENT, ADJOINT, PRIOR
+
+
+@numba.njit(**OPTIONS)
+def dimension1(order):  # type: ignore[no-untyped-def]
+    """State dimension."""
+    return 1
+
+
+@numba.njit(**OPTIONS)
+def inverse_slot1(order):  # type: ignore[no-untyped-def]
+    """Slot of the reciprocal innovation variance."""
+    return SLOT_INVD
+
+
+@numba.njit(**OPTIONS)
+def transition_slot1(order):  # type: ignore[no-untyped-def]
+    """First slot of the transition."""
+    return SLOT_A
+
+
+@numba.njit(**OPTIONS)
+def forward1(order, ws, steps, prior, state, acc, like):  # type: ignore[no-untyped-def]
     """Filter ``steps`` rows from ``state`` (updated in place); adds inv_quad, exponent and mantissa to ``acc``."""
     w = width_of(like)
     p = load(prior, 0, like)
@@ -79,7 +103,7 @@ def forward1(ws, steps, prior, state, acc, like):  # type: ignore[no-untyped-def
 
 
 @numba.njit(**OPTIONS)
-def element1(ws, steps, prior, element, like):  # type: ignore[no-untyped-def]
+def element1(order, ws, steps, prior, element, like):  # type: ignore[no-untyped-def]
     """Map of a block of rows as a function of the state that enters it (an associative-scan element)."""
     w = width_of(like)
     p = load(prior, 0, like)
@@ -111,17 +135,21 @@ def element1(ws, steps, prior, element, like):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**OPTIONS)
-def combine1(prior, element, lane, w, state_in, state_out, lane_out):  # type: ignore[no-untyped-def]
+def combine1(order, prior, element, lane, w, state_in, state_out, lane_out):  # type: ignore[no-untyped-def]
     """State that leaves block ``lane`` given the one that enters; written to lane ``lane_out`` of ``state_out``."""
     e = load(prior, lane, 0.0) - load(state_in, w + lane, 0.0)
     t = load(element, 2 * w + lane, 0.0)
     closed = t / (1.0 + e * load(element, 3 * w + lane, 0.0))
-    store(state_out, lane_out, load(element, lane, 0.0) + closed * (load(state_in, lane, 0.0) + e * load(element, 4 * w + lane, 0.0)))
+    store(
+        state_out,
+        lane_out,
+        load(element, lane, 0.0) + closed * (load(state_in, lane, 0.0) + e * load(element, 4 * w + lane, 0.0)),
+    )
     store(state_out, w + lane_out, load(element, w + lane, 0.0) - closed * e * t)
 
 
 @numba.njit(**OPTIONS)
-def combine_adjoint1(prior, element, lane, w, state_in, adjoint, adjoint_out, lane_out):  # type: ignore[no-untyped-def]
+def combine_adjoint1(order, prior, element, lane, w, state_in, adjoint, adjoint_out, lane_out):  # type: ignore[no-untyped-def]
     """Adjoint that leaves block ``lane`` backwards, given the one at its end."""
     information = load(element, 3 * w + lane, 0.0)
     e = load(prior, lane, 0.0) - load(state_in, w + lane, 0.0)
@@ -135,7 +163,7 @@ def combine_adjoint1(prior, element, lane, w, state_in, adjoint, adjoint_out, la
 
 
 @numba.njit(**OPTIONS)
-def reverse1(ws, steps, weights, adjoint, grad_p, like):  # type: ignore[no-untyped-def]
+def reverse1(order, ws, steps, weights, adjoint, grad_p, like):  # type: ignore[no-untyped-def]
     """Adjoint of ``steps`` rows, last to first; see :func:`gpkit.recursions.order2.reverse2`."""
     w = width_of(like)
     wq = load(weights, 0, like)
@@ -170,7 +198,7 @@ def reverse1(ws, steps, weights, adjoint, grad_p, like):  # type: ignore[no-unty
 
 
 @numba.njit(**OPTIONS)
-def smooth1(ws, steps, prior, adjoint, like):  # type: ignore[no-untyped-def]
+def smooth1(order, ws, steps, prior, adjoint, like):  # type: ignore[no-untyped-def]
     """Posterior mean and variance of every row, last to first; see :func:`gpkit.recursions.order2.smooth2`."""
     w = width_of(like)
     lam = load(adjoint, 0, like)
@@ -194,13 +222,13 @@ def smooth1(ws, steps, prior, adjoint, like):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**OPTIONS)
-def unpack1(ws, row, flat, base, size):  # type: ignore[no-untyped-def]
+def unpack1(order, ws, row, flat, base, size):  # type: ignore[no-untyped-def]
     """Copy a row's transition (at word ``row``) to ``flat``."""
     store(flat, base, load(ws, row, 0.0))
 
 
 @numba.njit(**OPTIONS)
-def pack1(ws, row, first, flat, flat_bar, base, size, valid):  # type: ignore[no-untyped-def]
+def pack1(order, ws, row, first, flat, flat_bar, base, size, valid):  # type: ignore[no-untyped-def]
     """Copy a transition and its derivative into a row; the derivative is zero where not ``valid``."""
     store(ws, row + SLOT_A, load(flat, base, 0.0))
     store(ws, row + SLOT_ABAR, load(flat_bar, base, 0.0) if valid else 0.0)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numba
 
-from gpkit.recursions.elementary import OPTIONS
+from gpkit.recursions.compilation import OPTIONS
 from gpkit.recursions.simd import (
     broadcast,
     exponent_and_mantissa,
@@ -43,7 +43,31 @@ PRIOR = 5
 
 
 @numba.njit(**OPTIONS)
-def forward2(ws, steps, prior, state, acc, like):  # type: ignore[no-untyped-def]
+def sizes2(order):  # type: ignore[no-untyped-def]
+    """``(slots, state, element, adjoint, prior)`` in words per lane."""
+    return SLOTS, STATE, ELEMENT, ADJOINT, PRIOR
+
+
+@numba.njit(**OPTIONS)
+def dimension2(order):  # type: ignore[no-untyped-def]
+    """State dimension."""
+    return 2
+
+
+@numba.njit(**OPTIONS)
+def inverse_slot2(order):  # type: ignore[no-untyped-def]
+    """Slot of the reciprocal innovation variance."""
+    return SLOT_INVD
+
+
+@numba.njit(**OPTIONS)
+def transition_slot2(order):  # type: ignore[no-untyped-def]
+    """First slot of the transition."""
+    return SLOT_A
+
+
+@numba.njit(**OPTIONS)
+def forward2(order, ws, steps, prior, state, acc, like):  # type: ignore[no-untyped-def]
     """Filter ``steps`` rows from ``state`` (updated in place); adds inv_quad, exponent and mantissa to ``acc``."""
     w = width_of(like)
     p1 = load(prior, 0, like)
@@ -113,7 +137,7 @@ def forward2(ws, steps, prior, state, acc, like):  # type: ignore[no-untyped-def
 
 
 @numba.njit(**OPTIONS)
-def element2(ws, steps, prior, element, like):  # type: ignore[no-untyped-def]
+def element2(order, ws, steps, prior, element, like):  # type: ignore[no-untyped-def]
     """Map of a block of rows as a function of the state that enters it (an associative-scan element).
 
     The block is filtered from an exactly known entering state (Delta = P_inf), carrying its response T to that state,
@@ -225,12 +249,18 @@ def _closed_loop2(prior, element, lane, w, d11, d12, d22):  # type: ignore[no-un
 
 
 @numba.njit(**OPTIONS)
-def combine2(prior, element, lane, w, state_in, state_out, lane_out):  # type: ignore[no-untyped-def]
+def combine2(order, prior, element, lane, w, state_in, state_out, lane_out):  # type: ignore[no-untyped-def]
     """State that leaves block ``lane`` given the one that enters; written to lane ``lane_out`` of ``state_out``."""
     m1 = load(state_in, lane, 0.0)
     m2 = load(state_in, w + lane, 0.0)
     e, _, c = _closed_loop2(
-        prior, element, lane, w, load(state_in, 2 * w + lane, 0.0), load(state_in, 3 * w + lane, 0.0), load(state_in, 4 * w + lane, 0.0)
+        prior,
+        element,
+        lane,
+        w,
+        load(state_in, 2 * w + lane, 0.0),
+        load(state_in, 3 * w + lane, 0.0),
+        load(state_in, 4 * w + lane, 0.0),
     )
     h1 = load(element, 12 * w + lane, 0.0)
     h2 = load(element, 13 * w + lane, 0.0)
@@ -252,12 +282,18 @@ def combine2(prior, element, lane, w, state_in, state_out, lane_out):  # type: i
 
 
 @numba.njit(**OPTIONS)
-def combine_adjoint2(prior, element, lane, w, state_in, adjoint, adjoint_out, lane_out):  # type: ignore[no-untyped-def]
+def combine_adjoint2(order, prior, element, lane, w, state_in, adjoint, adjoint_out, lane_out):  # type: ignore[no-untyped-def]
     """Adjoint that leaves block ``lane`` backwards, given the one at its end (both in the layout of ADJOINT)."""
     m1 = load(state_in, lane, 0.0)
     m2 = load(state_in, w + lane, 0.0)
     _, n, c = _closed_loop2(
-        prior, element, lane, w, load(state_in, 2 * w + lane, 0.0), load(state_in, 3 * w + lane, 0.0), load(state_in, 4 * w + lane, 0.0)
+        prior,
+        element,
+        lane,
+        w,
+        load(state_in, 2 * w + lane, 0.0),
+        load(state_in, 3 * w + lane, 0.0),
+        load(state_in, 4 * w + lane, 0.0),
     )
     j11 = load(element, 9 * w + lane, 0.0)
     j12 = load(element, 10 * w + lane, 0.0)
@@ -281,7 +317,7 @@ def combine_adjoint2(prior, element, lane, w, state_in, adjoint, adjoint_out, la
 
 
 @numba.njit(**OPTIONS)
-def reverse2(ws, steps, weights, adjoint, grad_p, like):  # type: ignore[no-untyped-def]
+def reverse2(order, ws, steps, weights, adjoint, grad_p, like):  # type: ignore[no-untyped-def]
     """Adjoint of ``steps`` rows, last to first, from ``adjoint`` (updated in place).
 
     ``weights`` holds the cotangents of ``-inv_quad / 2`` and ``-logdet / 2``. Rows receive alpha = K^-1 y,
@@ -356,7 +392,7 @@ def reverse2(ws, steps, weights, adjoint, grad_p, like):  # type: ignore[no-unty
 
 
 @numba.njit(**OPTIONS)
-def smooth2(ws, steps, prior, adjoint, like):  # type: ignore[no-untyped-def]
+def smooth2(order, ws, steps, prior, adjoint, like):  # type: ignore[no-untyped-def]
     """Posterior mean and variance of every row, last to first, from ``adjoint`` (updated in place).
 
     With the filtered covariance's column ``s = p - e h`` and the information of later data pulled back to the row
@@ -407,7 +443,7 @@ def smooth2(ws, steps, prior, adjoint, like):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**OPTIONS)
-def unpack2(ws, row, flat, base, size):  # type: ignore[no-untyped-def]
+def unpack2(order, ws, row, flat, base, size):  # type: ignore[no-untyped-def]
     """Copy a row's transition (a, s, b from word ``row``) to ``flat`` as a dense matrix."""
     s = load(ws, row + 1, 0.0)
     store(flat, base, load(ws, row, 0.0))
@@ -417,7 +453,7 @@ def unpack2(ws, row, flat, base, size):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**OPTIONS)
-def pack2(ws, row, first, flat, flat_bar, base, size, valid):  # type: ignore[no-untyped-def]
+def pack2(order, ws, row, first, flat, flat_bar, base, size, valid):  # type: ignore[no-untyped-def]
     """Copy a dense transition and its derivative into a row; the derivative is zero where not ``valid``."""
     store(ws, row + SLOT_A, load(flat, base, 0.0))
     store(ws, row + SLOT_S, load(flat, base + 1, 0.0))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from gpkit.recursions.elementary import OPTIONS
+from gpkit.recursions.compilation import OPTIONS
 from gpkit.recursions.simd import (
     broadcast,
     exponent_and_mantissa,
@@ -28,8 +28,34 @@ SLOT_DT, SLOT_Y, SLOT_R, SLOT_TDOT, SLOT_INVD, SLOT_U, SLOT_A = 0, 1, 2, 3, 4, 5
 
 
 @numba.njit(**OPTIONS)
-def sizes_n(nb, b):  # type: ignore[no-untyped-def]
+def shape_n(order):  # type: ignore[no-untyped-def]
+    """Number of blocks and their size."""
+    return load(order[1], 0, 0), order[0]
+
+
+@numba.njit(**OPTIONS)
+def dimension_n(order):  # type: ignore[no-untyped-def]
+    """State dimension J."""
+    nb, b = shape_n(order)
+    return nb * b
+
+
+@numba.njit(**OPTIONS)
+def inverse_slot_n(order):  # type: ignore[no-untyped-def]
+    """Slot of the reciprocal innovation variance."""
+    return SLOT_INVD
+
+
+@numba.njit(**OPTIONS)
+def transition_slot_n(order):  # type: ignore[no-untyped-def]
+    """First slot of the transition."""
+    return SLOT_A
+
+
+@numba.njit(**OPTIONS)
+def sizes_n(order):  # type: ignore[no-untyped-def]
     """``(slots, state, element, adjoint, prior)`` in words per lane."""
+    nb, b = shape_n(order)
     j = nb * b
     triangle = nb * (nb + 1) // 2 * b * b
     slots = SLOT_A + 2 * nb * b * b + 2 * j + triangle
@@ -107,13 +133,13 @@ def _advance(transition, offset, vector, start, stride, out, out_start, nb, bloc
 
 
 @numba.njit(**OPTIONS)
-def forward_n(block, nb, ws, steps, prior, state, acc, like):  # type: ignore[no-untyped-def]
+def forward_n(order, ws, steps, prior, state, acc, like):  # type: ignore[no-untyped-def]
     """Filter ``steps`` rows from ``state`` (updated in place); adds inv_quad, exponent and mantissa to ``acc``."""
     w = width_of(like)
-    b = block
+    nb, b = shape_n(order)
     bb = b * b
     j = nb * b
-    slots = sizes_n(nb, b)[0]
+    slots = sizes_n(order)[0]
     slot_g, slot_m, slot_e, _ = _offsets(nb, b)
     gains = np.empty(j * w)
     quad = load(acc, 0, like)
@@ -126,7 +152,7 @@ def forward_n(block, nb, ws, steps, prior, state, acc, like):  # type: ignore[no
         v = load(ws, row + SLOT_Y * w, like)
         for i in range(nb):
             v = v - load(state, i * b * w, like)
-        d = _gain(prior, delta, gains, nb, block, like) + load(ws, row + SLOT_R * w, like)
+        d = _gain(prior, delta, gains, nb, b, like) + load(ws, row + SLOT_R * w, like)
         inv = 1.0 / d
         u = v * inv
         quad = quad + v * u
@@ -147,14 +173,12 @@ def forward_n(block, nb, ws, steps, prior, state, acc, like):  # type: ignore[no
                 for r in range(b):
                     gain = load(gains, (i * b + r) * w, like)
                     for q in range(b):
-                        value = load(delta, position * w, like) + gain * load(
-                            ws, row + (slot_g + k * b + q) * w, like
-                        )
+                        value = load(delta, position * w, like) + gain * load(ws, row + (slot_g + k * b + q) * w, like)
                         store(ws, e_base + position * w, value)
                         position += 1
         a_base = row + SLOT_A * w
-        _advance(ws, a_base, ws, row + slot_m * w, w, state, 0, nb, block, like)
-        _congruence(ws, a_base, ws, e_base, delta, nb, block, like)
+        _advance(ws, a_base, ws, row + slot_m * w, w, state, 0, nb, b, like)
+        _congruence(ws, a_base, ws, e_base, delta, nb, b, like)
         row += slots * w
     store(acc, 0, quad)
     store(acc, w, exponent)
@@ -163,13 +187,13 @@ def forward_n(block, nb, ws, steps, prior, state, acc, like):  # type: ignore[no
 
 
 @numba.njit(**OPTIONS)
-def element_n(block, nb, ws, steps, prior, element, like):  # type: ignore[no-untyped-def]
+def element_n(order, ws, steps, prior, element, like):  # type: ignore[no-untyped-def]
     """Map of a block of rows as a function of the state that enters it: m, Delta, T (J x J), J (J x J), eta."""
     w = width_of(like)
-    b = block
+    nb, b = shape_n(order)
     j = nb * b
     triangle = nb * (nb + 1) // 2 * b * b
-    slots = sizes_n(nb, b)[0]
+    slots = sizes_n(order)[0]
     mean = element[: j * w]
     delta = element[j * w : (j + triangle) * w]
     response = element[(j + triangle) * w : (j + triangle + j * j) * w]
@@ -190,7 +214,7 @@ def element_n(block, nb, ws, steps, prior, element, like):  # type: ignore[no-un
         v = load(ws, row + SLOT_Y * w, like)
         for i in range(nb):
             v = v - load(mean, i * b * w, like)
-        inv = 1.0 / (_gain(prior, delta, gains, nb, block, like) + load(ws, row + SLOT_R * w, like))
+        inv = 1.0 / (_gain(prior, delta, gains, nb, b, like) + load(ws, row + SLOT_R * w, like))
         u = v * inv
         for k in range(j):
             total = load(response, k * w, like)
@@ -207,14 +231,14 @@ def element_n(block, nb, ws, steps, prior, element, like):  # type: ignore[no-un
             gain = load(gains, k * w, like)
             store(moved, k * w, load(mean, k * w, like) + gain * u)
         a_base = row + SLOT_A * w
-        _advance(ws, a_base, moved, 0, w, mean, 0, nb, block, like)
+        _advance(ws, a_base, moved, 0, w, mean, 0, nb, b, like)
         for k in range(j):
             g = load(gains, k * w, like) * inv
             for q in range(j):
                 at = (k * j + q) * w
                 store(moved, at, load(response, at, like) - g * load(seen, q * w, like))
         for q in range(j):
-            _advance(ws, a_base, moved, q * w, j * w, response, q * w, nb, block, like)
+            _advance(ws, a_base, moved, q * w, j * w, response, q * w, nb, b, like)
         position = 0
         for i in range(nb):
             for k in range(i + 1):
@@ -224,7 +248,7 @@ def element_n(block, nb, ws, steps, prior, element, like):  # type: ignore[no-un
                         value = load(delta, position * w, like) + g * load(gains, (k * b + q) * w, like)
                         store(updated, position * w, value)
                         position += 1
-        _congruence(ws, a_base, updated, 0, delta, nb, block, like)
+        _congruence(ws, a_base, updated, 0, delta, nb, b, like)
         row += slots * w
 
 
@@ -320,12 +344,12 @@ def _closed_loop_n(block, nb, prior, element, lane, w, delta):  # type: ignore[n
 
 
 @numba.njit(**OPTIONS)
-def combine_n(block, nb, prior, element, lane, w, state_in, state_out, lane_out):  # type: ignore[no-untyped-def]
+def combine_n(order, prior, element, lane, w, state_in, state_out, lane_out):  # type: ignore[no-untyped-def]
     """State that leaves block ``lane`` given the one that enters; written to lane ``lane_out`` of ``state_out``."""
-    b = block
+    nb, b = shape_n(order)
     j = nb * b
     triangle = nb * (nb + 1) // 2 * b * b
-    e, _, inverse, t = _closed_loop_n(block, nb, prior, element, lane, w, state_in[j * w :])
+    e, _, inverse, t = _closed_loop_n(b, nb, prior, element, lane, w, state_in[j * w :])
     closed = _multiply(t, inverse)
     eta = (j + triangle + 2 * j * j) * w + lane
     mean = np.empty((j, 1))
@@ -342,12 +366,12 @@ def combine_n(block, nb, prior, element, lane, w, state_in, state_out, lane_out)
 
 
 @numba.njit(**OPTIONS)
-def combine_adjoint_n(block, nb, prior, element, lane, w, state_in, adjoint, adjoint_out, lane_out):  # type: ignore[no-untyped-def]
+def combine_adjoint_n(order, prior, element, lane, w, state_in, adjoint, adjoint_out, lane_out):  # type: ignore[no-untyped-def]
     """Adjoint that leaves block ``lane`` backwards, given the one at its end."""
-    b = block
+    nb, b = shape_n(order)
     j = nb * b
     triangle = nb * (nb + 1) // 2 * b * b
-    _, information, inverse, t = _closed_loop_n(block, nb, prior, element, lane, w, state_in[j * w :])
+    _, information, inverse, t = _closed_loop_n(b, nb, prior, element, lane, w, state_in[j * w :])
     closed = _multiply(t, inverse)
     later = _dense(adjoint[j * w :], lane, w, nb, b)
     eta = (j + triangle + 2 * j * j) * w + lane
@@ -399,13 +423,13 @@ def _downdate(source, source_base, seen, kappa, out, base, nb, b, like):  # type
 
 
 @numba.njit(**OPTIONS)
-def reverse_n(block, nb, ws, steps, weights, adjoint, grad_p, like):  # type: ignore[no-untyped-def]
+def reverse_n(order, ws, steps, weights, adjoint, grad_p, like):  # type: ignore[no-untyped-def]
     """Adjoint of ``steps`` rows, last to first; see :func:`gpkit.recursions.order2.reverse2`."""
     w = width_of(like)
-    b = block
+    nb, b = shape_n(order)
     bb = b * b
     j = nb * b
-    slots = sizes_n(nb, b)[0]
+    slots = sizes_n(order)[0]
     slot_g, slot_m, slot_e, slot_abar = _offsets(nb, b)
     wq = load(weights, 0, like)
     wd = load(weights, w, like)
@@ -503,13 +527,13 @@ def reverse_n(block, nb, ws, steps, weights, adjoint, grad_p, like):  # type: ig
 
 
 @numba.njit(**OPTIONS)
-def smooth_n(block, nb, ws, steps, prior, adjoint, like):  # type: ignore[no-untyped-def]
+def smooth_n(order, ws, steps, prior, adjoint, like):  # type: ignore[no-untyped-def]
     """Posterior mean and variance of every row, last to first; see :func:`gpkit.recursions.order2.smooth2`."""
     w = width_of(like)
-    b = block
+    nb, b = shape_n(order)
     bb = b * b
     j = nb * b
-    slots = sizes_n(nb, b)[0]
+    slots = sizes_n(order)[0]
     slot_g, slot_m, slot_e, _ = _offsets(nb, b)
     info_base = j * w
     pulled = np.empty(j * w)
@@ -572,16 +596,16 @@ def smooth_n(block, nb, ws, steps, prior, adjoint, like):  # type: ignore[no-unt
 
 
 @numba.njit(**OPTIONS)
-def unpack_n(block, nb, ws, row, flat, base, size):  # type: ignore[no-untyped-def]
+def unpack_n(order, ws, row, flat, base, size):  # type: ignore[no-untyped-def]
     """Copy a row's transition (at word ``row``) to ``flat``."""
     for k in range(size):
         store(flat, base + k, load(ws, row + k, 0.0))
 
 
 @numba.njit(**OPTIONS)
-def pack_n(block, nb, ws, row, first, flat, flat_bar, base, size, valid):  # type: ignore[no-untyped-def]
+def pack_n(order, ws, row, first, flat, flat_bar, base, size, valid):  # type: ignore[no-untyped-def]
     """Copy a transition and its derivative into a row; the derivative is zero where not ``valid``."""
-    bar = row + _offsets(nb, block)[3]
+    bar = row + _offsets(*shape_n(order))[3]
     for k in range(size):
         store(ws, row + first + k, load(flat, base + k, 0.0))
         store(ws, bar + k, load(flat_bar, base + k, 0.0) if valid else 0.0)

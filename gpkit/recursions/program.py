@@ -14,8 +14,9 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from gpkit.recursions.elementary import OPTIONS, exp_and_expm1, sine_cosine
-from gpkit.recursions.ordern import SLOT_A, SLOT_DT, SLOT_TDOT, _offsets, sizes_n
+from gpkit.recursions.compilation import OPTIONS
+from gpkit.recursions.elementary import exp_and_expm1, sine_cosine
+from gpkit.recursions.ordern import SLOT_A, SLOT_DT, SLOT_TDOT, _offsets, shape_n, sizes_n
 from gpkit.recursions.simd import broadcast, load, store, width_of
 from gpkit.recursions.transitions import (
     CELERITE,
@@ -154,15 +155,15 @@ def _kronecker(left, left_base, m, right, d, out, out_base, b, like):  # type: i
 
 
 @numba.njit(**OPTIONS)
-def fill_n(block, program, ws, steps, par, like):  # type: ignore[no-untyped-def]
+def fill_n(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
     """Transitions of every term over each row's time step."""
+    program = order[1]
     if program[1] < 0:
         return
     w = width_of(like)
-    b = block
+    nb, b = shape_n(order)
     bb = b * b
-    nb = program[0]
-    slots = sizes_n(nb, b)[0]
+    slots = sizes_n(order)[0]
     stack = np.zeros((8, bb * w))
     small = np.empty(9 * w)
     row = 0
@@ -199,15 +200,15 @@ def fill_n(block, program, ws, steps, par, like):  # type: ignore[no-untyped-def
 
 
 @numba.njit(**OPTIONS)
-def contract_n(block, program, ws, steps, par, grad, like):  # type: ignore[no-untyped-def]
+def contract_n(order, ws, steps, par, grad, like):  # type: ignore[no-untyped-def]
     """Pull transition derivatives back to the factor parameters; leaves d/d(dt) in each row."""
+    program = order[1]
     if program[1] < 0:
         return
     w = width_of(like)
-    b = block
+    nb, b = shape_n(order)
     bb = b * b
-    nb = program[0]
-    slots = sizes_n(nb, b)[0]
+    slots = sizes_n(order)[0]
     slot_abar = _offsets(nb, b)[3]
     stack = np.zeros((8, bb * w))
     small = np.empty(9 * w)
@@ -276,9 +277,7 @@ def contract_n(block, program, ws, steps, par, grad, like):  # type: ignore[no-u
                                         small, (r * 3 + q) * w, like
                                     )
                             store(bar, (z * b + s) * w, total)
-                    tdot = tdot + _factor_adjoint(
-                        kind, par, starts[f], dt, small, 0, 3, small_bar, 0, 3, grad, like
-                    )
+                    tdot = tdot + _factor_adjoint(kind, par, starts[f], dt, small, 0, 3, small_bar, 0, 3, grad, like)
                 kind = program[position + 1]
                 tdot = tdot + _factor_adjoint(kind, par, starts[0], dt, stack[0], 0, b, bar, 0, b, grad, like)
             position += 1 + count
@@ -326,13 +325,13 @@ def _enlarge(left, right, d):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**OPTIONS)
-def set_prior_n(block, program, par, prior, lane, w):  # type: ignore[no-untyped-def]
+def set_prior_n(order, par, prior, lane, w):  # type: ignore[no-untyped-def]
     """Write p and P_inf of one lane."""
-    b = block
+    nb, b = shape_n(order)
     bb = b * b
-    nb = program[0]
     j = nb * b
     total = j + nb * (nb + 1) // 2 * bb
+    program = order[1]
     if program[1] < 0:
         for k in range(total):
             prior[k * w + lane] = par[k * w + lane]
@@ -361,10 +360,10 @@ def set_prior_n(block, program, par, prior, lane, w):  # type: ignore[no-untyped
 
 
 @numba.njit(**OPTIONS)
-def contract_prior_n(block, program, par, grad_p, grad, lane, w):  # type: ignore[no-untyped-def]
+def contract_prior_n(order, par, grad_p, grad, lane, w):  # type: ignore[no-untyped-def]
     """Pull the derivative with respect to p back to variances and celerite coefficients."""
-    b = block
-    nb = program[0]
+    nb, b = shape_n(order)
+    program = order[1]
     if program[1] < 0:
         for k in range(nb * b):
             grad[k * w + lane] += grad_p[k * w + lane]
@@ -416,14 +415,14 @@ def contract_prior_n(block, program, par, grad_p, grad, lane, w):  # type: ignor
 
 
 @numba.njit(**OPTIONS)
-def load_given(block, program, given, ws, steps, w, lane, series, start, n):  # type: ignore[no-untyped-def]
+def load_given(order, ws, steps, w, lane, series, start, n):  # type: ignore[no-untyped-def]
     """Copy given transitions into one lane (identity where there is no next datum)."""
-    if program[1] >= 0:
+    if order[1][1] >= 0:
         return
-    b = block
-    nb = program[0]
+    nb, b = shape_n(order)
     size = nb * b * b
-    slots = sizes_n(nb, b)[0]
+    slots = sizes_n(order)[0]
+    given = order[2]
     source = given[series % given.shape[0]]
     row = SLOT_A * w + lane
     for k in range(start, start + steps):
@@ -437,15 +436,14 @@ def load_given(block, program, given, ws, steps, w, lane, series, start, n):  # 
 
 
 @numba.njit(**OPTIONS)
-def store_given(block, program, given_bar, ws, steps, w, lane, series, start, n):  # type: ignore[no-untyped-def]
+def store_given(order, ws, steps, w, lane, series, start, n):  # type: ignore[no-untyped-def]
     """Copy the derivatives with respect to given transitions out of one lane."""
-    if program[1] >= 0:
+    if order[1][1] >= 0:
         return
-    b = block
-    nb = program[0]
+    nb, b = shape_n(order)
     size = nb * b * b
-    slots = sizes_n(nb, b)[0]
-    target = given_bar[series]
+    slots = sizes_n(order)[0]
+    target = order[3][series]
     row = _offsets(nb, b)[3] * w + lane
     for k in range(start, min(start + steps, n - 1)):
         for q in range(size):

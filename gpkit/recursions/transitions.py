@@ -20,7 +20,8 @@ import math
 import numba
 
 from gpkit.recursions import order1, order2
-from gpkit.recursions.elementary import OPTIONS, exp_and_expm1, sine_cosine
+from gpkit.recursions.compilation import OPTIONS
+from gpkit.recursions.elementary import exp_and_expm1, sine_cosine
 from gpkit.recursions.simd import broadcast, load, root, select_less, store, width_of
 
 EXPONENTIAL, SHO, MATERN32, CELERITE, MATERN52 = 1, 2, 3, 4, 5
@@ -98,7 +99,7 @@ def sho_transition_lanes(x, beta, par, at, like):  # type: ignore[no-untyped-def
 
 
 @numba.njit(**OPTIONS)
-def fill_exponential(ws, steps, par, like):  # type: ignore[no-untyped-def]
+def fill_exponential(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
     """Transitions of the damped random walk; parameters variance, rate."""
     w = width_of(like)
     rate = load(par, w, like)
@@ -111,7 +112,7 @@ def fill_exponential(ws, steps, par, like):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**OPTIONS)
-def contract_exponential(ws, steps, par, grad, like):  # type: ignore[no-untyped-def]
+def contract_exponential(order, ws, steps, par, grad, like):  # type: ignore[no-untyped-def]
     """Pull transition derivatives back to the rate; leaves d/d(dt) in each row."""
     w = width_of(like)
     rate = load(par, w, like)
@@ -134,7 +135,7 @@ def _store_transition(ws, row, a, s, b, w):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**OPTIONS)
-def fill_sho(ws, steps, par, like):  # type: ignore[no-untyped-def]
+def fill_sho(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
     """Transitions of the stochastic harmonic oscillator; parameters variance, frequency, quality."""
     w = width_of(like)
     frequency = load(par, w, like)
@@ -148,7 +149,7 @@ def fill_sho(ws, steps, par, like):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**OPTIONS)
-def contract_sho(ws, steps, par, grad, like):  # type: ignore[no-untyped-def]
+def contract_sho(order, ws, steps, par, grad, like):  # type: ignore[no-untyped-def]
     """Pull transition derivatives back to frequency and quality; leaves d/d(dt) in each row."""
     w = width_of(like)
     frequency = load(par, w, like)
@@ -175,7 +176,7 @@ def contract_sho(ws, steps, par, grad, like):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**OPTIONS)
-def fill_matern32(ws, steps, par, like):  # type: ignore[no-untyped-def]
+def fill_matern32(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
     """Transitions of Matern-3/2 (the oscillator at quality 1/2); parameters variance, rate."""
     w = width_of(like)
     rate = load(par, w, like)
@@ -189,7 +190,7 @@ def fill_matern32(ws, steps, par, like):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**OPTIONS)
-def contract_matern32(ws, steps, par, grad, like):  # type: ignore[no-untyped-def]
+def contract_matern32(order, ws, steps, par, grad, like):  # type: ignore[no-untyped-def]
     """Pull transition derivatives back to the rate; leaves d/d(dt) in each row."""
     w = width_of(like)
     rate = load(par, w, like)
@@ -208,7 +209,7 @@ def contract_matern32(ws, steps, par, grad, like):  # type: ignore[no-untyped-de
 
 
 @numba.njit(**OPTIONS)
-def fill_celerite(ws, steps, par, like):  # type: ignore[no-untyped-def]
+def fill_celerite(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
     """Transitions of a celerite term; parameters variance, a, b, c, d."""
     w = width_of(like)
     c = load(par, 3 * w, like)
@@ -223,7 +224,7 @@ def fill_celerite(ws, steps, par, like):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**OPTIONS)
-def contract_celerite(ws, steps, par, grad, like):  # type: ignore[no-untyped-def]
+def contract_celerite(order, ws, steps, par, grad, like):  # type: ignore[no-untyped-def]
     """Pull transition derivatives back to c and d; leaves d/d(dt) in each row."""
     w = width_of(like)
     c = load(par, 3 * w, like)
@@ -261,13 +262,13 @@ def celerite_completion(a, b, c, d):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**OPTIONS)
-def prior1(par, prior, lane, w):  # type: ignore[no-untyped-def]
+def prior1(order, par, prior, lane, w):  # type: ignore[no-untyped-def]
     """p of one lane; a one-dimensional state."""
     store(prior, lane, load(par, lane, 0.0))
 
 
 @numba.njit(**OPTIONS)
-def prior2(par, prior, lane, w):  # type: ignore[no-untyped-def]
+def prior2(order, par, prior, lane, w):  # type: ignore[no-untyped-def]
     """p and P_inf of one lane; a two-dimensional state with P_inf = variance times the identity."""
     variance = load(par, lane, 0.0)
     store(prior, lane, variance)
@@ -278,7 +279,7 @@ def prior2(par, prior, lane, w):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**OPTIONS)
-def prior_celerite(par, prior, lane, w):  # type: ignore[no-untyped-def]
+def prior_celerite(order, par, prior, lane, w):  # type: ignore[no-untyped-def]
     """p and P_inf of one lane; a celerite term."""
     variance = load(par, lane, 0.0)
     a = load(par, w + lane, 0.0)
@@ -292,13 +293,13 @@ def prior_celerite(par, prior, lane, w):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**OPTIONS)
-def contract_prior_variance(par, grad_p, grad, lane, w):  # type: ignore[no-untyped-def]
+def contract_prior_variance(order, par, grad_p, grad, lane, w):  # type: ignore[no-untyped-def]
     """Pull the derivative with respect to p back to the variance."""
     store(grad, lane, load(grad, lane, 0.0) + load(grad_p, lane, 0.0))
 
 
 @numba.njit(**OPTIONS)
-def contract_prior_celerite(par, grad_p, grad, lane, w):  # type: ignore[no-untyped-def]
+def contract_prior_celerite(order, par, grad_p, grad, lane, w):  # type: ignore[no-untyped-def]
     """Pull the derivative with respect to p back to variance, a and b."""
     variance = load(par, lane, 0.0)
     first = load(grad_p, lane, 0.0)
@@ -307,3 +308,8 @@ def contract_prior_celerite(par, grad_p, grad, lane, w):  # type: ignore[no-unty
     store(grad, lane, load(grad, lane, 0.0) + change)
     store(grad, w + lane, load(grad, w + lane, 0.0) + first * variance)
     store(grad, 2 * w + lane, load(grad, 2 * w + lane, 0.0) + second * variance)
+
+
+@numba.njit(**OPTIONS)
+def nothing(order, ws, steps, w, lane, series, start, n):  # type: ignore[no-untyped-def]
+    """Closed forms neither read nor write transitions given as data."""
