@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gpkit.operators.covariances import Structure, split_parameters
 
-__all__ = ["PSD_CONVENTIONS", "StateSpace", "state_space_of"]
+__all__ = ["PSD_CONVENTIONS", "StateSpace", "block_diagonal", "kronecker", "state_space_of"]
 
 PSD_CONVENTIONS = ("one-sided", "two-sided", "celerite")
 
@@ -129,18 +129,18 @@ def state_space_of(structure: Structure, params: Tensor) -> StateSpace:
             else:
                 eye_left = torch.eye(feedback.shape[-1], dtype=f.dtype)
                 eye_right = torch.eye(f.shape[-1], dtype=f.dtype)
-                feedback = _kron(feedback, eye_right) + _kron(eye_left, f)
-            covariance = _kron(covariance, p)
+                feedback = kronecker(feedback, eye_right) + kronecker(eye_left, f)
+            covariance = kronecker(covariance, p)
         assert feedback is not None
         blocks_f.append(feedback)
         blocks_p.append(covariance)
     first = torch.cat([torch.nn.functional.one_hot(torch.zeros((), dtype=torch.long), b.shape[-1]) for b in blocks_f])
     batch = params.shape[:-1]
     observation = first.to(params.dtype).expand(*batch, first.shape[0])
-    return StateSpace(_block_diagonal(blocks_f), _block_diagonal(blocks_p), observation)
+    return StateSpace(block_diagonal(blocks_f), block_diagonal(blocks_p), observation)
 
 
-def _kron(a: Tensor, b: Tensor) -> Tensor:
+def kronecker(a: Tensor, b: Tensor) -> Tensor:
     """Kronecker product of the last two dimensions, with broadcast batches."""
     batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     a, b = a.expand(*batch, *a.shape[-2:]), b.expand(*batch, *b.shape[-2:])
@@ -148,7 +148,10 @@ def _kron(a: Tensor, b: Tensor) -> Tensor:
     return product.reshape(*batch, a.shape[-2] * b.shape[-2], a.shape[-1] * b.shape[-1])
 
 
-def _block_diagonal(blocks: list[Tensor]) -> Tensor:
+def block_diagonal(blocks: list[Tensor]) -> Tensor:
+    """Block-diagonal matrix (*batch, J, J) of square blocks with broadcastable batches."""
+    batch = torch.broadcast_shapes(*(block.shape[:-2] for block in blocks))
+    blocks = [block.expand(*batch, *block.shape[-2:]) for block in blocks]
     size = sum(block.shape[-1] for block in blocks)
     rows = []
     at = 0

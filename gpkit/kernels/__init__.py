@@ -1,0 +1,23 @@
+"""Kernels: ordinary GPyTorch kernels that say which structured operator they become."""
+
+from gpkit.kernels.base import StateSpaceKernel
+from gpkit.kernels.composite import ProductKernel, ScaleKernel, SumKernel, as_state_space
+from gpkit.kernels.matern import DRWKernel, MaternKernel
+from gpkit.kernels.oscillators import CeleriteKernel, CosineKernel, LorentzianKernel, RotationKernel, SHOKernel
+from gpkit.kernels.state_space import StateSpace
+
+__all__ = [
+    "CeleriteKernel",
+    "CosineKernel",
+    "DRWKernel",
+    "LorentzianKernel",
+    "MaternKernel",
+    "ProductKernel",
+    "RotationKernel",
+    "SHOKernel",
+    "ScaleKernel",
+    "StateSpace",
+    "StateSpaceKernel",
+    "SumKernel",
+    "as_state_space",
+]
