@@ -1,0 +1,1 @@
+"""Tests of the compiled recursions against dense, Kalman and high-precision oracles."""
