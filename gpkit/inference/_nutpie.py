@@ -60,7 +60,7 @@ def compiled_model(compiled: Compiled, initial_point: InitialPoint, progress: Ca
     dimension = compiled.dimension
     function, copy = _potential.callback(), _potential.copy_callback()
 
-    class Model(base):  # type: ignore[misc]
+    class Model(base):
         n_dim = dimension
         shapes = {"z": (dimension,)}
         coords = {"coordinate": pd.RangeIndex(dimension)}

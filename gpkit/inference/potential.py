@@ -14,18 +14,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpkit.errors import InvalidDataError
+from gpkit.errors import GpkitError, InvalidDataError
 from gpkit.inference import priors
 from gpkit.inference.bijections import Bijection
 from gpkit.inference.expressions import Expression, Operations, Tape, ops, record
 from gpkit.recursions import potential as _potential
-from gpkit.recursions.structure import Structure, marker, parameter_count
+from gpkit.recursions.structure import GIVEN, Structure, marker, parameter_count
 
-__all__ = ["Compiled", "Components", "ParameterSpec", "PotentialSpec", "build_potential"]
+__all__ = [
+    "Compiled",
+    "Components",
+    "ParameterSpec",
+    "PotentialSpec",
+    "UnsupportedKernelError",
+    "build_potential",
+]
 
 Array = NDArray[np.float64]
 Recorded = Callable[[Mapping[str, Expression], Operations], Sequence[Any]]
 """Code ``(values, ops) -> numbers`` that is recorded: it may do arithmetic, and call ``ops``, on named values."""
+
+
+class UnsupportedKernelError(GpkitError, TypeError):
+    """A kernel is not a sum of products of the factors that can be compiled."""
 
 
 @dataclass(frozen=True)
@@ -327,11 +338,16 @@ def build_potential(
     Raises:
         InvalidDataError: if shapes disagree.
         UnsupportedPriorError: if a prior cannot be compiled.
+        UnsupportedKernelError: if the kernel cannot.
     """
     t, y = (np.ascontiguousarray(a, dtype=np.float64) for a in (t, y))
     variance = np.zeros(t.shape) if variance is None else np.ascontiguousarray(variance, dtype=np.float64)
     if t.ndim != 1 or y.shape != t.shape or variance.shape != t.shape:
         raise InvalidDataError(f"t, y and variance must be (N,), got {t.shape}, {y.shape} and {variance.shape}")
+    if structure == GIVEN:
+        raise UnsupportedKernelError(
+            "a kernel whose transitions are given as data is not known to the compiled sampler: use method='pyro'"
+        )
     names = [parameter.name for parameter in parameters]
     if len(set(names)) != len(names):
         raise InvalidDataError(f"names of parameters must differ, got {names}")
