@@ -95,7 +95,7 @@ def summarise(
     """Summarise the posterior group: medians, intervals, R-hat, effective sample sizes, divergences.
 
     Args:
-        inference_data: An `arviz.InferenceData`; `sample_stats` with `diverging` and `energy` is used where it is there.
+        inference_data: An `arviz.InferenceData`; `diverging` and `energy` of its `sample_stats` are used if there.
         var_names: Variables to look at; None: all of the group.
         hdi_probability: Probability of the highest-density intervals.
 

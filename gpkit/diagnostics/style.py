@@ -1,0 +1,100 @@
+"""How figures look: one palette, one typography, figures that belong to nobody's pyplot session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Okabe and Ito's palette, which people with any common colour vision can tell apart, and which survives a printer.
+INK = "#1a1a1a"
+GREY = "#7a7a7a"
+BLUE = "#0072B2"
+ORANGE = "#D55E00"
+GREEN = "#009E73"
+PURPLE = "#AA4499"
+SKY = "#56B4E9"
+GOLD = "#E69F00"
+CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY, GOLD)
+
+RASTER_ABOVE = 2000
+"""Marks above which a layer of points is drawn as pixels inside an otherwise scalable figure."""
+
+STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "axes.labelsize": 9.5,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "normal",
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": cycler(color=CYCLE),
+    "axes.formatter.useoffset": False,
+    "axes.formatter.limits": (-4, 5),
+    "axes.formatter.use_mathtext": True,
+    "xtick.direction": "in",
+    "ytick.direction": "in",
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "xtick.minor.visible": True,
+    "ytick.minor.visible": True,
+    "text.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.3,
+    "lines.solid_capstyle": "round",
+    "errorbar.capsize": 0.0,
+    "figure.facecolor": "white",
+    "figure.dpi": 100,
+    "savefig.dpi": 200,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "gpkit",
+    "mathtext.fontset": "dejavusans",
+}
+
+
+def styled(function: Callable[P, R]) -> Callable[P, R]:
+    """Run a function with the style on, and leave matplotlib's settings as they were."""
+
+    @wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        with matplotlib.rc_context(STYLE):
+            return function(*args, **kwargs)
+
+    return wrapper
+
+
+@styled
+def new_figure(width: float = 7.4, height: float = 3.2) -> Figure:
+    """An empty figure with a layout that keeps labels from overlapping; sizes in inches."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def axes_or_new(ax: Axes | None, width: float = 7.4, height: float = 3.2) -> Axes:
+    """The axes that were given, or those of a new figure."""
+    return new_figure(width, height).add_subplot() if ax is None else ax
+
+
+def plain(text: str) -> str:
+    """Text as it is, where matplotlib would take dollar signs for formulas."""
+    return text.replace("$", r"\$")
+
+
+def label(quantity: str, unit: str = "") -> str:
+    """Label of an axis, with its unit if it has one."""
+    return plain(f"{quantity} ({unit})" if unit else quantity)

@@ -1,0 +1,30 @@
+"""Posterior diagnostics reports: one self-contained HTML file, and the numbers in it as JSON."""
+
+from gpkit.reports.content import (
+    Band,
+    KernelSection,
+    LightCurveSection,
+    PowerSpectrum,
+    Quantity,
+    ReportContent,
+    RunSection,
+)
+from gpkit.reports.light_curve import build_report, light_curve_report
+from gpkit.reports.summary import headline, summary
+from gpkit.reports.writing import to_json, write_atomic
+
+__all__ = [
+    "Band",
+    "KernelSection",
+    "LightCurveSection",
+    "PowerSpectrum",
+    "Quantity",
+    "ReportContent",
+    "RunSection",
+    "build_report",
+    "headline",
+    "light_curve_report",
+    "summary",
+    "to_json",
+    "write_atomic",
+]

@@ -1,0 +1,70 @@
+"""Files that appear under their names only when they are complete, and JSON that any reader accepts."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def write_atomic(path: str | Path, data: str | bytes) -> Path:
+    """Write a file under a temporary name beside its own, and rename it when it is complete.
+
+    Args:
+        path: Where to write; a file that is there is replaced, and stays as it was if writing fails.
+        data: The content; text is encoded in UTF-8.
+
+    Returns:
+        The path.
+    """
+    target = Path(path)
+    content = data.encode("utf-8") if isinstance(data, str) else data
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:100]}.", suffix=".part", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only their owner can read
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return target
+
+
+def to_json(data: Any) -> str:
+    """Strict JSON: numbers that are not finite become null, numpy scalars and arrays become numbers and lists.
+
+    Raises:
+        TypeError: If something has no counterpart in JSON; nothing is turned into text unasked.
+    """
+    return json.dumps(_plain(data), allow_nan=False, ensure_ascii=False, indent=2) + "\n"
+
+
+def _plain(data: Any) -> Any:
+    if data is None or isinstance(data, bool | str):
+        return data
+    if isinstance(data, np.bool_):
+        return bool(data)
+    if isinstance(data, int | np.integer):
+        return int(data)
+    if isinstance(data, float | np.floating):
+        return float(data) if math.isfinite(data) else None
+    if isinstance(data, Mapping):
+        if not all(isinstance(key, str) for key in data):
+            raise TypeError(f"keys must be texts, not {[key for key in data if not isinstance(key, str)][0]!r}")
+        return {key: _plain(value) for key, value in data.items()}
+    if isinstance(data, np.ndarray):
+        return _plain(data.tolist())
+    if isinstance(data, list | tuple):
+        return [_plain(value) for value in data]
+    raise TypeError(f"{type(data).__name__} has no counterpart in JSON")
