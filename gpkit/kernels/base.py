@@ -31,6 +31,7 @@ from gpkit.errors import InvalidDataError
 from gpkit.kernels.state_space import StateSpace, state_space_of
 from gpkit.operators import CrossSemiseparableLinearOperator, SemiseparableLinearOperator
 from gpkit.operators.covariances import GIVEN, Structure, autocovariance
+from gpkit.operators.structured import common_batch
 
 __all__ = ["StateSpaceKernel"]
 
@@ -154,21 +155,29 @@ class StateSpaceKernel(gpytorch.kernels.Kernel):  # type: ignore[misc]
         params = torch.cat([covariance[..., 0], covariance.flatten(-2)], dim=-1)
         return params, feedback
 
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Batch shape of the parameters; composite kernels know theirs, so nothing is searched."""
+        return self._batch_shape  # type: ignore[no-any-return]
+
+    @batch_shape.setter
+    def batch_shape(self, value: torch.Size) -> None:
+        self._batch_shape = value
+
     # -- evaluation -----------------------------------------------------------------------------------------------
 
     def _times(self, x: Tensor) -> Tensor:
         """Times (*batch, N) of one-dimensional inputs (*batch, N, 1), checked against the parameters' precision."""
-        raw = next(self.parameters(), None)
-        if raw is not None and raw.dtype != x.dtype and x.dtype == torch.float64:
-            raise InvalidDataError(
-                f"{type(self).__name__} has {str(raw.dtype).removeprefix('torch.')} parameters but the inputs are "
-                "float64; cast the kernel with .double()"
-            )
         return x[..., 0]
 
     def _expanded(self, *inputs: Tensor) -> tuple[list[Tensor], Tensor, Tensor | None]:
         params, feedback = self._generators()
-        batch = torch.broadcast_shapes(params.shape[:-1], *(t.shape[:-1] for t in inputs))
+        if params.dtype != inputs[0].dtype and inputs[0].dtype == torch.float64:
+            raise InvalidDataError(
+                f"{type(self).__name__} has {str(params.dtype).removeprefix('torch.')} parameters but the inputs are "
+                "float64; cast the kernel with .double()"
+            )
+        batch = common_batch(params.shape[:-1], *(t.shape[:-1] for t in inputs))
         times = [t.expand(*batch, t.shape[-1]) for t in inputs]
         params = params.expand(*batch, params.shape[-1])
         if feedback is not None:
@@ -207,7 +216,7 @@ class StateSpaceKernel(gpytorch.kernels.Kernel):  # type: ignore[misc]
             )
         distance = (x1 - x2).norm(dim=-1) if diag else torch.cdist(x1, x2, compute_mode="donot_use_mm_for_euclid_dist")
         parameters, feedback = self._generators()
-        batch = torch.broadcast_shapes(parameters.shape[:-1], distance.shape[: -1 if diag else -2])
+        batch = common_batch(parameters.shape[:-1], distance.shape[: -1 if diag else -2])
         parameters = parameters.expand(*batch, parameters.shape[-1])
         distance = distance.expand(*batch, *distance.shape[-1 if diag else -2 :])
         return autocovariance(self.structure, parameters, distance, feedback)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gpkit.errors import NotPositiveDefiniteError
 from gpkit.operators.covariances import Structure
+from gpkit.operators.structured import common_batch
 
 __all__ = ["Factors", "Generators", "factorise", "inv_quad_logdet", "multiply", "smooth", "solve"]
 
@@ -104,8 +105,11 @@ class _InvQuadLogdet(torch.autograd.Function):
             ctx.out, ctx.arrays, ctx.given, ctx.structure = out, arrays, given, structure
             ctx.save_for_backward(times, params, diagonal, transitions, values)
         ctx.batch = batch
-        quad = _tensor(np.broadcast_to(out.inv_quad, batch.numel()), values, batch)
-        logdet = _tensor(np.broadcast_to(out.logdet, batch.numel()), values, batch)
+        count = batch.numel()
+        quad, logdet = (
+            _tensor(v if len(v) == count else np.broadcast_to(v, count), values, batch)
+            for v in (out.inv_quad, out.logdet)
+        )
         return quad, logdet
 
     @staticmethod
@@ -115,8 +119,8 @@ class _InvQuadLogdet(torch.autograd.Function):
 
         batch, out = ctx.batch, ctx.out
         times, params, diagonal, transitions, like = ctx.saved_tensors
-        gq = np.broadcast_to(grad_quad.detach().numpy(), batch).reshape(-1)
-        gd = np.broadcast_to(grad_logdet.detach().numpy(), batch).reshape(-1)
+        gq = grad_quad.detach().numpy().reshape(-1)
+        gd = grad_logdet.detach().numpy().reshape(-1)
         if np.array_equal(gq, gd):
             scale = -2.0 * gq
         else:
@@ -126,8 +130,10 @@ class _InvQuadLogdet(torch.autograd.Function):
         n = out.alpha.shape[-1]
 
         def back(array: Any, target: Tensor, tail: tuple[int, ...]) -> Tensor:
-            full = np.broadcast_to(array, (batch.numel(), *array.shape[1:]))
-            return _tensor(full, like, (*batch, *tail)).sum_to_size(target.shape)
+            count = batch.numel()
+            full = array if len(array) == count else np.broadcast_to(array, (count, *array.shape[1:]))
+            out = _tensor(full, like, (*batch, *tail))
+            return out if out.shape == target.shape else out.sum_to_size(target.shape)
 
         alpha = out.alpha
         grads: list[Tensor | None] = [None] * 8
@@ -151,7 +157,7 @@ def inv_quad_logdet(generators: Generators, values: Tensor) -> tuple[Tensor, Ten
     Raises:
         NotPositiveDefiniteError: naming the row.
     """
-    batch = torch.broadcast_shapes(generators.batch_shape, values.shape[:-1])
+    batch = common_batch(generators.batch_shape, values.shape[:-1])
     times, params, diagonal, transitions = generators.tensors()
     want = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (*generators.tensors(), values))
     quad, logdet = _InvQuadLogdet.apply(
@@ -222,7 +228,7 @@ def _bilinear_gradients(generators: Generators, left: Tensor, right: Tensor) -> 
     """Derivatives of ``sum(left * (K right))`` with respect to times, params, diagonal and transitions."""
     from gpkit.recursions import linear
 
-    batch = torch.broadcast_shapes(generators.batch_shape, left.shape[:-2], right.shape[:-2])
+    batch = common_batch(generators.batch_shape, left.shape[:-2], right.shape[:-2])
     left = left.expand(*batch, *left.shape[-2:]).reshape(-1, *left.shape[-2:])
     right = right.expand(*batch, *right.shape[-2:]).reshape(-1, *right.shape[-2:])
     expanded = Generators(
@@ -272,7 +278,7 @@ class _Multiply(torch.autograd.Function):
         generators = Generators(times, params, diagonal, transitions, structure)
         ctx.save_for_backward(times, params, diagonal, transitions, rhs)
         ctx.structure = structure
-        batch = torch.broadcast_shapes(times.shape[:-1], rhs.shape[:-2])
+        batch = common_batch(times.shape[:-1], rhs.shape[:-2])
         noise = _flat(diagonal)
         count = max(times.shape[:-1].numel(), 1)
 
@@ -314,7 +320,7 @@ class _Solve(torch.autograd.Function):
         factors: Factors,
     ) -> Tensor:
         ctx.structure, ctx.factors, ctx.rhs_shape = structure, factors, rhs.shape
-        solution = solve_with(factors, torch.broadcast_shapes(times.shape[:-1], rhs.shape[:-2]), rhs)
+        solution = solve_with(factors, common_batch(times.shape[:-1], rhs.shape[:-2]), rhs)
         ctx.save_for_backward(times, params, diagonal, transitions, solution)
         return solution
 
@@ -352,7 +358,7 @@ def smooth(generators: Generators, values: Tensor) -> tuple[Tensor, Tensor]:
     """Posterior mean and variance at every row, each (*b, N); rows of infinite noise are predictions. Not differentiable."""
     from gpkit.recursions import series
 
-    batch = torch.broadcast_shapes(generators.batch_shape, values.shape[:-1])
+    batch = common_batch(generators.batch_shape, values.shape[:-1])
     given = None if generators.transitions is None else _flat(generators.transitions, 3)
     if given is not None:
         given = given.reshape(*given.shape[:2], -1)

@@ -56,6 +56,7 @@ class PosteriorCovarianceLinearOperator(StructuredLinearOperator):
         self.diagonal_values = diagonal
         self.structure = structure
         self._train: SemiseparableLinearOperator | None = None
+        self._latent_variance: Tensor | None = None
 
     def _size(self) -> torch.Size:
         return torch.Size((*self.new_times.shape, self.new_times.shape[-1]))
@@ -93,13 +94,20 @@ class PosteriorCovarianceLinearOperator(StructuredLinearOperator):
     def _diagonal(self) -> Tensor:
         if torch.is_grad_enabled() and any(t.requires_grad for t in self._args):
             return self._differentiable_diagonal() + self.diagonal_values
+        if self._latent_variance is not None:
+            return self._latent_variance + self.diagonal_values
         joint = self._joint(torch.full_like(self.new_times, torch.inf))
         order, inverse = joint._order()
         ordered = joint._sorted()
         _, variance = sweeps.smooth(ordered, torch.zeros_like(ordered.times))
         if inverse is not None:
             variance = variance.gather(-1, inverse)
+        self.remember_variance(variance[..., self.times.shape[-1] :])
         return variance[..., self.times.shape[-1] :] + self.diagonal_values
+
+    def remember_variance(self, variance: Tensor) -> None:
+        """Keep the latent variance (*batch, M) that a smoothing sweep has just computed."""
+        self._latent_variance = variance
 
     def _differentiable_diagonal(self) -> Tensor:
         """The same from solves with chunks of columns: O(N M) time, O(N) memory, with gradients."""
@@ -146,7 +154,10 @@ class PosteriorCovarianceLinearOperator(StructuredLinearOperator):
         base = self if batch == self.batch_shape else self._expand_batch(batch)
         diagonal = base.diagonal_values + values.expand(*batch, self.shape[-1])
         data = (base.times, base.params, base.noise)
-        return type(self)(base.new_times, *data, diagonal, base.feedback, structure=self.structure)
+        out = type(self)(base.new_times, *data, diagonal, base.feedback, structure=self.structure)
+        if base is self and self._latent_variance is not None:
+            out.remember_variance(self._latent_variance)
+        return out
 
     def _mul_constant(self, other: Any) -> LinearOperator:
         scale = torch.as_tensor(other, dtype=self.dtype, device=self.device)

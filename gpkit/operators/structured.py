@@ -18,7 +18,10 @@ __all__ = ["StructuredLinearOperator", "at_entries", "common_batch", "in_batch"]
 
 
 def common_batch(*shapes: torch.Size) -> torch.Size:
-    """Broadcast batch shapes."""
+    """Broadcast batch shapes; equal shapes, the common case, skip torch's slow general function."""
+    first = shapes[0]
+    if all(shape == first for shape in shapes):
+        return first
     return torch.broadcast_shapes(*shapes)
 
 

@@ -1,0 +1,5 @@
+"""Models: what users instantiate."""
+
+from gpkit.models.exact_gp import ExactGP
+
+__all__ = ["ExactGP"]

@@ -1,0 +1,214 @@
+"""Exact Gaussian-process regression that keeps the structure of its covariance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from copy import deepcopy
+from typing import Any
+
+import gpytorch
+import torch
+from gpytorch.distributions import MultivariateNormal
+from linear_operator.operators import (
+    ConstantMulLinearOperator,
+    LinearOperator,
+    MulLinearOperator,
+    SumLinearOperator,
+)
+from torch import Tensor
+
+from gpkit.errors import InvalidDataError, StructureLostError
+from gpkit.inference.prediction import strategy_for
+from gpkit.kernels import StateSpaceKernel, as_state_space
+from gpkit.operators.structured import StructuredLinearOperator
+
+__all__ = ["ExactGP", "StructuredMultivariateNormal"]
+
+
+class StructuredMultivariateNormal(MultivariateNormal):  # type: ignore[misc]
+    """A multivariate normal that samples and scores with its covariance operator's own algebra.
+
+    Values that are NaN count as missing in ``log_prob``.
+    """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density (*batch,) of values (*batch, N), marginalised over entries that are NaN."""
+        missing = torch.isnan(value)
+        covariance = self.lazy_covariance_matrix.evaluate_kernel()
+        if not bool(missing.any()) or not isinstance(covariance, StructuredLinearOperator):
+            return super().log_prob(value)
+        residual = torch.where(missing, torch.zeros_like(value), value - self.loc)
+        noise = torch.where(missing, torch.full_like(residual, torch.inf), torch.zeros_like(residual))
+        quad, logdet = covariance.add_diagonal(noise).inv_quad_logdet(residual.unsqueeze(-1), logdet=True)
+        constant = (~missing).sum(-1) * torch.log(torch.tensor(2.0 * torch.pi, dtype=value.dtype))
+        return -0.5 * (quad + logdet + constant)
+
+    def rsample(self, sample_shape: torch.Size = torch.Size(), base_samples: Tensor | None = None) -> Tensor:
+        """Exact draws (*sample_shape, *batch, N), O(N) each for structured covariances."""
+        covariance = self.lazy_covariance_matrix.evaluate_kernel()
+        if base_samples is not None or not isinstance(covariance, StructuredLinearOperator):
+            return super().rsample(sample_shape, base_samples)
+        draws = covariance.zero_mean_mvn_samples(max(torch.Size(sample_shape).numel(), 1))
+        return self.loc + draws.reshape(*sample_shape, *draws.shape[1:])
+
+
+class ExactGP(gpytorch.models.ExactGP):  # type: ignore[misc]
+    """Exact GP regression; a ``gpytorch.models.ExactGP`` with a covariance that may be structured.
+
+    It trains with GPyTorch's ``ExactMarginalLogLikelihood`` and any torch optimiser and predicts through
+    ``likelihood(model(x))``. With a state-space kernel both are O(N) and exact for every N; other kernels follow
+    GPyTorch's dense path. Times may be in any order and may repeat; targets that are NaN are missing.
+
+    Args:
+        train_x: (*batch, N) or (*batch, N, d) inputs, or None for a prior.
+        train_y: (*batch, N) targets, or None.
+        likelihood: a Gaussian likelihood.
+        kernel: any GPyTorch kernel.
+        mean: any GPyTorch mean; a constant if not given.
+
+    Raises:
+        InvalidDataError: for non-finite inputs or shapes that do not fit.
+        StructureLostError: when a structured kernel sits inside a wrapper that would densify it.
+    """
+
+    def __init__(
+        self,
+        train_x: Tensor | None,
+        train_y: Tensor | None,
+        likelihood: Any,
+        kernel: gpytorch.kernels.Kernel,
+        mean: gpytorch.means.Mean | None = None,
+    ) -> None:
+        if train_x is not None:
+            train_x = train_x.unsqueeze(-1) if train_x.dim() == 1 else train_x
+            _check_training_data(train_x, train_y)
+        super().__init__(train_x, train_y, likelihood)
+        self.mean_module = gpytorch.means.ConstantMean(batch_shape=kernel.batch_shape) if mean is None else mean
+        self.covar_module = as_state_space(kernel) or kernel
+        if train_x is not None and train_x.dtype == torch.float64:
+            # Parameters that GPyTorch creates in single precision would silently limit a double precision model.
+            self.double()
+
+    @property
+    def structured(self) -> bool:
+        """Whether the kernel has a state space."""
+        return isinstance(self.covar_module, StateSpaceKernel)
+
+    def forward(self, x: Tensor) -> MultivariateNormal:
+        """Prior at inputs (*batch, N, d)."""
+        mean = self.mean_module(x)
+        if not self.structured:
+            return MultivariateNormal(mean, self.covar_module(x))
+        times = self._kernel_inputs(x)
+        covariance = self.covar_module.gram(times) if times.shape[-1] == 1 else self.covar_module(x)
+        return StructuredMultivariateNormal(mean, covariance)
+
+    def _kernel_inputs(self, x: Tensor) -> Tensor:
+        """The dimensions of x that the kernel sees."""
+        dims = self.covar_module.active_dims
+        return x if dims is None else x.index_select(-1, dims)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        prepared = not self.training and not gpytorch.settings.prior_mode.on()
+        if prepared and self.train_inputs is not None and self.train_targets is not None:
+            key = self._fingerprint()
+            if self.prediction_strategy is None or key != self._strategy_key:
+                # GPyTorch keeps a strategy after a parameter has changed in eval mode; its answers would mix both.
+                self.prediction_strategy = self._make_strategy(**kwargs)
+                self._strategy_key = key
+        return super().__call__(*args, **kwargs)
+
+    _strategy_key: Any = None
+
+    def _fingerprint(self) -> tuple[tuple[int, int], ...]:
+        """Identity and version of every parameter and of the data: changes whenever any of them is written."""
+        tensors = [*self.parameters(), *self.train_inputs, self.train_targets]
+        return tuple((id(t), t._version) for t in tensors)
+
+    def _make_strategy(self, **kwargs: Any) -> Any:
+        inputs = list(self.train_inputs)
+        prior = self._get_train_prior_distribution(inputs, **kwargs)
+        operator = prior.lazy_covariance_matrix.evaluate_kernel()
+        if _hides_structure(operator):
+            raise StructureLostError(
+                f"the kernel's structure is hidden inside {type(operator).__name__}; combine kernels with gpkit.kernels "
+                "(ScaleKernel, +, *) before they are evaluated, not the covariances"
+            )
+        strategy = strategy_for(operator)
+        return strategy(inputs, prior, self.train_targets, self.likelihood)
+
+    def _get_test_prior_mean_and_covariances(
+        self, train_inputs: Iterable[Tensor], test_inputs: Iterable[Tensor], **kwargs: Any
+    ) -> Any:
+        if not self.structured:
+            return super()._get_test_prior_mean_and_covariances(train_inputs, test_inputs, **kwargs)
+        (train,), (test,) = list(train_inputs), list(test_inputs)
+        batch = torch.broadcast_shapes(train.shape[:-2], test.shape[:-2], self.covar_module.batch_shape)
+        mean = self.mean_module(test)
+        kernel = self.covar_module
+        train, test = self._kernel_inputs(train), self._kernel_inputs(test)
+        if test.shape[-1] != 1:
+            return super()._get_test_prior_mean_and_covariances(train_inputs, test_inputs, **kwargs)
+        # "Square or cross" is known here; comparing the inputs would mistake test = train for the square case.
+        cross = kernel.cross(test, train)
+        batch = torch.broadcast_shapes(batch, mean.shape[:-1])
+        shape = torch.Size([test.shape[-2]])
+        return mean.expand(*batch, *shape), None, cross, batch, shape, StructuredMultivariateNormal
+
+    def get_fantasy_model(self, inputs: Any, targets: Tensor, **kwargs: Any) -> Any:
+        """A model with additional observations, conditioned again in O(N) where the covariance is structured.
+
+        Args:
+            inputs: (*batch, M) or (*batch, M, 1) new times.
+            targets: (*batch, M); a leading batch of targets gives a batch of models.
+            noise: (*batch, M) for a fixed-noise likelihood.
+        """
+        if not self.structured:
+            return super().get_fantasy_model(inputs, targets, **kwargs)
+        new_x = inputs[0] if isinstance(inputs, list | tuple) else inputs
+        new_x = new_x.unsqueeze(-1) if new_x.dim() == 1 or new_x.shape == targets.shape else new_x
+        old_x, old_y = self.train_inputs[0], self.train_targets
+        batch = torch.broadcast_shapes(old_y.shape[:-1], targets.shape[:-1], new_x.shape[:-2])
+
+        def join(a: Tensor, b: Tensor, tail: int, dim: int) -> Tensor:
+            return torch.cat([t.expand(*batch, *t.shape[t.dim() - tail :]) for t in (a, b)], dim=dim)
+
+        strategy, self.prediction_strategy = self.prediction_strategy, None
+        data, likelihood = (self.train_inputs, self.train_targets), self.likelihood
+        self.train_inputs, self.train_targets, self.likelihood = None, None, None
+        try:
+            model = deepcopy(self)
+        finally:
+            self.prediction_strategy, self.likelihood = strategy, likelihood
+            self.train_inputs, self.train_targets = data
+        model.likelihood = likelihood.get_fantasy_likelihood(**kwargs)
+        model.train_inputs = (join(old_x, new_x, 2, -2),)
+        model.train_targets = join(old_y, targets, 1, -1)
+        return model
+
+    def local_load_samples(self, samples_dict: Any, memo: Any, prefix: str) -> None:
+        """Load a batch of posterior draws (Pyro); the kernel becomes a batch of kernels."""
+        super().local_load_samples(samples_dict, memo, prefix)
+        self.prediction_strategy = None
+
+
+def _hides_structure(operator: LinearOperator) -> bool:
+    """Whether a structured operator is buried in a wrapper that only answers approximately."""
+    wrappers = (ConstantMulLinearOperator, SumLinearOperator, MulLinearOperator)
+    if not isinstance(operator, wrappers):
+        return False
+    return any(isinstance(a, StructuredLinearOperator) or _hides_structure(a) for a in operator._args if isinstance(a, LinearOperator))
+
+
+def _check_training_data(train_x: Tensor, train_y: Tensor | None) -> None:
+    bad = (~torch.isfinite(train_x)).reshape(-1, train_x.shape[-1]).any(-1).nonzero()
+    if bad.numel():
+        raise InvalidDataError(f"train_x is not finite at row {int(bad[0])}; drop or repair the row")
+    if train_y is None:
+        return
+    if train_y.dtype != train_x.dtype:
+        raise InvalidDataError(f"train_x is {train_x.dtype} but train_y is {train_y.dtype}; give both the same dtype")
+    if train_y.dim() and train_y.shape[-1] != train_x.shape[-2]:
+        raise InvalidDataError(f"train_x has {train_x.shape[-2]} points but train_y has {train_y.shape[-1]}")
+    if bool(torch.isinf(train_y).any()):
+        raise InvalidDataError("train_y is infinite somewhere; use NaN for missing values")
