@@ -61,6 +61,25 @@ def test_single_series(name: str, n: int) -> None:
     assert value_only.alpha.shape == (1, 0)
 
 
+@pytest.mark.xfail(reason="the composition of time blocks is accepted when parameter derivatives are off by 1e-5")
+@pytest.mark.parametrize(("name", "noise"), [("sho-under", 1e-8), ("matern32", 1e-6), ("matern52", 1e-6)])
+def test_derivatives_at_high_signal_to_noise(name: str, noise: float) -> None:
+    """Errors of a thousandth of the signal: the sequential recursion and dense algebra agree to 1e-8 here."""
+    structure, params = CASES[name]
+    rng = np.random.default_rng(32)
+    for step in (0.02, 0.2) * 12:
+        n = int(rng.integers(48, 300))
+        times = np.cumsum(step * rng.uniform(0.5, 1.5, n))
+        variances = noise * rng.uniform(0.5, 2.0, n)
+        root = np.linalg.cholesky(oracles.covariance(structure, params, times, times) + np.diag(variances))
+        data = Data(times, root @ rng.normal(size=n), variances)
+        dense = oracles.evidence(structure, params, data.times, data.values, data.noise)
+        expected = sequential(structure, params, data)
+        close(expected.params[0] * params, dense.params * params, 1e-7, "sequential")
+        found = evidence(structure, params, data.times, data.values, data.noise)
+        close(found.params[0] * params, dense.params * params, 2e-7, "blocks")
+
+
 @pytest.mark.parametrize("n", [1, 2, 47, 48, 255, 256, 257, 513, 801])
 @pytest.mark.parametrize("batch", [7, 8, 9, 20])
 @pytest.mark.parametrize("name", FEW)
