@@ -74,10 +74,10 @@ class Bijection:
         value = np.asarray(x, dtype=np.float64)
         if not np.all((value > self.lower) & (value < self.upper)):
             raise InvalidDataError(f"{name} must be in ({self.lower}, {self.upper}), got {x}")
-        if self.kind == "real":
-            return value
         if self.kind == "lower":
-            return np.log(value - self.lower)
-        if self.kind == "upper":
-            return np.log(self.upper - value)
-        return np.log(value - self.lower) - np.log(self.upper - value)
+            value = np.log(value - self.lower)
+        elif self.kind == "upper":
+            value = np.log(self.upper - value)
+        elif self.kind == "interval":
+            value = np.log(value - self.lower) - np.log(self.upper - value)
+        return np.asarray(value)

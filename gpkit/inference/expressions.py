@@ -90,6 +90,8 @@ class Expression:
             return a
         if code == Code.MULTIPLY and a.value == 1.0:
             return b
+        if code == Code.LOG and a.code == Code.EXP:
+            return a.operands[0]  # the logarithm of a positive parameter, which exp(z) may have rounded to zero
         return cls(code, (a,) if _tape.ARITY[code] == 1 else (a, b))
 
     def __add__(self, other: Any) -> Expression:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+import xarray as xr
+from numpy.typing import NDArray
 
 from gpkit.errors import InvalidDataError
 
@@ -76,10 +77,10 @@ def provenance(*, seed: int | None = None, command: str | None = None, **extra: 
 
 
 def to_inference_data(
-    posterior: Mapping[str, ArrayLike],
-    sample_stats: Mapping[str, ArrayLike] | None = None,
+    posterior: Mapping[str, Any],
+    sample_stats: Mapping[str, Any] | None = None,
     *,
-    groups: Mapping[str, Mapping[str, ArrayLike]] | None = None,
+    groups: Mapping[str, Mapping[str, Any]] | None = None,
     coords: Mapping[str, Sequence[Any] | NDArray[Any]] | None = None,
     dims: Mapping[str, Sequence[str]] | None = None,
     attrs: Mapping[str, Any] | None = None,
@@ -97,28 +98,46 @@ def to_inference_data(
     Raises:
         InvalidDataError: if a group is unknown, or a variable does not begin with (chain, draw) like the others.
     """
-    arviz = _arviz()
-    extra = {name: {k: np.asarray(v) for k, v in group.items()} for name, group in (groups or {}).items() if group}
-    if unknown := sorted(set(extra) - set(GROUPS)):
+    if unknown := sorted(set(groups or {}) - set(GROUPS)):
         raise InvalidDataError(f"unknown groups {unknown}: the known ones are {list(GROUPS)}")
-    draws = {name: np.asarray(value) for name, value in posterior.items()}
-    if len({value.shape[:2] for value in draws.values()}) > 1 or any(value.ndim < 2 for value in draws.values()):
-        shapes = {name: value.shape for name, value in draws.items()}
-        raise InvalidDataError(f"every variable of the posterior must be (chain, draw, ...), got {shapes}")
+    content = {"posterior": posterior, "sample_stats": sample_stats or {}, **(groups or {})}
+    datasets = {}
+    for group, variables in content.items():
+        if variables:
+            leading = () if group.endswith("_data") else ("chain", "draw")
+            datasets[group] = _dataset(group, variables, leading, coords or {}, dims or {})
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # arviz and xarray warn about each other, and of more chains than draws
-        data = arviz.from_dict(
-            draws,
-            sample_stats=None if sample_stats is None else {k: np.asarray(v) for k, v in sample_stats.items()},
-            coords=None if coords is None else {k: np.asarray(v) for k, v in coords.items()},
-            dims=None if dims is None else {k: list(v) for k, v in dims.items()},
-            **extra,
-        )
+        warnings.simplefilter("ignore")  # arviz warns of groups that it does not know yet
+        data = _arviz().InferenceData(**datasets)
     attributes = dict(provenance() if attrs is None else attrs)
     data.attrs.update(attributes)
     for name in data.groups():
         data[name].attrs = attributes.copy()
     return data
+
+
+def _dataset(
+    group: str,
+    variables: Mapping[str, Any],
+    leading: tuple[str, ...],
+    coords: Mapping[str, Any],
+    dims: Mapping[str, Sequence[str]],
+) -> xr.Dataset:
+    """One group; names of dimensions are used where their number fits, since groups may share names of variables."""
+    arrays = {name: np.asarray(value) for name, value in variables.items()}
+    if leading and (any(a.ndim < 2 for a in arrays.values()) or len({a.shape[:2] for a in arrays.values()}) > 1):
+        shapes = {name: array.shape for name, array in arrays.items()}
+        raise InvalidDataError(f"every variable of {group} must be (chain, draw, ...), got {shapes}")
+    content: dict[str, Any] = {}
+    sizes: dict[str, int] = {}
+    for name, array in arrays.items():
+        rest = array.ndim - len(leading)
+        given = tuple(dims.get(name, ()))
+        own = given if len(given) == rest else tuple(f"{name}_dim_{k}" for k in range(rest))
+        content[name] = (leading + own, array)
+        sizes.update(zip(leading + own, array.shape, strict=True))
+    labels = {name: np.asarray(coords[name]) if name in coords else np.arange(size) for name, size in sizes.items()}
+    return xr.Dataset(content, coords=labels)
 
 
 def save_inference_data(data: Any, path: str | Path) -> Path:

@@ -8,10 +8,12 @@ bound, which the result names, instead of wandering off.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from gpkit.errors import ConvergenceError
 from gpkit.inference.potential import Compiled, PotentialSpec
@@ -81,6 +83,11 @@ class MaximiseResult:
         return self.starts[0].reason
 
 
+@cache
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
 class _Objective:
     """Minus the log density for the optimiser, with everything allocated once."""
 
@@ -146,7 +153,9 @@ def maximise(
         given = np.concatenate([given, centre + scale * scatter])
     compiled = spec.compiled(prior=prior, jacobian=jacobian, centre=centre, factor=np.diag(scale))
     bounds = _bounds(spec, centre, scale)
-    runs = [_run(compiled, initial, centre, scale, bounds, iterations) for initial in given]
+    # L-BFGS-B solves triangles of a dozen rows, for which BLAS would wake its threads: a hundred times slower.
+    with _threads().limit(limits=1, user_api="blas"):
+        runs = [_run(compiled, initial, centre, scale, bounds, iterations) for initial in given]
     runs.sort(key=lambda run: -run.log_density)
     best = runs[0]
     if not np.isfinite(best.log_density):

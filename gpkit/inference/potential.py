@@ -265,10 +265,10 @@ class PotentialSpec:
     def to_natural(self, z: ArrayLike) -> dict[str, Array]:
         """Natural values of each parameter, shape (...), at ``z`` (..., D)."""
         points = np.asarray(z, dtype=np.float64)
-        flat, _ = self.natural.forward(self._points(points.reshape(-1, points.shape[-1])))
+        flat, _ = self.natural.forward(self._points(points.reshape(math.prod(points.shape[:-1]), points.shape[-1])))
         return {name: flat[:, k].reshape(points.shape[:-1]) for k, name in enumerate(self.names)}
 
-    def to_unconstrained(self, values: Mapping[str, ArrayLike]) -> Array:
+    def to_unconstrained(self, values: Mapping[str, Any]) -> Array:
         """Unconstrained coordinates (..., D) of natural values, each of shape (...).
 
         Raises:

@@ -177,7 +177,7 @@ def _uniform(prior: td.Uniform, x: Expression) -> Expression:
 
 
 @register(SmoothedBoxPrior)
-def _smoothed_box(prior: SmoothedBoxPrior, x: Expression) -> Expression:
+def _smoothed_box(prior: Any, x: Expression) -> Expression:
     low, high, sigma = _scalar(prior, "a"), _scalar(prior, "b"), _scalar(prior, "sigma")
     outside = ops.maximum(abs(x - 0.5 * (low + high)) - 0.5 * (high - low), 0.0)
     mass = math.log1p((high - low) / (math.sqrt(2.0 * math.pi) * sigma))
@@ -185,7 +185,7 @@ def _smoothed_box(prior: SmoothedBoxPrior, x: Expression) -> Expression:
 
 
 @register(HorseshoePrior)
-def _horseshoe(prior: HorseshoePrior, x: Expression) -> Expression:
+def _horseshoe(prior: Any, x: Expression) -> Expression:
     ratio = (_scalar(prior, "scale") / x) ** 2
     bounds = 0.5 * ops.log1p(4.0 * ratio) + ops.log1p(2.0 * ratio)
     return ops.log(bounds) + math.log(0.5 / math.sqrt(2.0 * math.pi**3))
