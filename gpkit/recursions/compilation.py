@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numba
 from numba import types
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase
@@ -26,7 +27,7 @@ from numba.core.typed_passes import (
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.core.untyped_passes import FixupArgs, GenericRewrites, IRProcessing, ReconstructSSA, TranslateByteCode
 
-__all__ = ["ENTRY", "OPTIONS", "selector"]
+__all__ = ["ENTRY", "OPTIONS", "inner", "selector"]
 
 
 class _NoEnvironment:
@@ -106,6 +107,18 @@ OPTIONS: dict[str, Any] = {
 
 ENTRY: dict[str, Any] = {**_ARITHMETIC, "no_cfunc_wrapper": True, "cache": True}
 """Options of functions called from Python: the same, kept on disk for later processes."""
+
+
+def inner(function: Callable[..., Any]) -> Any:
+    """Compile with ``OPTIONS``, once for constant and variable arguments alike."""
+    dispatcher = numba.njit(**OPTIONS)(function)
+    resolve = dispatcher.get_call_template
+
+    def without_literals(args: Any, kws: Any) -> Any:
+        return resolve(tuple(types.unliteral(arg) for arg in args), kws)
+
+    dispatcher.get_call_template = without_literals
+    return dispatcher
 
 
 def selector(name: str, doc: str, choose: Callable[[tuple[Any, ...]], Any]) -> Any:

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 from numba import types
 
-from gpkit.recursions import order1, order2, ordern, program, transitions
-from gpkit.recursions.compilation import OPTIONS, selector
+from gpkit.recursions import blockwise, compositions, order1, order2, ordern, program, transitions
+from gpkit.recursions.compilation import inner, selector
 
 __all__ = [
     "backward",
@@ -51,36 +50,36 @@ sizes = _by_order(
     "``(slots, state, element, adjoint, prior)``: words per row and of each record.",
     order1.sizes1,
     order2.sizes2,
-    ordern.sizes_n,
+    blockwise.sizes_n,
 )
-dimension = _by_order("dimension", "State dimension J.", order1.dimension1, order2.dimension2, ordern.dimension_n)
+dimension = _by_order("dimension", "State dimension J.", order1.dimension1, order2.dimension2, blockwise.dimension_n)
 inverse_slot = _by_order(
     "inverse_slot",
     "Slot that holds the reciprocal innovation variance.",
     order1.inverse_slot1,
     order2.inverse_slot2,
-    ordern.inverse_slot_n,
+    blockwise.inverse_slot_n,
 )
 transition_slot = _by_order(
     "transition_slot",
     "First slot of the transition.",
     order1.transition_slot1,
     order2.transition_slot2,
-    ordern.transition_slot_n,
+    blockwise.transition_slot_n,
 )
 forward = _by_order("forward", "Filter rows.", order1.forward1, order2.forward2, ordern.forward_n)
 element = _by_order(
     "element", "Associative element of a block of rows.", order1.element1, order2.element2, ordern.element_n
 )
 combine = _by_order(
-    "combine", "State after a block, given the one before it.", order1.combine1, order2.combine2, ordern.combine_n
+    "combine", "State after a block, given the one before it.", order1.combine1, order2.combine2, compositions.combine_n
 )
 combine_adjoint = _by_order(
     "combine_adjoint",
     "Adjoint before a block, given the one after it.",
     order1.combine_adjoint1,
     order2.combine_adjoint2,
-    ordern.combine_adjoint_n,
+    compositions.combine_adjoint_n,
 )
 reverse = _by_order("reverse", "Adjoint of rows.", order1.reverse1, order2.reverse2, ordern.reverse_n)
 smooth = _by_order("smooth", "Posterior mean and variance of rows.", order1.smooth1, order2.smooth2, ordern.smooth_n)
@@ -146,13 +145,13 @@ contract_prior = _by_kind(
 )
 
 
-@numba.njit(**OPTIONS)
+@inner
 def _derivatives(order, task, ws, steps, prior, par, weights, adjoint, grad_p, grad, like):  # type: ignore[no-untyped-def]
     reverse(order, ws, steps, weights, adjoint, grad_p, like)
     contract(order, ws, steps, par, grad, like)
 
 
-@numba.njit(**OPTIONS)
+@inner
 def _posterior(order, task, ws, steps, prior, par, weights, adjoint, grad_p, grad, like):  # type: ignore[no-untyped-def]
     smooth(order, ws, steps, prior, adjoint, like)
 

@@ -18,8 +18,8 @@ import numba
 import numpy as np
 
 from gpkit.recursions import dispatch
-from gpkit.recursions.compilation import ENTRY, OPTIONS
-from gpkit.recursions.simd import load, store, width_of, zero_lanes
+from gpkit.recursions.compilation import ENTRY, inner
+from gpkit.recursions.simd import LANES, aligned_start, load, store, view, width_of, zero_lanes
 
 __all__ = ["BLOCKS_MINIMUM", "groups_evidence", "sequential_evidence", "singles_evidence"]
 
@@ -30,7 +30,7 @@ _SEGMENT = 128
 _TOLERANCE = 1e-9
 
 
-@numba.njit(**OPTIONS)
+@inner
 def _load_lane(ws, steps, slots, w, lane, t, y, r, start, n):  # type: ignore[no-untyped-def]
     """Copy ``steps`` points from ``start`` into one lane; rows past ``n`` carry no information."""
     row = lane
@@ -46,7 +46,7 @@ def _load_lane(ws, steps, slots, w, lane, t, y, r, start, n):  # type: ignore[no
         row += slots * w
 
 
-@numba.njit(**OPTIONS)
+@inner
 def _store_lane(ws, steps, slots, w, lane, alpha, kappa, tbar, start, n):  # type: ignore[no-untyped-def]
     """Copy alpha, kappa and the derivative with respect to t of one lane to the outputs."""
     row = lane
@@ -60,167 +60,227 @@ def _store_lane(ws, steps, slots, w, lane, alpha, kappa, tbar, start, n):  # typ
         row += slots * w
 
 
-@numba.njit(**OPTIONS)
-def _copy(source, target):  # type: ignore[no-untyped-def]
-    """Element by element: slice assignment would compile its shape check, which takes longer than all of this."""
-    for k in range(source.shape[0]):
-        target[k] = source[k]
+@inner
+def _copy(source, target, size):  # type: ignore[no-untyped-def]
+    for k in range(size):
+        store(target, k, load(source, k, 0.0))
 
 
-@numba.njit(**OPTIONS)
+@inner
+def _fill(array, first, last, value):  # type: ignore[no-untyped-def]
+    for k in range(first, last):
+        store(array, k, value)
+
+
+@inner
 def _reset(acc, w):  # type: ignore[no-untyped-def]
-    for lane in range(w):
-        acc[lane] = 0.0
-        acc[w + lane] = 0.0
-        acc[2 * w + lane] = 1.0
-        acc[3 * w + lane] = np.inf
+    """Quadratic form and exponents 0, mantissas 1, lowest variances infinite."""
+    _fill(acc, 0, 2 * w, 0.0)
+    _fill(acc, 2 * w, 3 * w, 1.0)
+    _fill(acc, 3 * w, 4 * w, np.inf)
 
 
-@numba.njit(**OPTIONS)
+@inner
 def _fold_logdet(acc, lane, w):  # type: ignore[no-untyped-def]
     """Natural logarithm of one lane's determinant; empties the mantissa."""
-    value = acc[w + lane] * math.log(2.0) + math.log(acc[2 * w + lane])
-    acc[w + lane] = 0.0
-    acc[2 * w + lane] = 1.0
+    value = load(acc, w + lane, 0.0) * math.log(2.0) + math.log(load(acc, 2 * w + lane, 0.0))
+    store(acc, w + lane, 0.0)
+    store(acc, 2 * w + lane, 1.0)
     return value
 
 
-@numba.njit(**OPTIONS)
+@inner
 def _disagree(found, expected, w, lane_found, lane_expected, size, dimension, variance):  # type: ignore[no-untyped-def]
     """Whether two states differ by more than rounding: means against their size, Delta against the variance."""
     for k in range(size):
-        a = found[k * w + lane_found]
-        b = expected[k * w + lane_expected]
+        a = load(found, k * w + lane_found, 0.0)
+        b = load(expected, k * w + lane_expected, 0.0)
         scale = abs(a) + math.sqrt(variance) if k < dimension else variance
         if not abs(a - b) <= _TOLERANCE * scale:
             return True
     return False
 
 
-@numba.njit(**OPTIONS)
-def blocks_evidence(order, task, series, params, t, y, r, n, weights, gradient, grad, alpha, kappa, tbar):  # type: ignore[no-untyped-def]
-    """One series, its time blocks in SIMD lanes; returns ``(inv_quad, logdet, status)``.
+@inner
+def _segmentation(n, w, longest):  # type: ignore[no-untyped-def]
+    """``(steps, segments)``: rows of a lane per segment when w lanes share n points; ``longest`` for a single one."""
+    steps = max((n + w - 1) // w, 1)
+    if steps > longest:
+        steps = _SEGMENT
+    return steps, (n + w * steps - 1) // (w * steps)
+
+
+@inner
+def _scratch_words(order, n, w, longest, n_params):  # type: ignore[no-untyped-def]
+    """Room that a driver needs for series of up to n points."""
+    slots, size_state, size_element, size_adjoint, size_prior = dispatch.sizes(order)
+    steps = min(max((n + w - 1) // w, 1), longest)
+    segments = max(n // (w * _SEGMENT) + 1, 1)
+    once = 2 * n_params + 2 * size_prior + 2 * size_state + 3 * size_adjoint + 8
+    return w * (once + segments * (size_element + size_state) + steps * slots)
+
+
+@inner
+def _load_segment(order, ws, steps, slots, w, t, y, r, series, start, n):  # type: ignore[no-untyped-def]
+    """Consecutive runs of ``steps`` points in the lanes, from ``start``."""
+    for lane in range(w):
+        _load_lane(ws, steps, slots, w, lane, t, y, r, start + lane * steps, n)
+        dispatch.load_rows(order, ws, steps, w, lane, series, start + lane * steps, n)
+
+
+@inner
+def _filter_segment(order, ws, steps, prior, entering, leaving, state, acc, variance, like):  # type: ignore[no-untyped-def]
+    """Filter all lanes of a segment from the composed states ``entering``.
+
+    Returns the sum of the lanes' log-determinants; ``nan`` where the state that leaves a lane is not the one that was
+    composed for the next lane or, for the last, for the next segment (lane 0 of ``leaving``).
+    """
+    w = width_of(like)
+    size_state = dispatch.sizes(order)[1]
+    dimension = dispatch.dimension(order)
+    _copy(entering, state, size_state * w)
+    dispatch.forward(order, ws, steps, prior, state, acc, like)
+    logdet = 0.0
+    for lane in range(w):
+        logdet += _fold_logdet(acc, lane, w)
+        target = entering if lane + 1 < w else leaving
+        if _disagree(state, target, w, lane, (lane + 1) % w, size_state, dimension, variance):
+            return np.nan
+    return logdet
+
+
+@inner
+def blocks_evidence(order, task, series, params, t, y, r, n, weights, gradient, grad, alpha, kappa, tbar, scratch):  # type: ignore[no-untyped-def]  # noqa: E501
+    """One series, its time blocks in SIMD lanes; returns ``(inv_quad, logdet)``.
 
     ``weights`` are the cotangents of ``-inv_quad/2`` and ``-logdet/2``; ``grad`` and ``tbar`` must be zero on entry.
-    ``status`` is 0, or 2 when the composition was not accurate enough (nothing in the outputs is then valid).
+    The result is ``nan`` when the composition was not accurate enough (nothing in the outputs is then valid).
     """
     like = zero_lanes()
     w = width_of(like)
     slots, size_state, size_element, size_adjoint, size_prior = dispatch.sizes(order)
     dimension = dispatch.dimension(order)
-    if n <= w * _SINGLE_SEGMENT:
-        steps = (n + w - 1) // w
-    else:
-        steps = _SEGMENT
+    steps, segments = _segmentation(n, w, _SINGLE_SEGMENT)
     span = w * steps
-    segments = (n + span - 1) // span
     n_params = params.shape[0]
-    ws = np.empty(steps * slots * w)
-    par = np.empty(n_params * w)
-    prior = np.empty(size_prior * w)
+    par = scratch
+    at = n_params * w
+    lane_grad = view(scratch, at)
+    at += n_params * w
+    prior = view(scratch, at)
+    at += size_prior * w
+    grad_p = view(scratch, at)
+    at += size_prior * w
+    state = view(scratch, at)
+    at += size_state * w
+    carry = view(scratch, at)
+    at += size_state * w
+    adjoint = view(scratch, at)
+    at += size_adjoint * w
+    expected = view(scratch, at)
+    at += size_adjoint * w
+    later = view(scratch, at)
+    at += size_adjoint * w
+    acc = view(scratch, at)
+    at += 4 * w
+    lane_weights = view(scratch, at)
+    at += 2 * w
+    elements = view(scratch, at)
+    at += segments * size_element * w
+    entrances = view(scratch, at)
+    at += segments * size_state * w
+    ws = view(scratch, at)
     for lane in range(w):
         for k in range(n_params):
-            par[k * w + lane] = params[k]
+            store(par, k * w + lane, load(params, k, 0.0))
         dispatch.set_prior(order, par, prior, lane, w)
-    elements = np.empty((segments, size_element * w))
-    entering = np.empty((segments, size_state * w))
-    state = np.zeros(size_state * w)
-    carry = np.zeros(size_state * w)
-    acc = np.empty(4 * w)
+        store(lane_weights, lane, load(weights, 0, 0.0))
+        store(lane_weights, w + lane, load(weights, 1, 0.0))
+    _fill(carry, 0, size_state * w, 0.0)
     _reset(acc, w)
     logdet = 0.0
-    variance = prior[0]
+    variance = load(prior, 0, 0.0)
     for segment in range(segments):
-        for lane in range(w):
-            start = segment * span + lane * steps
-            _load_lane(ws, steps, slots, w, lane, t, y, r, start, n)
-            dispatch.load_rows(order, ws, steps, w, lane, series, start, n)
+        element = view(elements, segment * size_element * w)
+        entering = view(entrances, segment * size_state * w)
+        _load_segment(order, ws, steps, slots, w, t, y, r, series, segment * span, n)
         dispatch.fill(order, ws, steps, par, like)
-        dispatch.element(order, ws, steps, prior, elements[segment], like)
+        dispatch.element(order, ws, steps, prior, element, like)
         for k in range(size_state):
-            entering[segment, k * w] = carry[k * w]
-        for lane in range(w - 1):
-            dispatch.combine(order, prior, elements[segment], lane, w, entering[segment], entering[segment], lane + 1)
-        dispatch.combine(order, prior, elements[segment], w - 1, w, entering[segment], carry, 0)
-        if not gradient or segments == 1:
-            _copy(entering[segment], state)
-            dispatch.forward(order, ws, steps, prior, state, acc, like)
-            for lane in range(w):
-                logdet += _fold_logdet(acc, lane, w)
-                target = entering[segment] if lane + 1 < w else carry
-                if _disagree(state, target, w, lane, (lane + 1) % w, size_state, dimension, variance):
-                    return np.nan, np.nan, 2
-    if gradient:
-        lane_weights = np.empty(2 * w)
+            store(entering, k * w, load(carry, k * w, 0.0))
         for lane in range(w):
-            lane_weights[lane] = weights[0]
-            lane_weights[w + lane] = weights[1]
-        adjoint = np.zeros(size_adjoint * w)
-        expected = np.zeros(size_adjoint * w)
-        later = np.zeros(size_adjoint * w)
-        lane_grad = np.zeros(n_params * w)
-        grad_p = np.zeros(size_prior * w)
+            target = entering if lane + 1 < w else carry
+            dispatch.combine(order, prior, element, lane, w, entering, target, (lane + 1) % w)
+        if not gradient or segments == 1:
+            logdet += _filter_segment(order, ws, steps, prior, entering, carry, state, acc, variance, like)
+    if gradient and logdet == logdet:
+        _fill(lane_grad, 0, n_params * w, 0.0)
+        _fill(grad_p, 0, size_prior * w, 0.0)
+        _fill(later, 0, size_adjoint * w, 0.0)
         for back in range(segments):
             segment = segments - 1 - back
+            element = view(elements, segment * size_element * w)
+            entering = view(entrances, segment * size_state * w)
             if segments > 1:
-                for lane in range(w):
-                    start = segment * span + lane * steps
-                    _load_lane(ws, steps, slots, w, lane, t, y, r, start, n)
-                    dispatch.load_rows(order, ws, steps, w, lane, series, start, n)
+                _load_segment(order, ws, steps, slots, w, t, y, r, series, segment * span, n)
                 dispatch.fill(order, ws, steps, par, like)
-                _copy(entering[segment], state)
-                dispatch.forward(order, ws, steps, prior, state, acc, like)
-                for lane in range(w):
-                    logdet += _fold_logdet(acc, lane, w)
-                    if lane + 1 < w:
-                        target = entering[segment]
-                    elif segment + 1 < segments:
-                        target = entering[segment + 1]
-                    else:
-                        target = carry
-                    if _disagree(state, target, w, lane, (lane + 1) % w, size_state, dimension, variance):
-                        return np.nan, np.nan, 2
+                leaving = view(entering, size_state * w) if back > 0 else carry
+                logdet += _filter_segment(order, ws, steps, prior, entering, leaving, state, acc, variance, like)
             for k in range(size_adjoint):
-                adjoint[k * w + w - 1] = later[k * w]
+                store(adjoint, k * w + w - 1, load(later, k * w, 0.0))
             for skip in range(w - 1):
                 lane = w - 1 - skip
-                dispatch.combine_adjoint(
-                    order, prior, elements[segment], lane, w, entering[segment], adjoint, adjoint, lane - 1
-                )
-            _copy(adjoint, expected)
+                dispatch.combine_adjoint(order, prior, element, lane, w, entering, adjoint, adjoint, lane - 1)
+            _copy(adjoint, expected, size_adjoint * w)
             dispatch.backward(order, task, ws, steps, prior, par, lane_weights, adjoint, grad_p, lane_grad, like)
             for lane in range(w):
                 start = segment * span + lane * steps
                 _store_lane(ws, steps, slots, w, lane, alpha, kappa, tbar, start, n)
                 dispatch.store_rows(order, ws, steps, w, lane, series, start, n)
                 if lane > 0:
-                    information = abs(adjoint[dimension * w + lane])
+                    information = abs(load(adjoint, dimension * w + lane, 0.0))
                     for k in range(size_adjoint):
-                        a = adjoint[k * w + lane]
-                        b = expected[k * w + lane - 1]
+                        a = load(adjoint, k * w + lane, 0.0)
+                        b = load(expected, k * w + lane - 1, 0.0)
                         scale = information if k >= dimension else math.sqrt(information)
                         if not abs(a - b) <= _TOLERANCE * (scale + abs(a)):
-                            return np.nan, np.nan, 2
+                            return np.nan, np.nan
             for k in range(size_adjoint):
-                later[k * w] = adjoint[k * w]
+                store(later, k * w, load(adjoint, k * w, 0.0))
         for lane in range(w):
             dispatch.contract_prior(order, par, grad_p, lane_grad, lane, w)
             for k in range(n_params):
-                grad[k] += lane_grad[k * w + lane]
+                store(grad, k, load(grad, k, 0.0) + load(lane_grad, k * w + lane, 0.0))
     quad = 0.0
     for lane in range(w):
-        quad += acc[lane]
-        if not acc[3 * w + lane] > 0.0:
-            return np.nan, np.nan, 2
-    if not math.isfinite(quad + logdet):
-        return np.nan, np.nan, 2
-    return quad, logdet, 0
+        quad += load(acc, lane, 0.0)
+        if not load(acc, 3 * w + lane, 0.0) > 0.0:
+            return np.nan, np.nan
+    return quad, logdet
 
 
-@numba.njit(**OPTIONS)
+@inner
+def _row(array, index):  # type: ignore[no-untyped-def]
+    """A row of a contiguous two-dimensional array; one row serves all indices."""
+    rows, columns = array.shape
+    return view(array, index % rows * columns)
+
+
+@inner
+def _load_series(order, ws, steps, slots, w, t, y, r, lengths, series, start):  # type: ignore[no-untyped-def]
+    """The same ``steps`` points of one series per lane."""
+    for lane in range(w):
+        b = series[lane]
+        n = lengths[b]
+        _load_lane(ws, steps, slots, w, lane, _row(t, b), _row(y, b), _row(r, b), start, n)
+        dispatch.load_rows(order, ws, steps, w, lane, b, start, n)
+
+
+@inner
 def lanes_evidence(
-    like, order, task, params, t, y, r, lengths, series, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad
-):  # type: ignore[no-untyped-def]
+    like, order, task, params, t, y, r, lengths, series, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad,
+    scratch,
+):  # type: ignore[no-untyped-def]  # fmt: skip
     """One series per lane (``like`` is a vector) or a single series (``like`` is 0.0), sequential in time.
 
     ``series`` names the rows of the (B, ...) arrays to run. Arrays of one row are shared by all series. ``bad``
@@ -231,131 +291,147 @@ def lanes_evidence(
     n = 0
     for lane in range(w):
         n = max(n, lengths[series[lane]])
-        bad[series[lane]] = -1
-    steps = max(1, min(n, 2 * _SINGLE_SEGMENT))
-    if n > 2 * _SINGLE_SEGMENT:
-        steps = _SEGMENT
-    segments = (n + steps - 1) // steps
+    steps, segments = _segmentation(n, 1, 2 * _SINGLE_SEGMENT)
     n_params = params.shape[1]
-    ws = np.empty(steps * slots * w)
-    par = np.empty(n_params * w)
-    prior = np.empty(size_prior * w)
+    par = scratch
+    at = n_params * w
+    lane_grad = view(scratch, at)
+    at += n_params * w
+    prior = view(scratch, at)
+    at += size_prior * w
+    grad_p = view(scratch, at)
+    at += size_prior * w
+    state = view(scratch, at)
+    at += size_state * w
+    adjoint = view(scratch, at)
+    at += size_adjoint * w
+    acc = view(scratch, at)
+    at += 4 * w
+    lane_weights = view(scratch, at)
+    at += 2 * w
+    entrances = view(scratch, at)
+    at += segments * size_state * w
+    ws = view(scratch, at)
     for lane in range(w):
+        b = series[lane]
         for k in range(n_params):
-            par[k * w + lane] = params[series[lane], k]
+            store(par, k * w + lane, params[b, k])
         dispatch.set_prior(order, par, prior, lane, w)
-        quad[series[lane]] = 0.0
-        logdet[series[lane]] = 0.0
-    entering = np.empty((max(segments, 1), size_state * w))
-    state = np.zeros(size_state * w)
-    acc = np.empty(4 * w)
+        for k in range(2):
+            store(lane_weights, k * w + lane, load(_row(weights, b), k, 0.0))
+        store(logdet, b, 0.0)
+        bad[b] = -1
+    _fill(state, 0, size_state * w, 0.0)
     _reset(acc, w)
     for segment in range(segments):
-        for lane in range(w):
-            b = series[lane]
-            _load_lane(
-                ws, steps, slots, w, lane, t[b % t.shape[0]], y[b % y.shape[0]], r[b % r.shape[0]],
-                segment * steps, lengths[b],
-            )  # fmt: skip
-            dispatch.load_rows(order, ws, steps, w, lane, b, segment * steps, lengths[b])
+        _load_series(order, ws, steps, slots, w, t, y, r, lengths, series, segment * steps)
         dispatch.fill(order, ws, steps, par, like)
-        _copy(state, entering[segment])
+        _copy(state, view(entrances, segment * size_state * w), size_state * w)
         dispatch.forward(order, ws, steps, prior, state, acc, like)
         for lane in range(w):
             b = series[lane]
-            logdet[b] += _fold_logdet(acc, lane, w)
-            if bad[b] < 0 and not (acc[3 * w + lane] > 0.0 and math.isfinite(acc[lane])):
+            store(logdet, b, load(logdet, b, 0.0) + _fold_logdet(acc, lane, w))
+            if bad[b] < 0 and not (load(acc, 3 * w + lane, 0.0) > 0.0 and math.isfinite(load(acc, lane, 0.0))):
                 bad[b] = segment * steps
                 for k in range(steps):
-                    inv = ws[(k * slots + dispatch.inverse_slot(order)) * w + lane]
+                    inv = load(ws, (k * slots + dispatch.inverse_slot(order)) * w + lane, 0.0)
                     if not (inv >= 0.0 and math.isfinite(inv)):
                         bad[b] = segment * steps + k
                         break
     for lane in range(w):
-        quad[series[lane]] = acc[lane]
+        store(quad, series[lane], load(acc, lane, 0.0))
     if not gradient:
         return
-    lane_weights = np.empty(2 * w)
-    for lane in range(w):
-        lane_weights[lane] = weights[series[lane] % weights.shape[0], 0]
-        lane_weights[w + lane] = weights[series[lane] % weights.shape[0], 1]
-    adjoint = np.zeros(size_adjoint * w)
-    lane_grad = np.zeros(n_params * w)
-    grad_p = np.zeros(size_prior * w)
+    _fill(adjoint, 0, size_adjoint * w, 0.0)
+    _fill(lane_grad, 0, n_params * w, 0.0)
+    _fill(grad_p, 0, size_prior * w, 0.0)
     for back in range(segments):
         segment = segments - 1 - back
         if segments > 1:
-            for lane in range(w):
-                b = series[lane]
-                _load_lane(
-                    ws, steps, slots, w, lane, t[b % t.shape[0]], y[b % y.shape[0]], r[b % r.shape[0]],
-                    segment * steps, lengths[b],
-                )  # fmt: skip
-                dispatch.load_rows(order, ws, steps, w, lane, b, segment * steps, lengths[b])
+            _load_series(order, ws, steps, slots, w, t, y, r, lengths, series, segment * steps)
             dispatch.fill(order, ws, steps, par, like)
-            _copy(entering[segment], state)
+            _copy(view(entrances, segment * size_state * w), state, size_state * w)
             dispatch.forward(order, ws, steps, prior, state, acc, like)
             _reset(acc, w)
         dispatch.backward(order, task, ws, steps, prior, par, lane_weights, adjoint, grad_p, lane_grad, like)
         for lane in range(w):
             b = series[lane]
-            _store_lane(ws, steps, slots, w, lane, alpha[b], kappa[b], tbar[b], segment * steps, lengths[b])
+            _store_lane(
+                ws, steps, slots, w, lane, _row(alpha, b), _row(kappa, b), _row(tbar, b), segment * steps, lengths[b]
+            )
             dispatch.store_rows(order, ws, steps, w, lane, b, segment * steps, lengths[b])
     for lane in range(w):
         dispatch.contract_prior(order, par, grad_p, lane_grad, lane, w)
+        out = _row(grad, series[lane])
         for k in range(n_params):
-            grad[series[lane], k] += lane_grad[k * w + lane]
+            store(out, k, load(out, k, 0.0) + load(lane_grad, k * w + lane, 0.0))
 
 
-@numba.njit(**OPTIONS)
-def _clear(b, grad, alpha, kappa, tbar):  # type: ignore[no-untyped-def]
-    for k in range(grad.shape[1]):
-        grad[b, k] = 0.0
-    for k in range(tbar.shape[1]):
-        alpha[b, k] = 0.0
-        kappa[b, k] = 0.0
-        tbar[b, k] = 0.0
+@inner
+def _longest(lengths):  # type: ignore[no-untyped-def]
+    longest = 0
+    for k in range(lengths.shape[0]):
+        longest = max(longest, load(lengths, k, 0))
+    return longest
 
 
 @numba.njit(**ENTRY)
-def sequential_evidence(order, task, params, t, y, r, lengths, series, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad):  # type: ignore[no-untyped-def]  # fmt: skip
+def sequential_evidence(
+    order, task, params, t, y, r, lengths, series, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad
+):  # type: ignore[no-untyped-def]
     """Each of ``series`` in scalar registers, one point after the other."""
+    words = _scratch_words(order, _longest(lengths), 1, 2 * _SINGLE_SEGMENT, params.shape[1])
+    scratch = np.empty(words)
     for k in range(series.shape[0]):
         lanes_evidence(
-            0.0, order, task, params, t, y, r, lengths, series[k : k + 1], weights, gradient, grad, alpha, kappa, tbar,
-            quad, logdet, bad,
+            0.0, order, task, params, t, y, r, lengths, view(series, k), weights, gradient, grad, alpha, kappa, tbar,
+            quad, logdet, bad, scratch,
         )  # fmt: skip
 
 
 @numba.njit(**ENTRY)
-def singles_evidence(order, task, params, t, y, r, lengths, series, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad):  # type: ignore[no-untyped-def]  # fmt: skip
+def singles_evidence(
+    order, task, params, t, y, r, lengths, series, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad
+):  # type: ignore[no-untyped-def]
     """Each of ``series`` cut into time blocks; returns whether any was left for :func:`sequential_evidence`.
 
     Those that were not (too short, not positive definite, or composed with too little accuracy) have ``bad = -2``.
     """
     left = False
+    words = _scratch_words(order, _longest(lengths), LANES, _SINGLE_SEGMENT, params.shape[1])
+    owner = np.empty(words + LANES)
+    scratch = view(owner, aligned_start(owner))
     for k in range(series.shape[0]):
         b = series[k]
         bad[b] = -2
         if lengths[b] >= BLOCKS_MINIMUM:
-            quad[b], logdet[b], status = blocks_evidence(
-                order, task, b, params[b], t[b % t.shape[0]], y[b % y.shape[0]], r[b % r.shape[0]], lengths[b],
-                weights[b % weights.shape[0]], gradient, grad[b], alpha[b], kappa[b], tbar[b],
+            quad[b], logdet[b] = blocks_evidence(
+                order, task, b, params[b], _row(t, b), _row(y, b), _row(r, b), lengths[b], _row(weights, b), gradient,
+                _row(grad, b), _row(alpha, b), _row(kappa, b), _row(tbar, b), scratch,
             )  # fmt: skip
-            if status == 0:
+            if math.isfinite(quad[b] + logdet[b]):
                 bad[b] = -1
             elif gradient:
-                _clear(b, grad, alpha, kappa, tbar)
+                _fill(_row(grad, b), 0, grad.shape[1], 0.0)
+                _fill(_row(tbar, b), 0, tbar.shape[1], 0.0)
         left = left or bad[b] == -2
+    # Only now may the memory that the views borrow be released.
+    store(owner, 0, 0.0)
     return left
 
 
 @numba.njit(**ENTRY)
-def groups_evidence(order, task, params, t, y, r, lengths, groups, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad):  # type: ignore[no-untyped-def]  # fmt: skip
+def groups_evidence(
+    order, task, params, t, y, r, lengths, groups, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad
+):  # type: ignore[no-untyped-def]
     """Groups of as many series as there are lanes (rows of ``groups``), one series per lane."""
     like = zero_lanes()
+    words = LANES * _scratch_words(order, _longest(lengths), 1, 2 * _SINGLE_SEGMENT, params.shape[1])
+    owner = np.empty(words + LANES)
+    scratch = view(owner, aligned_start(owner))
     for g in range(groups.shape[0]):
         lanes_evidence(
-            like, order, task, params, t, y, r, lengths, groups[g], weights, gradient, grad, alpha, kappa, tbar, quad,
-            logdet, bad,
+            like, order, task, params, t, y, r, lengths, view(groups, g * LANES), weights, gradient, grad, alpha, kappa,
+            tbar, quad, logdet, bad, scratch,
         )  # fmt: skip
+    store(owner, 0, 0.0)

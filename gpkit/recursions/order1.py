@@ -5,16 +5,13 @@ The scalar counterpart of :mod:`gpkit.recursions.order2`, which explains the qua
 
 from __future__ import annotations
 
-import numba
-
-from gpkit.recursions.compilation import OPTIONS
+from gpkit.recursions.compilation import inner
 from gpkit.recursions.simd import (
     broadcast,
     exponent_and_mantissa,
     load,
     select_less,
     store,
-    width_of,
 )
 
 SLOT_DT, SLOT_Y, SLOT_R, SLOT_TDOT = 0, 1, 2, 3
@@ -33,46 +30,45 @@ PRIOR = 1
 """p."""
 
 
-@numba.njit(**OPTIONS)
+@inner
 def sizes1(order):  # type: ignore[no-untyped-def]
     """``(slots, state, element, adjoint, prior)`` in words per lane."""
     return SLOTS, STATE, ELEMENT, ADJOINT, PRIOR
 
 
-@numba.njit(**OPTIONS)
+@inner
 def dimension1(order):  # type: ignore[no-untyped-def]
     """State dimension."""
     return 1
 
 
-@numba.njit(**OPTIONS)
+@inner
 def inverse_slot1(order):  # type: ignore[no-untyped-def]
     """Slot of the reciprocal innovation variance."""
     return SLOT_INVD
 
 
-@numba.njit(**OPTIONS)
+@inner
 def transition_slot1(order):  # type: ignore[no-untyped-def]
     """First slot of the transition."""
     return SLOT_A
 
 
-@numba.njit(**OPTIONS)
+@inner
 def forward1(order, ws, steps, prior, state, acc, like):  # type: ignore[no-untyped-def]
     """Filter ``steps`` rows from ``state`` (updated in place); adds inv_quad, exponent and mantissa to ``acc``."""
-    w = width_of(like)
     p = load(prior, 0, like)
     m = load(state, 0, like)
-    delta = load(state, w, like)
+    delta = load(state, 1, like)
     quad = load(acc, 0, like)
-    exponent = load(acc, w, like)
-    mantissa = load(acc, 2 * w, like)
-    lowest = load(acc, 3 * w, like)
+    exponent = load(acc, 1, like)
+    mantissa = load(acc, 2, like)
+    lowest = load(acc, 3, like)
     row = 0
     for _ in range(steps):
-        y = load(ws, row + SLOT_Y * w, like)
-        r = load(ws, row + SLOT_R * w, like)
-        a = load(ws, row + SLOT_A * w, like)
+        y = load(ws, row + SLOT_Y, like)
+        r = load(ws, row + SLOT_R, like)
+        a = load(ws, row + SLOT_A, like)
         gain = p - delta
         d = gain + r
         inv = 1.0 / d
@@ -86,26 +82,25 @@ def forward1(order, ws, steps, prior, state, acc, like):  # type: ignore[no-unty
         power, fraction = exponent_and_mantissa(select_less(d, 1e300, d, 1.0))
         exponent = exponent + power
         mantissa = mantissa * fraction
-        store(ws, row + SLOT_G * w, g)
-        store(ws, row + SLOT_INVD * w, inv)
-        store(ws, row + SLOT_U * w, u)
-        store(ws, row + SLOT_M * w, n)
-        store(ws, row + SLOT_E * w, e)
+        store(ws, row + SLOT_G, g)
+        store(ws, row + SLOT_INVD, inv)
+        store(ws, row + SLOT_U, u)
+        store(ws, row + SLOT_M, n)
+        store(ws, row + SLOT_E, e)
         m = a * n
         delta = a * (a * e)
-        row += SLOTS * w
+        row += SLOTS
     store(state, 0, m)
-    store(state, w, delta)
+    store(state, 1, delta)
     store(acc, 0, quad)
-    store(acc, w, exponent)
-    store(acc, 2 * w, mantissa)
-    store(acc, 3 * w, lowest)
+    store(acc, 1, exponent)
+    store(acc, 2, mantissa)
+    store(acc, 3, lowest)
 
 
-@numba.njit(**OPTIONS)
+@inner
 def element1(order, ws, steps, prior, element, like):  # type: ignore[no-untyped-def]
     """Map of a block of rows as a function of the state that enters it (an associative-scan element)."""
-    w = width_of(like)
     p = load(prior, 0, like)
     delta = p
     m = broadcast(0.0, like)
@@ -114,9 +109,9 @@ def element1(order, ws, steps, prior, element, like):  # type: ignore[no-untyped
     eta = m
     row = 0
     for _ in range(steps):
-        y = load(ws, row + SLOT_Y * w, like)
-        r = load(ws, row + SLOT_R * w, like)
-        a = load(ws, row + SLOT_A * w, like)
+        y = load(ws, row + SLOT_Y, like)
+        r = load(ws, row + SLOT_R, like)
+        a = load(ws, row + SLOT_A, like)
         gain = p - delta
         inv = 1.0 / (gain + r)
         u = (y - m) * inv
@@ -126,15 +121,15 @@ def element1(order, ws, steps, prior, element, like):  # type: ignore[no-untyped
         m = a * (m + gain * u)
         t = a * (t - g * t)
         delta = a * (a * (delta + gain * g))
-        row += SLOTS * w
+        row += SLOTS
     store(element, 0, m)
-    store(element, w, delta)
-    store(element, 2 * w, t)
-    store(element, 3 * w, information)
-    store(element, 4 * w, eta)
+    store(element, 1, delta)
+    store(element, 2, t)
+    store(element, 3, information)
+    store(element, 4, eta)
 
 
-@numba.njit(**OPTIONS)
+@inner
 def combine1(order, prior, element, lane, w, state_in, state_out, lane_out):  # type: ignore[no-untyped-def]
     """State that leaves block ``lane`` given the one that enters; written to lane ``lane_out`` of ``state_out``."""
     e = load(prior, lane, 0.0) - load(state_in, w + lane, 0.0)
@@ -148,7 +143,7 @@ def combine1(order, prior, element, lane, w, state_in, state_out, lane_out):  # 
     store(state_out, w + lane_out, load(element, w + lane, 0.0) - closed * e * t)
 
 
-@numba.njit(**OPTIONS)
+@inner
 def combine_adjoint1(order, prior, element, lane, w, state_in, adjoint, adjoint_out, lane_out):  # type: ignore[no-untyped-def]
     """Adjoint that leaves block ``lane`` backwards, given the one at its end."""
     information = load(element, 3 * w + lane, 0.0)
@@ -162,72 +157,70 @@ def combine_adjoint1(order, prior, element, lane, w, state_in, adjoint, adjoint_
     store(adjoint_out, w + lane_out, scale * information + closed * closed * info)
 
 
-@numba.njit(**OPTIONS)
+@inner
 def reverse1(order, ws, steps, weights, adjoint, grad_p, like):  # type: ignore[no-untyped-def]
     """Adjoint of ``steps`` rows, last to first; see :func:`gpkit.recursions.order2.reverse2`."""
-    w = width_of(like)
     wq = load(weights, 0, like)
-    wd = load(weights, w, like)
+    wd = load(weights, 1, like)
     lam = load(adjoint, 0, like)
-    info = load(adjoint, w, like)
+    info = load(adjoint, 1, like)
     p = load(grad_p, 0, like)
-    row = (steps - 1) * SLOTS * w
+    row = (steps - 1) * SLOTS
     for _ in range(steps):
-        a = load(ws, row + SLOT_A * w, like)
-        g = load(ws, row + SLOT_G * w, like)
-        inv = load(ws, row + SLOT_INVD * w, like)
-        u = load(ws, row + SLOT_U * w, like)
-        n = load(ws, row + SLOT_M * w, like)
-        e = load(ws, row + SLOT_E * w, like)
+        a = load(ws, row + SLOT_A, like)
+        g = load(ws, row + SLOT_G, like)
+        inv = load(ws, row + SLOT_INVD, like)
+        u = load(ws, row + SLOT_U, like)
+        n = load(ws, row + SLOT_M, like)
+        e = load(ws, row + SLOT_E, like)
         c = a * lam
         ra = info * a
-        store(ws, row + SLOT_ABAR * w, wq * lam * (n - e * c) + wd * ra * e)
+        store(ws, row + SLOT_ABAR, wq * lam * (n - e * c) + wd * ra * e)
         cc = a * ra
         f = cc * g
         alpha = u - g * c
         kappa = inv + g * f
-        store(ws, row + SLOT_ALPHA * w, alpha)
-        store(ws, row + SLOT_KAPPA * w, kappa)
+        store(ws, row + SLOT_ALPHA, alpha)
+        store(ws, row + SLOT_KAPPA, kappa)
         p = p + wq * alpha * (c + 0.5 * alpha) + wd * (f - 0.5 * kappa)
         lam = c + alpha
         info = cc - 2.0 * f + kappa
-        row -= SLOTS * w
+        row -= SLOTS
     store(adjoint, 0, lam)
-    store(adjoint, w, info)
+    store(adjoint, 1, info)
     store(grad_p, 0, p)
 
 
-@numba.njit(**OPTIONS)
+@inner
 def smooth1(order, ws, steps, prior, adjoint, like):  # type: ignore[no-untyped-def]
     """Posterior mean and variance of every row, last to first; see :func:`gpkit.recursions.order2.smooth2`."""
-    w = width_of(like)
     lam = load(adjoint, 0, like)
-    info = load(adjoint, w, like)
+    info = load(adjoint, 1, like)
     variance = load(prior, 0, like)
-    row = (steps - 1) * SLOTS * w
+    row = (steps - 1) * SLOTS
     for _ in range(steps):
-        a = load(ws, row + SLOT_A * w, like)
-        g = load(ws, row + SLOT_G * w, like)
+        a = load(ws, row + SLOT_A, like)
+        g = load(ws, row + SLOT_G, like)
         c = a * lam
         cc = a * (info * a)
-        spread = variance - load(ws, row + SLOT_E * w, like)
-        store(ws, row + SLOT_ALPHA * w, load(ws, row + SLOT_M * w, like) + spread * c)
-        store(ws, row + SLOT_KAPPA * w, spread - spread * cc * spread)
+        spread = variance - load(ws, row + SLOT_E, like)
+        store(ws, row + SLOT_ALPHA, load(ws, row + SLOT_M, like) + spread * c)
+        store(ws, row + SLOT_KAPPA, spread - spread * cc * spread)
         f = cc * g
-        lam = c + load(ws, row + SLOT_U * w, like) - g * c
-        info = cc - 2.0 * f + load(ws, row + SLOT_INVD * w, like) + g * f
-        row -= SLOTS * w
+        lam = c + load(ws, row + SLOT_U, like) - g * c
+        info = cc - 2.0 * f + load(ws, row + SLOT_INVD, like) + g * f
+        row -= SLOTS
     store(adjoint, 0, lam)
-    store(adjoint, w, info)
+    store(adjoint, 1, info)
 
 
-@numba.njit(**OPTIONS)
+@inner
 def unpack1(order, ws, row, flat, base, size):  # type: ignore[no-untyped-def]
     """Copy a row's transition (at word ``row``) to ``flat``."""
     store(flat, base, load(ws, row, 0.0))
 
 
-@numba.njit(**OPTIONS)
+@inner
 def pack1(order, ws, row, first, flat, flat_bar, base, size, valid):  # type: ignore[no-untyped-def]
     """Copy a transition and its derivative into a row; the derivative is zero where not ``valid``."""
     store(ws, row + SLOT_A, load(flat, base, 0.0))

@@ -11,16 +11,13 @@ the predicted mean, ``Lam`` the information of later data, and all parameter der
 
 from __future__ import annotations
 
-import numba
-
-from gpkit.recursions.compilation import OPTIONS
+from gpkit.recursions.compilation import inner
 from gpkit.recursions.simd import (
     broadcast,
     exponent_and_mantissa,
     load,
     select_less,
     store,
-    width_of,
 )
 
 SLOT_DT, SLOT_Y, SLOT_R, SLOT_TDOT = 0, 1, 2, 3
@@ -42,52 +39,51 @@ PRIOR = 5
 """p1, p2, then the rest x11 = p1, x12 = p2, x22 of P_inf stored as x11, x12, x22 at 2, 3, 4."""
 
 
-@numba.njit(**OPTIONS)
+@inner
 def sizes2(order):  # type: ignore[no-untyped-def]
     """``(slots, state, element, adjoint, prior)`` in words per lane."""
     return SLOTS, STATE, ELEMENT, ADJOINT, PRIOR
 
 
-@numba.njit(**OPTIONS)
+@inner
 def dimension2(order):  # type: ignore[no-untyped-def]
     """State dimension."""
     return 2
 
 
-@numba.njit(**OPTIONS)
+@inner
 def inverse_slot2(order):  # type: ignore[no-untyped-def]
     """Slot of the reciprocal innovation variance."""
     return SLOT_INVD
 
 
-@numba.njit(**OPTIONS)
+@inner
 def transition_slot2(order):  # type: ignore[no-untyped-def]
     """First slot of the transition."""
     return SLOT_A
 
 
-@numba.njit(**OPTIONS)
+@inner
 def forward2(order, ws, steps, prior, state, acc, like):  # type: ignore[no-untyped-def]
     """Filter ``steps`` rows from ``state`` (updated in place); adds inv_quad, exponent and mantissa to ``acc``."""
-    w = width_of(like)
     p1 = load(prior, 0, like)
-    p2 = load(prior, w, like)
+    p2 = load(prior, 1, like)
     m1 = load(state, 0, like)
-    m2 = load(state, w, like)
-    d11 = load(state, 2 * w, like)
-    d12 = load(state, 3 * w, like)
-    d22 = load(state, 4 * w, like)
+    m2 = load(state, 1, like)
+    d11 = load(state, 2, like)
+    d12 = load(state, 3, like)
+    d22 = load(state, 4, like)
     quad = load(acc, 0, like)
-    exponent = load(acc, w, like)
-    mantissa = load(acc, 2 * w, like)
-    lowest = load(acc, 3 * w, like)
+    exponent = load(acc, 1, like)
+    mantissa = load(acc, 2, like)
+    lowest = load(acc, 3, like)
     row = 0
     for _ in range(steps):
-        y = load(ws, row + SLOT_Y * w, like)
-        r = load(ws, row + SLOT_R * w, like)
-        a = load(ws, row + SLOT_A * w, like)
-        s = load(ws, row + SLOT_S * w, like)
-        b = load(ws, row + SLOT_B * w, like)
+        y = load(ws, row + SLOT_Y, like)
+        r = load(ws, row + SLOT_R, like)
+        a = load(ws, row + SLOT_A, like)
+        s = load(ws, row + SLOT_S, like)
+        b = load(ws, row + SLOT_B, like)
         w1 = p1 - d11
         w2 = p2 - d12
         d = w1 + r
@@ -106,15 +102,15 @@ def forward2(order, ws, steps, prior, state, acc, like):  # type: ignore[no-unty
         power, fraction = exponent_and_mantissa(select_less(d, 1e300, d, 1.0))
         exponent = exponent + power
         mantissa = mantissa * fraction
-        store(ws, row + SLOT_G1 * w, g1)
-        store(ws, row + SLOT_G2 * w, g2)
-        store(ws, row + SLOT_INVD * w, inv)
-        store(ws, row + SLOT_U * w, u)
-        store(ws, row + SLOT_M1 * w, n1)
-        store(ws, row + SLOT_M2 * w, n2)
-        store(ws, row + SLOT_E11 * w, e11)
-        store(ws, row + SLOT_E12 * w, e12)
-        store(ws, row + SLOT_E22 * w, e22)
+        store(ws, row + SLOT_G1, g1)
+        store(ws, row + SLOT_G2, g2)
+        store(ws, row + SLOT_INVD, inv)
+        store(ws, row + SLOT_U, u)
+        store(ws, row + SLOT_M1, n1)
+        store(ws, row + SLOT_M2, n2)
+        store(ws, row + SLOT_E11, e11)
+        store(ws, row + SLOT_E12, e12)
+        store(ws, row + SLOT_E22, e22)
         m1 = a * n1 + s * n2
         m2 = b * n2 - s * n1
         t11 = a * e11 + s * e12
@@ -124,31 +120,30 @@ def forward2(order, ws, steps, prior, state, acc, like):  # type: ignore[no-unty
         d11 = t11 * a + t12 * s
         d12 = t12 * b - t11 * s
         d22 = t22 * b - t21 * s
-        row += SLOTS * w
+        row += SLOTS
     store(state, 0, m1)
-    store(state, w, m2)
-    store(state, 2 * w, d11)
-    store(state, 3 * w, d12)
-    store(state, 4 * w, d22)
+    store(state, 1, m2)
+    store(state, 2, d11)
+    store(state, 3, d12)
+    store(state, 4, d22)
     store(acc, 0, quad)
-    store(acc, w, exponent)
-    store(acc, 2 * w, mantissa)
-    store(acc, 3 * w, lowest)
+    store(acc, 1, exponent)
+    store(acc, 2, mantissa)
+    store(acc, 3, lowest)
 
 
-@numba.njit(**OPTIONS)
+@inner
 def element2(order, ws, steps, prior, element, like):  # type: ignore[no-untyped-def]
     """Map of a block of rows as a function of the state that enters it (an associative-scan element).
 
     The block is filtered from an exactly known entering state (Delta = P_inf), carrying its response T to that state,
     the information J, eta about it, and the outgoing mean b and Delta C.
     """
-    w = width_of(like)
     p1 = load(prior, 0, like)
-    p2 = load(prior, w, like)
-    d11 = load(prior, 2 * w, like)
-    d12 = load(prior, 3 * w, like)
-    d22 = load(prior, 4 * w, like)
+    p2 = load(prior, 1, like)
+    d11 = load(prior, 2, like)
+    d12 = load(prior, 3, like)
+    d22 = load(prior, 4, like)
     m1 = broadcast(0.0, like)
     m2 = m1
     t11 = broadcast(1.0, like)
@@ -162,11 +157,11 @@ def element2(order, ws, steps, prior, element, like):  # type: ignore[no-untyped
     h2 = m1
     row = 0
     for _ in range(steps):
-        y = load(ws, row + SLOT_Y * w, like)
-        r = load(ws, row + SLOT_R * w, like)
-        a = load(ws, row + SLOT_A * w, like)
-        s = load(ws, row + SLOT_S * w, like)
-        b = load(ws, row + SLOT_B * w, like)
+        y = load(ws, row + SLOT_Y, like)
+        r = load(ws, row + SLOT_R, like)
+        a = load(ws, row + SLOT_A, like)
+        s = load(ws, row + SLOT_S, like)
+        b = load(ws, row + SLOT_B, like)
         w1 = p1 - d11
         w2 = p2 - d12
         inv = 1.0 / (w1 + r)
@@ -202,24 +197,24 @@ def element2(order, ws, steps, prior, element, like):  # type: ignore[no-untyped
         d11 = f11 * a + f12 * s
         d12 = f12 * b - f11 * s
         d22 = f22 * b - f21 * s
-        row += SLOTS * w
+        row += SLOTS
     store(element, 0, m1)
-    store(element, w, m2)
-    store(element, 2 * w, d11)
-    store(element, 3 * w, d12)
-    store(element, 4 * w, d22)
-    store(element, 5 * w, t11)
-    store(element, 6 * w, t12)
-    store(element, 7 * w, t21)
-    store(element, 8 * w, t22)
-    store(element, 9 * w, j11)
-    store(element, 10 * w, j12)
-    store(element, 11 * w, j22)
-    store(element, 12 * w, h1)
-    store(element, 13 * w, h2)
+    store(element, 1, m2)
+    store(element, 2, d11)
+    store(element, 3, d12)
+    store(element, 4, d22)
+    store(element, 5, t11)
+    store(element, 6, t12)
+    store(element, 7, t21)
+    store(element, 8, t22)
+    store(element, 9, j11)
+    store(element, 10, j12)
+    store(element, 11, j22)
+    store(element, 12, h1)
+    store(element, 13, h2)
 
 
-@numba.njit(**OPTIONS)
+@inner
 def _closed_loop2(prior, element, lane, w, d11, d12, d22):  # type: ignore[no-untyped-def]
     """``E = P_inf - Delta``, ``M = (I + E J)^-1`` and ``T M`` of one lane."""
     e11 = load(prior, 2 * w + lane, 0.0) - d11
@@ -248,7 +243,7 @@ def _closed_loop2(prior, element, lane, w, d11, d12, d22):  # type: ignore[no-un
     return (e11, e12, e22), (n11, n12, n21, n22), (c11, c12, c21, c22)
 
 
-@numba.njit(**OPTIONS)
+@inner
 def combine2(order, prior, element, lane, w, state_in, state_out, lane_out):  # type: ignore[no-untyped-def]
     """State that leaves block ``lane`` given the one that enters; written to lane ``lane_out`` of ``state_out``."""
     m1 = load(state_in, lane, 0.0)
@@ -281,7 +276,7 @@ def combine2(order, prior, element, lane, w, state_in, state_out, lane_out):  # 
     store(state_out, 4 * w + lane_out, load(element, 4 * w + lane, 0.0) - (q21 * t21 + q22 * t22))
 
 
-@numba.njit(**OPTIONS)
+@inner
 def combine_adjoint2(order, prior, element, lane, w, state_in, adjoint, adjoint_out, lane_out):  # type: ignore[no-untyped-def]
     """Adjoint that leaves block ``lane`` backwards, given the one at its end (both in the layout of ADJOINT)."""
     m1 = load(state_in, lane, 0.0)
@@ -316,7 +311,7 @@ def combine_adjoint2(order, prior, element, lane, w, state_in, adjoint, adjoint_
     store(adjoint_out, 4 * w + lane_out, j12 * n[1] + j22 * n[3] + c[1] * r12 + c[3] * r22)
 
 
-@numba.njit(**OPTIONS)
+@inner
 def reverse2(order, ws, steps, weights, adjoint, grad_p, like):  # type: ignore[no-untyped-def]
     """Adjoint of ``steps`` rows, last to first, from ``adjoint`` (updated in place).
 
@@ -324,30 +319,29 @@ def reverse2(order, ws, steps, weights, adjoint, grad_p, like):  # type: ignore[
     kappa = diag(K^-1) and the weighted derivatives with respect to a, s, b; ``grad_p`` accumulates those with
     respect to p.
     """
-    w = width_of(like)
     wq = load(weights, 0, like)
-    wd = load(weights, w, like)
+    wd = load(weights, 1, like)
     l1 = load(adjoint, 0, like)
-    l2 = load(adjoint, w, like)
-    q11 = load(adjoint, 2 * w, like)
-    q12 = load(adjoint, 3 * w, like)
-    q22 = load(adjoint, 4 * w, like)
+    l2 = load(adjoint, 1, like)
+    q11 = load(adjoint, 2, like)
+    q12 = load(adjoint, 3, like)
+    q22 = load(adjoint, 4, like)
     p1 = load(grad_p, 0, like)
-    p2 = load(grad_p, w, like)
-    row = (steps - 1) * SLOTS * w
+    p2 = load(grad_p, 1, like)
+    row = (steps - 1) * SLOTS
     for _ in range(steps):
-        a = load(ws, row + SLOT_A * w, like)
-        s = load(ws, row + SLOT_S * w, like)
-        b = load(ws, row + SLOT_B * w, like)
-        g1 = load(ws, row + SLOT_G1 * w, like)
-        g2 = load(ws, row + SLOT_G2 * w, like)
-        inv = load(ws, row + SLOT_INVD * w, like)
-        u = load(ws, row + SLOT_U * w, like)
-        n1 = load(ws, row + SLOT_M1 * w, like)
-        n2 = load(ws, row + SLOT_M2 * w, like)
-        e11 = load(ws, row + SLOT_E11 * w, like)
-        e12 = load(ws, row + SLOT_E12 * w, like)
-        e22 = load(ws, row + SLOT_E22 * w, like)
+        a = load(ws, row + SLOT_A, like)
+        s = load(ws, row + SLOT_S, like)
+        b = load(ws, row + SLOT_B, like)
+        g1 = load(ws, row + SLOT_G1, like)
+        g2 = load(ws, row + SLOT_G2, like)
+        inv = load(ws, row + SLOT_INVD, like)
+        u = load(ws, row + SLOT_U, like)
+        n1 = load(ws, row + SLOT_M1, like)
+        n2 = load(ws, row + SLOT_M2, like)
+        e11 = load(ws, row + SLOT_E11, like)
+        e12 = load(ws, row + SLOT_E12, like)
+        e22 = load(ws, row + SLOT_E22, like)
         # Pull back through the transition.
         c1 = a * l1 - s * l2
         c2 = s * l1 + b * l2
@@ -361,9 +355,9 @@ def reverse2(order, ws, steps, weights, adjoint, grad_p, like):  # type: ignore[
         x12 = r11 * e12 + r12 * e22
         x21 = r21 * e11 + r22 * e12
         x22 = r21 * e12 + r22 * e22
-        store(ws, row + SLOT_ABAR * w, l1 * k1 + wd * x11)
-        store(ws, row + SLOT_SBAR * w, l1 * k2 - l2 * k1 + wd * (x12 - x21))
-        store(ws, row + SLOT_BBAR * w, l2 * k2 + wd * x22)
+        store(ws, row + SLOT_ABAR, l1 * k1 + wd * x11)
+        store(ws, row + SLOT_SBAR, l1 * k2 - l2 * k1 + wd * (x12 - x21))
+        store(ws, row + SLOT_BBAR, l2 * k2 + wd * x22)
         c11 = a * r11 - s * r21
         c12 = a * r12 - s * r22
         c22 = s * r12 + b * r22
@@ -372,8 +366,8 @@ def reverse2(order, ws, steps, weights, adjoint, grad_p, like):  # type: ignore[
         f2 = c12 * g1 + c22 * g2
         alpha = u - (g1 * c1 + g2 * c2)
         kappa = inv + g1 * f1 + g2 * f2
-        store(ws, row + SLOT_ALPHA * w, alpha)
-        store(ws, row + SLOT_KAPPA * w, kappa)
+        store(ws, row + SLOT_ALPHA, alpha)
+        store(ws, row + SLOT_KAPPA, kappa)
         p1 = p1 + wq * alpha * (c1 + 0.5 * alpha) + wd * (f1 - 0.5 * kappa)
         p2 = p2 + wq * alpha * c2 + wd * f2
         l1 = c1 + alpha
@@ -381,38 +375,37 @@ def reverse2(order, ws, steps, weights, adjoint, grad_p, like):  # type: ignore[
         q11 = c11 - 2.0 * f1 + kappa
         q12 = c12 - f2
         q22 = c22
-        row -= SLOTS * w
+        row -= SLOTS
     store(adjoint, 0, l1)
-    store(adjoint, w, l2)
-    store(adjoint, 2 * w, q11)
-    store(adjoint, 3 * w, q12)
-    store(adjoint, 4 * w, q22)
+    store(adjoint, 1, l2)
+    store(adjoint, 2, q11)
+    store(adjoint, 3, q12)
+    store(adjoint, 4, q22)
     store(grad_p, 0, p1)
-    store(grad_p, w, p2)
+    store(grad_p, 1, p2)
 
 
-@numba.njit(**OPTIONS)
+@inner
 def smooth2(order, ws, steps, prior, adjoint, like):  # type: ignore[no-untyped-def]
     """Posterior mean and variance of every row, last to first, from ``adjoint`` (updated in place).
 
     With the filtered covariance's column ``s = p - e h`` and the information of later data pulled back to the row
     (c, C), the mean is ``m' + s . c`` and the variance ``h . s - s^T C s``. They replace y and R.
     """
-    w = width_of(like)
     p1 = load(prior, 0, like)
-    p2 = load(prior, w, like)
+    p2 = load(prior, 1, like)
     l1 = load(adjoint, 0, like)
-    l2 = load(adjoint, w, like)
-    q11 = load(adjoint, 2 * w, like)
-    q12 = load(adjoint, 3 * w, like)
-    q22 = load(adjoint, 4 * w, like)
-    row = (steps - 1) * SLOTS * w
+    l2 = load(adjoint, 1, like)
+    q11 = load(adjoint, 2, like)
+    q12 = load(adjoint, 3, like)
+    q22 = load(adjoint, 4, like)
+    row = (steps - 1) * SLOTS
     for _ in range(steps):
-        a = load(ws, row + SLOT_A * w, like)
-        s = load(ws, row + SLOT_S * w, like)
-        b = load(ws, row + SLOT_B * w, like)
-        g1 = load(ws, row + SLOT_G1 * w, like)
-        g2 = load(ws, row + SLOT_G2 * w, like)
+        a = load(ws, row + SLOT_A, like)
+        s = load(ws, row + SLOT_S, like)
+        b = load(ws, row + SLOT_B, like)
+        g1 = load(ws, row + SLOT_G1, like)
+        g2 = load(ws, row + SLOT_G2, like)
         c1 = a * l1 - s * l2
         c2 = s * l1 + b * l2
         r11 = q11 * a - q12 * s
@@ -422,27 +415,27 @@ def smooth2(order, ws, steps, prior, adjoint, like):  # type: ignore[no-untyped-
         c11 = a * r11 - s * r21
         c12 = a * r12 - s * r22
         c22 = s * r12 + b * r22
-        s1 = p1 - load(ws, row + SLOT_E11 * w, like)
-        s2 = p2 - load(ws, row + SLOT_E12 * w, like)
+        s1 = p1 - load(ws, row + SLOT_E11, like)
+        s2 = p2 - load(ws, row + SLOT_E12, like)
         spread = s1 * (s1 * c11 + 2.0 * (s2 * c12)) + s2 * c22 * s2
-        store(ws, row + SLOT_ALPHA * w, load(ws, row + SLOT_M1 * w, like) + s1 * c1 + s2 * c2)
-        store(ws, row + SLOT_KAPPA * w, s1 - spread)
+        store(ws, row + SLOT_ALPHA, load(ws, row + SLOT_M1, like) + s1 * c1 + s2 * c2)
+        store(ws, row + SLOT_KAPPA, s1 - spread)
         f1 = c11 * g1 + c12 * g2
         f2 = c12 * g1 + c22 * g2
-        l1 = c1 + load(ws, row + SLOT_U * w, like) - (g1 * c1 + g2 * c2)
+        l1 = c1 + load(ws, row + SLOT_U, like) - (g1 * c1 + g2 * c2)
         l2 = c2
-        q11 = c11 - 2.0 * f1 + load(ws, row + SLOT_INVD * w, like) + g1 * f1 + g2 * f2
+        q11 = c11 - 2.0 * f1 + load(ws, row + SLOT_INVD, like) + g1 * f1 + g2 * f2
         q12 = c12 - f2
         q22 = c22
-        row -= SLOTS * w
+        row -= SLOTS
     store(adjoint, 0, l1)
-    store(adjoint, w, l2)
-    store(adjoint, 2 * w, q11)
-    store(adjoint, 3 * w, q12)
-    store(adjoint, 4 * w, q22)
+    store(adjoint, 1, l2)
+    store(adjoint, 2, q11)
+    store(adjoint, 3, q12)
+    store(adjoint, 4, q22)
 
 
-@numba.njit(**OPTIONS)
+@inner
 def unpack2(order, ws, row, flat, base, size):  # type: ignore[no-untyped-def]
     """Copy a row's transition (a, s, b from word ``row``) to ``flat`` as a dense matrix."""
     s = load(ws, row + 1, 0.0)
@@ -452,7 +445,7 @@ def unpack2(order, ws, row, flat, base, size):  # type: ignore[no-untyped-def]
     store(flat, base + 3, load(ws, row + 2, 0.0))
 
 
-@numba.njit(**OPTIONS)
+@inner
 def pack2(order, ws, row, first, flat, flat_bar, base, size, valid):  # type: ignore[no-untyped-def]
     """Copy a dense transition and its derivative into a row; the derivative is zero where not ``valid``."""
     store(ws, row + SLOT_A, load(flat, base, 0.0))

@@ -20,10 +20,12 @@ from numba import types
 from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import lower_builtin, models, register_model, type_callable
+from numba.np.arrayobj import populate_array
 
 __all__ = [
     "LANES",
     "Lanes",
+    "aligned_start",
     "broadcast",
     "exponent_and_mantissa",
     "load",
@@ -32,6 +34,7 @@ __all__ = [
     "scale_by_power_of_two",
     "select_less",
     "store",
+    "view",
     "width_of",
     "zero_lanes",
 ]
@@ -138,12 +141,25 @@ def _compiled_only(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @_compiled_only
 def load(array: Any, index: int, like: Any) -> Any:
-    """Read a scalar or a vector (the type of ``like``) that starts at ``array[index]``; unchecked."""
+    """Entry ``index`` of memory that is read as a sequence of values of the type of ``like``; unchecked."""
 
 
 @_compiled_only
 def store(array: Any, index: int, value: Any) -> None:
-    """Write a scalar or a vector to memory that starts at ``array[index]``; unchecked."""
+    """Write entry ``index`` of memory that is a sequence of values of the type of ``value``; unchecked."""
+
+
+@_compiled_only
+def view(array: Any, start: int) -> Any:
+    """The memory of a contiguous array from flat entry ``start`` on, borrowed: ``array`` must outlive the result.
+
+    A slice without bounds checks and reference counts. Argument arrays of compiled functions outlive the call.
+    """
+
+
+@_compiled_only
+def aligned_start(array: Any) -> int:
+    """First entry on a boundary of 64 bytes, which a vector of eight lanes then does not cross."""
 
 
 @_compiled_only
@@ -189,7 +205,7 @@ def zero_lanes() -> Any:
 def _pointer(context: Any, builder: Any, sig: Any, args: Any, value_type: Any) -> Any:
     data = context.make_array(sig.args[0])(context, builder, args[0]).data
     index = context.cast(builder, args[1], sig.args[1], types.intp)
-    return builder.bitcast(builder.gep(data, [index]), context.get_value_type(value_type).as_pointer())
+    return builder.gep(builder.bitcast(data, context.get_value_type(value_type).as_pointer()), [index])
 
 
 @type_callable(load)
@@ -215,6 +231,34 @@ def _lower_store(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     value = _as_float(context, builder, args[2], sig.args[2])
     builder.store(value, _pointer(context, builder, sig, args, value_type)).align = 8
     return context.get_dummy_value()
+
+
+@type_callable(view)
+def _type_view(context: Any) -> Any:
+    return lambda array, start: types.Array(array.dtype, 1, "C") if isinstance(array, types.Array) else None
+
+
+@lower_builtin(view, types.Array, types.Integer)
+def _lower_view(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    source = context.make_array(sig.args[0])(context, builder, args[0])
+    start = context.cast(builder, args[1], sig.args[1], types.intp)
+    out = context.make_array(sig.return_type)(context, builder)
+    size = builder.sub(source.nitems, start)
+    data = builder.gep(source.data, [start])
+    populate_array(out, data, shape=[size], strides=[source.itemsize], itemsize=source.itemsize, meminfo=None)
+    return out._getvalue()
+
+
+@type_callable(aligned_start)
+def _type_aligned(context: Any) -> Any:
+    return lambda array: types.intp if isinstance(array, types.Array) else None
+
+
+@lower_builtin(aligned_start, types.Array)
+def _lower_aligned(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    address = builder.ptrtoint(context.make_array(sig.args[0])(context, builder, args[0]).data, _I64)
+    past = builder.lshr(address, ir.Constant(_I64, 3))
+    return builder.and_(builder.neg(past), ir.Constant(_I64, LANES - 1))
 
 
 @type_callable(broadcast)

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpkit.recursions.program import FACTOR_DIMENSIONS, FACTOR_PARAMETERS
+from gpkit.recursions.factors import FACTOR_DIMENSIONS, FACTOR_PARAMETERS
 from gpkit.recursions.transitions import CELERITE, EXPONENTIAL, MATERN32, MATERN52, SHO
 
 __all__ = ["FACTORS", "GIVEN", "Structure", "block_shape", "marker", "parameter_count", "state_dimension"]
@@ -88,4 +88,5 @@ def marker(structure: Structure, given: NDArray[Any] | None = None, given_bar: N
     if given is None:
         raise ValueError("a given state space needs its transitions")
     size = round(given.shape[-1] ** 0.5)
+    given = np.ascontiguousarray(given, dtype=np.float64)
     return size, np.array([1, -1], dtype=np.int64), given, _EMPTY if given_bar is None else given_bar

@@ -17,10 +17,8 @@ from __future__ import annotations
 
 import math
 
-import numba
-
 from gpkit.recursions import order1, order2
-from gpkit.recursions.compilation import OPTIONS
+from gpkit.recursions.compilation import inner
 from gpkit.recursions.elementary import exp_and_expm1, sine_cosine
 from gpkit.recursions.simd import broadcast, load, root, select_less, store, width_of
 
@@ -28,7 +26,7 @@ EXPONENTIAL, SHO, MATERN32, CELERITE, MATERN52 = 1, 2, 3, 4, 5
 """Codes of the factor kinds. For the first four the code is also the length of the order marker."""
 
 
-@numba.njit(**OPTIONS)
+@inner
 def sho_transition(x, beta, overdamped):  # type: ignore[no-untyped-def]
     """``(a, s, b)`` of ``exp(x [[0, 1], [-1, -2 beta]]) = [[a, s], [-s, b]]``, ``beta = 1/(2Q)``.
 
@@ -59,7 +57,7 @@ def sho_transition(x, beta, overdamped):  # type: ignore[no-untyped-def]
     return a, s, b
 
 
-@numba.njit(**OPTIONS)
+@inner
 def sho_transition_dbeta(x, beta, a, s, b):  # type: ignore[no-untyped-def]
     """Derivatives of ``(a, s, b)`` with respect to beta at fixed x, from the values themselves."""
     mu = (beta - 1.0) * (beta + 1.0)
@@ -76,7 +74,7 @@ def sho_transition_dbeta(x, beta, a, s, b):  # type: ignore[no-untyped-def]
     return dc + s + beta * ds - x * a, ds - x * s, dc - s - beta * ds - x * b
 
 
-@numba.njit(**OPTIONS)
+@inner
 def sho_transition_lanes(x, beta, par, at, like):  # type: ignore[no-untyped-def]
     """:func:`sho_transition` where lanes may differ in regime; the quality of each lane is ``par[at]``."""
     w = width_of(like)
@@ -98,157 +96,149 @@ def sho_transition_lanes(x, beta, par, at, like):  # type: ignore[no-untyped-def
     return a, s, b
 
 
-@numba.njit(**OPTIONS)
+@inner
 def fill_exponential(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
     """Transitions of the damped random walk; parameters variance, rate."""
-    w = width_of(like)
-    rate = load(par, w, like)
+    rate = load(par, 1, like)
     row = 0
     for _ in range(steps):
-        dt = load(ws, row + order1.SLOT_DT * w, like)
+        dt = load(ws, row + order1.SLOT_DT, like)
         a, _ = exp_and_expm1(-rate * dt)
-        store(ws, row + order1.SLOT_A * w, a)
-        row += order1.SLOTS * w
+        store(ws, row + order1.SLOT_A, a)
+        row += order1.SLOTS
 
 
-@numba.njit(**OPTIONS)
+@inner
 def contract_exponential(order, ws, steps, par, grad, like):  # type: ignore[no-untyped-def]
     """Pull transition derivatives back to the rate; leaves d/d(dt) in each row."""
-    w = width_of(like)
-    rate = load(par, w, like)
-    total = load(grad, w, like)
+    rate = load(par, 1, like)
+    total = load(grad, 1, like)
     row = 0
     for _ in range(steps):
-        dt = load(ws, row + order1.SLOT_DT * w, like)
-        x = -load(ws, row + order1.SLOT_A * w, like) * load(ws, row + order1.SLOT_ABAR * w, like)
-        store(ws, row + order1.SLOT_TDOT * w, x * rate)
+        dt = load(ws, row + order1.SLOT_DT, like)
+        x = -load(ws, row + order1.SLOT_A, like) * load(ws, row + order1.SLOT_ABAR, like)
+        store(ws, row + order1.SLOT_TDOT, x * rate)
         total = total + x * dt
-        row += order1.SLOTS * w
-    store(grad, w, total)
+        row += order1.SLOTS
+    store(grad, 1, total)
 
 
-@numba.njit(**OPTIONS)
-def _store_transition(ws, row, a, s, b, w):  # type: ignore[no-untyped-def]
-    store(ws, row + order2.SLOT_A * w, a)
-    store(ws, row + order2.SLOT_S * w, s)
-    store(ws, row + order2.SLOT_B * w, b)
+@inner
+def _store_transition(ws, row, a, s, b):  # type: ignore[no-untyped-def]
+    store(ws, row + order2.SLOT_A, a)
+    store(ws, row + order2.SLOT_S, s)
+    store(ws, row + order2.SLOT_B, b)
 
 
-@numba.njit(**OPTIONS)
+@inner
 def fill_sho(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
     """Transitions of the stochastic harmonic oscillator; parameters variance, frequency, quality."""
-    w = width_of(like)
-    frequency = load(par, w, like)
-    beta = 0.5 / load(par, 2 * w, like)
+    frequency = load(par, 1, like)
+    beta = 0.5 / load(par, 2, like)
     row = 0
     for _ in range(steps):
-        x = frequency * load(ws, row + order2.SLOT_DT * w, like)
+        x = frequency * load(ws, row + order2.SLOT_DT, like)
         a, s, b = sho_transition_lanes(x, beta, par, 2, like)
-        _store_transition(ws, row, a, s, b, w)
-        row += order2.SLOTS * w
+        _store_transition(ws, row, a, s, b)
+        row += order2.SLOTS
 
 
-@numba.njit(**OPTIONS)
+@inner
 def contract_sho(order, ws, steps, par, grad, like):  # type: ignore[no-untyped-def]
     """Pull transition derivatives back to frequency and quality; leaves d/d(dt) in each row."""
-    w = width_of(like)
-    frequency = load(par, w, like)
-    beta = 0.5 / load(par, 2 * w, like)
+    frequency = load(par, 1, like)
+    beta = 0.5 / load(par, 2, like)
     total_x = broadcast(0.0, like)
     total_beta = total_x
     row = 0
     for _ in range(steps):
-        dt = load(ws, row + order2.SLOT_DT * w, like)
-        a = load(ws, row + order2.SLOT_A * w, like)
-        s = load(ws, row + order2.SLOT_S * w, like)
-        b = load(ws, row + order2.SLOT_B * w, like)
-        abar = load(ws, row + order2.SLOT_ABAR * w, like)
-        sbar = load(ws, row + order2.SLOT_SBAR * w, like)
-        bbar = load(ws, row + order2.SLOT_BBAR * w, like)
+        dt = load(ws, row + order2.SLOT_DT, like)
+        a = load(ws, row + order2.SLOT_A, like)
+        s = load(ws, row + order2.SLOT_S, like)
+        b = load(ws, row + order2.SLOT_B, like)
+        abar = load(ws, row + order2.SLOT_ABAR, like)
+        sbar = load(ws, row + order2.SLOT_SBAR, like)
+        bbar = load(ws, row + order2.SLOT_BBAR, like)
         dx = sbar * b - abar * s - bbar * (s + 2.0 * beta * b)
-        store(ws, row + order2.SLOT_TDOT * w, dx * frequency)
+        store(ws, row + order2.SLOT_TDOT, dx * frequency)
         total_x = total_x + dx * dt
         da, ds, db = sho_transition_dbeta(frequency * dt, beta, a, s, b)
         total_beta = total_beta + (abar * da + sbar * ds + bbar * db)
-        row += order2.SLOTS * w
-    store(grad, w, load(grad, w, like) + total_x)
-    store(grad, 2 * w, load(grad, 2 * w, like) - 2.0 * beta * beta * total_beta)
+        row += order2.SLOTS
+    store(grad, 1, load(grad, 1, like) + total_x)
+    store(grad, 2, load(grad, 2, like) - 2.0 * beta * beta * total_beta)
 
 
-@numba.njit(**OPTIONS)
+@inner
 def fill_matern32(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
     """Transitions of Matern-3/2 (the oscillator at quality 1/2); parameters variance, rate."""
-    w = width_of(like)
-    rate = load(par, w, like)
+    rate = load(par, 1, like)
     row = 0
     for _ in range(steps):
-        x = rate * load(ws, row + order2.SLOT_DT * w, like)
+        x = rate * load(ws, row + order2.SLOT_DT, like)
         e, _ = exp_and_expm1(-x)
         s = e * x
-        _store_transition(ws, row, e + s, s, e - s, w)
-        row += order2.SLOTS * w
+        _store_transition(ws, row, e + s, s, e - s)
+        row += order2.SLOTS
 
 
-@numba.njit(**OPTIONS)
+@inner
 def contract_matern32(order, ws, steps, par, grad, like):  # type: ignore[no-untyped-def]
     """Pull transition derivatives back to the rate; leaves d/d(dt) in each row."""
-    w = width_of(like)
-    rate = load(par, w, like)
-    total = load(grad, w, like)
+    rate = load(par, 1, like)
+    total = load(grad, 1, like)
     row = 0
     for _ in range(steps):
-        s = load(ws, row + order2.SLOT_S * w, like)
-        b = load(ws, row + order2.SLOT_B * w, like)
-        bbar = load(ws, row + order2.SLOT_BBAR * w, like)
-        dx = load(ws, row + order2.SLOT_SBAR * w, like) * b - load(ws, row + order2.SLOT_ABAR * w, like) * s
+        s = load(ws, row + order2.SLOT_S, like)
+        b = load(ws, row + order2.SLOT_B, like)
+        bbar = load(ws, row + order2.SLOT_BBAR, like)
+        dx = load(ws, row + order2.SLOT_SBAR, like) * b - load(ws, row + order2.SLOT_ABAR, like) * s
         dx = dx - bbar * (s + 2.0 * b)
-        store(ws, row + order2.SLOT_TDOT * w, dx * rate)
-        total = total + dx * load(ws, row + order2.SLOT_DT * w, like)
-        row += order2.SLOTS * w
-    store(grad, w, total)
+        store(ws, row + order2.SLOT_TDOT, dx * rate)
+        total = total + dx * load(ws, row + order2.SLOT_DT, like)
+        row += order2.SLOTS
+    store(grad, 1, total)
 
 
-@numba.njit(**OPTIONS)
+@inner
 def fill_celerite(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
     """Transitions of a celerite term; parameters variance, a, b, c, d."""
-    w = width_of(like)
-    c = load(par, 3 * w, like)
-    d = load(par, 4 * w, like)
+    c = load(par, 3, like)
+    d = load(par, 4, like)
     row = 0
     for _ in range(steps):
-        dt = load(ws, row + order2.SLOT_DT * w, like)
+        dt = load(ws, row + order2.SLOT_DT, like)
         e, _ = exp_and_expm1(-c * dt)
         sine, cosine = sine_cosine(d * dt)
-        _store_transition(ws, row, e * cosine, e * sine, e * cosine, w)
-        row += order2.SLOTS * w
+        _store_transition(ws, row, e * cosine, e * sine, e * cosine)
+        row += order2.SLOTS
 
 
-@numba.njit(**OPTIONS)
+@inner
 def contract_celerite(order, ws, steps, par, grad, like):  # type: ignore[no-untyped-def]
     """Pull transition derivatives back to c and d; leaves d/d(dt) in each row."""
-    w = width_of(like)
-    c = load(par, 3 * w, like)
-    d = load(par, 4 * w, like)
-    total_c = load(grad, 3 * w, like)
-    total_d = load(grad, 4 * w, like)
+    c = load(par, 3, like)
+    d = load(par, 4, like)
+    total_c = load(grad, 3, like)
+    total_d = load(grad, 4, like)
     row = 0
     for _ in range(steps):
-        dt = load(ws, row + order2.SLOT_DT * w, like)
-        a = load(ws, row + order2.SLOT_A * w, like)
-        s = load(ws, row + order2.SLOT_S * w, like)
-        trace = load(ws, row + order2.SLOT_ABAR * w, like) + load(ws, row + order2.SLOT_BBAR * w, like)
-        sbar = load(ws, row + order2.SLOT_SBAR * w, like)
+        dt = load(ws, row + order2.SLOT_DT, like)
+        a = load(ws, row + order2.SLOT_A, like)
+        s = load(ws, row + order2.SLOT_S, like)
+        trace = load(ws, row + order2.SLOT_ABAR, like) + load(ws, row + order2.SLOT_BBAR, like)
+        sbar = load(ws, row + order2.SLOT_SBAR, like)
         shrink = a * trace + s * sbar
         turn = a * sbar - s * trace
-        store(ws, row + order2.SLOT_TDOT * w, d * turn - c * shrink)
+        store(ws, row + order2.SLOT_TDOT, d * turn - c * shrink)
         total_c = total_c - shrink * dt
         total_d = total_d + turn * dt
-        row += order2.SLOTS * w
-    store(grad, 3 * w, total_c)
-    store(grad, 4 * w, total_d)
+        row += order2.SLOTS
+    store(grad, 3, total_c)
+    store(grad, 4, total_d)
 
 
-@numba.njit(**OPTIONS)
+@inner
 def celerite_completion(a, b, c, d):  # type: ignore[no-untyped-def]
     """Lower right entry that completes ``[[a, b], [b, .]]`` to a stationary covariance of a celerite term.
 
@@ -261,13 +251,13 @@ def celerite_completion(a, b, c, d):  # type: ignore[no-untyped-def]
     return a
 
 
-@numba.njit(**OPTIONS)
+@inner
 def prior1(order, par, prior, lane, w):  # type: ignore[no-untyped-def]
     """p of one lane; a one-dimensional state."""
     store(prior, lane, load(par, lane, 0.0))
 
 
-@numba.njit(**OPTIONS)
+@inner
 def prior2(order, par, prior, lane, w):  # type: ignore[no-untyped-def]
     """p and P_inf of one lane; a two-dimensional state with P_inf = variance times the identity."""
     variance = load(par, lane, 0.0)
@@ -278,7 +268,7 @@ def prior2(order, par, prior, lane, w):  # type: ignore[no-untyped-def]
     store(prior, 4 * w + lane, variance)
 
 
-@numba.njit(**OPTIONS)
+@inner
 def prior_celerite(order, par, prior, lane, w):  # type: ignore[no-untyped-def]
     """p and P_inf of one lane; a celerite term."""
     variance = load(par, lane, 0.0)
@@ -292,13 +282,13 @@ def prior_celerite(order, par, prior, lane, w):  # type: ignore[no-untyped-def]
     store(prior, 4 * w + lane, variance * corner)
 
 
-@numba.njit(**OPTIONS)
+@inner
 def contract_prior_variance(order, par, grad_p, grad, lane, w):  # type: ignore[no-untyped-def]
     """Pull the derivative with respect to p back to the variance."""
     store(grad, lane, load(grad, lane, 0.0) + load(grad_p, lane, 0.0))
 
 
-@numba.njit(**OPTIONS)
+@inner
 def contract_prior_celerite(order, par, grad_p, grad, lane, w):  # type: ignore[no-untyped-def]
     """Pull the derivative with respect to p back to variance, a and b."""
     variance = load(par, lane, 0.0)
@@ -310,6 +300,6 @@ def contract_prior_celerite(order, par, grad_p, grad, lane, w):  # type: ignore[
     store(grad, 2 * w + lane, load(grad, 2 * w + lane, 0.0) + second * variance)
 
 
-@numba.njit(**OPTIONS)
+@inner
 def nothing(order, ws, steps, w, lane, series, start, n):  # type: ignore[no-untyped-def]
     """Closed forms neither read nor write transitions given as data."""

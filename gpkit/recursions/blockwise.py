@@ -1,0 +1,200 @@
+"""Records of a state with block-diagonal transition, and the products that its recursions are made of.
+
+Symmetric matrices are kept as their lower block triangle: block ``(I, K)`` with ``I >= K`` starts at
+``(I (I + 1) / 2 + K) b^2`` and is stored by rows, diagonal blocks in full. Rows of the workspace hold dt, y/alpha,
+R/kappa, d/d(dt), 1/D, v/D, then A, g, m', e and A-bar. Offsets count values of the type of ``like``.
+"""
+
+from __future__ import annotations
+
+from gpkit.recursions.compilation import inner
+from gpkit.recursions.simd import broadcast, load, store
+
+SLOT_DT, SLOT_Y, SLOT_R, SLOT_TDOT, SLOT_INVD, SLOT_U, SLOT_A = 0, 1, 2, 3, 4, 5, 6
+
+
+@inner
+def shape_n(order):  # type: ignore[no-untyped-def]
+    """Number of blocks and their size."""
+    return load(order[1], 0, 0), order[0]
+
+
+@inner
+def dimension_n(order):  # type: ignore[no-untyped-def]
+    """State dimension J."""
+    nb, b = shape_n(order)
+    return nb * b
+
+
+@inner
+def inverse_slot_n(order):  # type: ignore[no-untyped-def]
+    """Slot of the reciprocal innovation variance."""
+    return SLOT_INVD
+
+
+@inner
+def transition_slot_n(order):  # type: ignore[no-untyped-def]
+    """First slot of the transition."""
+    return SLOT_A
+
+
+@inner
+def triangle_words(nb, b):  # type: ignore[no-untyped-def]
+    """Words of a symmetric matrix."""
+    return nb * (nb + 1) // 2 * b * b
+
+
+@inner
+def sizes_n(order):  # type: ignore[no-untyped-def]
+    """``(slots, state, element, adjoint, prior)`` in words per lane."""
+    nb, b = shape_n(order)
+    j = nb * b
+    triangle = triangle_words(nb, b)
+    slots = SLOT_A + 2 * j * b + 2 * j + triangle
+    return slots, j + triangle, 2 * j + triangle + 2 * j * j, j + triangle, j + triangle
+
+
+@inner
+def offsets(nb, b):  # type: ignore[no-untyped-def]
+    """Slots of g, m', e and A-bar."""
+    g = SLOT_A + nb * b * b
+    m = g + nb * b
+    e = m + nb * b
+    return g, m, e, e + triangle_words(nb, b)
+
+
+@inner
+def gain(prior, matrix, start, out, out_start, nb, b, like):  # type: ignore[no-untyped-def]
+    """``w = p - Delta h`` into ``out``; returns ``h . w``."""
+    bb = b * b
+    total = broadcast(0.0, like)
+    at = 0
+    row_base = start
+    for i in range(nb):
+        for r in range(b):
+            value = load(prior, at, like)
+            place = row_base + r * b
+            for _ in range(i + 1):
+                value = value - load(matrix, place, like)
+                place += bb
+            place += r - r * b + i * bb
+            for k in range(i + 1, nb):
+                value = value - load(matrix, place, like)
+                place += (k + 1) * bb
+            store(out, out_start + at, value)
+            at += 1
+        total = total + load(out, out_start + at - b, like)
+        row_base += (i + 1) * bb
+    return total
+
+
+@inner
+def congruence(transition, offset, matrix, start, out, out_start, nb, b, like):  # type: ignore[no-untyped-def]
+    """``out = A matrix A^T`` by blocks; ``transition[offset:]`` holds the diagonal blocks of A."""
+    bb = b * b
+    base = 0
+    for i in range(nb):
+        ai = offset + i * bb
+        for k in range(i + 1):
+            ak = offset + k * bb
+            for r in range(b):
+                for q in range(b):
+                    total = broadcast(0.0, like)
+                    for s in range(b):
+                        inner = broadcast(0.0, like)
+                        for z in range(b):
+                            inner = inner + load(transition, ai + r * b + z, like) * load(
+                                matrix, start + base + z * b + s, like
+                            )
+                        total = total + inner * load(transition, ak + q * b + s, like)
+                    store(out, out_start + base + r * b + q, total)
+            base += bb
+
+
+@inner
+def advance(transition, offset, vector, start, out, out_start, stride, nb, b, like):  # type: ignore[no-untyped-def]
+    """``out = A vector``; the entries of ``out`` are ``stride`` apart."""
+    for _ in range(nb):
+        for _ in range(b):
+            total = broadcast(0.0, like)
+            for z in range(b):
+                total = total + load(transition, offset + z, like) * load(vector, start + z, like)
+            store(out, out_start, total)
+            out_start += stride
+            offset += b
+        start += b
+
+
+@inner
+def advance_transposed(transition, offset, vector, out, nb, b, like):  # type: ignore[no-untyped-def]
+    """``out = A^T vector``."""
+    for i in range(nb):
+        for q in range(b):
+            total = broadcast(0.0, like)
+            for r in range(b):
+                total = total + load(transition, offset + (i * b + r) * b + q, like) * load(vector, i * b + r, like)
+            store(out, i * b + q, total)
+
+
+@inner
+def multiply(matrix, base, vector, start, out, out_start, nb, b, like):  # type: ignore[no-untyped-def]
+    """``out = matrix vector`` for a symmetric matrix."""
+    bb = b * b
+    for i in range(nb):
+        for r in range(b):
+            total = broadcast(0.0, like)
+            place = base + i * (i + 1) // 2 * bb + r * b
+            at = start
+            for _ in range(i + 1):
+                for q in range(b):
+                    total = total + load(matrix, place + q, like) * load(vector, at + q, like)
+                place += bb
+                at += b
+            place += r - r * b + i * bb
+            for k in range(i + 1, nb):
+                for q in range(b):
+                    total = total + load(matrix, place + q * b, like) * load(vector, at + q, like)
+                place += (k + 1) * bb
+                at += b
+            store(out, out_start + i * b + r, total)
+
+
+@inner
+def entry(matrix, base, i, r, k, q, b, like):  # type: ignore[no-untyped-def]
+    """Entry ((i, r), (k, q)) of a symmetric record that starts at ``base``."""
+    if i >= k:
+        return load(matrix, base + ((i * (i + 1) // 2 + k) * b + r) * b + q, like)
+    return load(matrix, base + ((k * (k + 1) // 2 + i) * b + q) * b + r, like)
+
+
+@inner
+def rank_one(source, source_base, left, right, out, base, ws, nb, b, like):  # type: ignore[no-untyped-def]
+    """``out = source + left right^T`` for a symmetric matrix; the vectors are at ``ws[left:]`` and ``ws[right:]``."""
+    at = 0
+    for i in range(nb):
+        for k in range(i + 1):
+            for r in range(b):
+                x = load(ws, left + i * b + r, like)
+                for q in range(b):
+                    value = load(source, source_base + at, like) + x * load(ws, right + k * b + q, like)
+                    store(out, base + at, value)
+                    at += 1
+
+
+@inner
+def downdate(source, source_base, seen, seen_base, kappa, out, base, nb, b, like):  # type: ignore[no-untyped-def]
+    """``out = C - h f^T - f h^T + kappa h h^T`` for a symmetric C, ``f = seen[seen_base:]``."""
+    at = 0
+    for i in range(nb):
+        for k in range(i + 1):
+            for r in range(b):
+                for q in range(b):
+                    value = load(source, source_base + at, like)
+                    if r == 0:
+                        value = value - load(seen, seen_base + k * b + q, like)
+                    if q == 0:
+                        value = value - load(seen, seen_base + i * b + r, like)
+                    if r + q == 0:
+                        value = value + kappa
+                    store(out, base + at, value)
+                    at += 1
