@@ -36,8 +36,8 @@ def plot_light_curve(
     value: npt.ArrayLike,
     error: npt.ArrayLike | None = None,
     *,
-    upper_limit_time: npt.ArrayLike = (),
-    upper_limit_value: npt.ArrayLike = (),
+    upper_limit_time: npt.ArrayLike | None = None,
+    upper_limit_value: npt.ArrayLike | None = None,
     time_label: str = "Time",
     value_label: str = "Value",
     log_scale: bool = False,
@@ -76,8 +76,8 @@ def plot_light_curve(
         label="data",
         rasterized=n > RASTER_ABOVE,
     )
-    limits = as_vector(upper_limit_value, "upper_limit_value")
-    if len(limits):
+    limits = np.empty(0) if upper_limit_value is None else as_vector(upper_limit_value, "upper_limit_value")
+    if len(limits) and upper_limit_time is not None:
         ax.plot(
             as_vector(upper_limit_time, "upper_limit_time"),
             limits,

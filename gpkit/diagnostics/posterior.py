@@ -117,7 +117,7 @@ def summarise(
     entries = []
     for name, draws in _scalars(posterior, names).items():
         low, high = arviz.hdi(draws.reshape(-1), hdi_prob=hdi_probability)
-        enough = n_draws >= 4  # ArviZ splits chains
+        enough = n_draws >= 4 and np.ptp(draws) > 0  # ArviZ splits chains, and divides by their variance
         entries.append(
             ParameterSummary(
                 name=name,

@@ -25,6 +25,8 @@ SKY = "#56B4E9"
 GOLD = "#E69F00"
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY, GOLD)
 
+LONGEST = 48
+"""Characters of a label that fit beside an axis."""
 RASTER_ABOVE = 2000
 """Marks above which a layer of points is drawn as pixels inside an otherwise scalable figure."""
 
@@ -44,7 +46,6 @@ STYLE: dict[Any, Any] = {
     "axes.prop_cycle": cycler(color=CYCLE),
     "axes.formatter.useoffset": False,
     "axes.formatter.limits": (-4, 5),
-    "axes.formatter.use_mathtext": True,
     "xtick.direction": "in",
     "ytick.direction": "in",
     "xtick.color": INK,
@@ -97,4 +98,5 @@ def plain(text: str) -> str:
 
 def label(quantity: str, unit: str = "") -> str:
     """Label of an axis, with its unit if it has one."""
-    return plain(f"{quantity} ({unit})" if unit else quantity)
+    text = f"{quantity} ({unit})" if unit else quantity
+    return plain(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…")

@@ -82,7 +82,7 @@ def kernel_section(
         low, median, high = np.quantile(np.asarray(inference.posterior[key]), [0.16, 0.5, 0.84])
         return Quantity(key, value, unit, median, low, high, 1.002, 1234.0, note=note)
 
-    frequency = np.geomspace(1 / (3 * curve.baseline), 0.6, 200)
+    frequency = np.geomspace(1 / (3 * max(curve.baseline, 1.0)), 0.6, 200)
     power = 4 * sd**2 * tau / (1 + (2 * np.pi * frequency * tau) ** 2)
     findings = timescale_findings(slow=tau, baseline=curve.baseline, median_cadence=curve.median_cadence)
     if name == "sho":
@@ -94,7 +94,7 @@ def kernel_section(
             drw_log_likelihood=-10.0,
         )
     if sampled:
-        findings += sampler_findings(max_rhat=1.002, min_ess=1234, divergences=6, n_draws=2000, n_chains=4)
+        findings += sampler_findings(max_rhat=1.002, min_ess=1234.0, divergences=6, n_draws=2000, n_chains=4)
     settings: dict[str, Any] = {
         "title": {"drw": "Damped random walk (DRW)", "sho": "Damped harmonic oscillator (SHO)"}.get(name, ""),
         "label": {"drw": "DRW", "sho": "SHO"}.get(name, ""),
