@@ -1,0 +1,104 @@
+"""Saving and loading models: one file with data, settings, fits and draws, written atomically."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from gpkit.errors import InvalidDataError
+
+if TYPE_CHECKING:
+    from gpkit.models.light_curve_gp import LightCurveGP
+
+__all__ = ["load_model", "save_model", "write_bytes"]
+
+_FORMAT = "gpkit light-curve model"
+_VERSION = 1
+
+
+def write_bytes(path: str | Path, data: bytes) -> Path:
+    """Write a file that appears under its name only when it is complete."""
+    target = Path(path)
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return target
+
+
+def save_model(model: LightCurveGP, path: str | Path, **extra: Any) -> Path:
+    """Write a model to one file; ``extra`` entries come back from :func:`read_payload`."""
+    from gpkit.inference.inference_data import save_inference_data
+
+    posterior = None
+    if model.posterior is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            posterior = save_inference_data(model.posterior, Path(folder) / "posterior.nc").read_bytes()
+    payload = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "light_curve": model.light_curve,
+        "arguments": model._arguments,
+        "name": model.name,
+        "fits": model.fits,
+        "draws": model._draws,
+        "posterior": posterior,
+        "extra": extra,
+    }
+    buffer = io.BytesIO()
+    torch.save(payload, buffer)
+    return write_bytes(path, buffer.getvalue())
+
+
+def read_payload(path: str | Path) -> dict[str, Any]:
+    """What :func:`save_model` wrote. Files hold Python objects: load only those that you trust.
+
+    Raises:
+        InvalidDataError: if the file is not a gpkit model.
+    """
+    try:
+        payload = torch.load(str(path), weights_only=False)
+    except FileNotFoundError:
+        raise InvalidDataError(f"there is no file {path}") from None
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, AttributeError, ImportError) as error:
+        raise InvalidDataError(f"{path} is not a gpkit model: {error}".splitlines()[0]) from None
+    if not isinstance(payload, dict) or payload.get("format") != _FORMAT:
+        raise InvalidDataError(f"{path} is not a gpkit model")
+    if payload["version"] > _VERSION:
+        raise InvalidDataError(f"{path} was written by a newer gpkit (format {payload['version']})")
+    return payload
+
+
+def model_from_payload(payload: dict[str, Any]) -> LightCurveGP:
+    """Rebuild a model."""
+    from gpkit.inference.inference_data import load_inference_data
+    from gpkit.models.light_curve_gp import LightCurveGP
+
+    model = LightCurveGP(payload["light_curve"], **payload["arguments"])
+    model.name = payload["name"]
+    model.fits = dict(payload["fits"])
+    model._draws = None if payload["draws"] is None else np.asarray(payload["draws"])
+    if payload["posterior"] is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "posterior.nc"
+            file.write_bytes(payload["posterior"])
+            model.posterior = load_inference_data(file)
+    if model.fits:
+        model.set_parameters(model._fitted().parameters)
+    return model
+
+
+def load_model(path: str | Path) -> LightCurveGP:
+    """Read a model written by :func:`save_model`."""
+    return model_from_payload(read_payload(path))
