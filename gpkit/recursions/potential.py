@@ -23,7 +23,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from gpkit.recursions import tape
-from gpkit.recursions.compilation import ENTRY, OPTIONS
+from gpkit.recursions.compilation import ENTRY, inner
 from gpkit.recursions.evidence import BLOCKS_MINIMUM, sequential_evidence, singles_evidence
 
 __all__ = ["NOT_FINITE", "NOT_POSITIVE_DEFINITE", "callback", "copy_callback", "evaluate_rows", "pack"]
@@ -131,44 +131,62 @@ def _addresses(marker: Any) -> tuple[int, int]:
 
 
 def _caller(result: Any) -> Any:
-    """For compiled code: calls the compiled function at an address, which returns ``result``, with some arguments."""
+    """For compiled code: ``(kind, address, order, *arguments)`` calls the function at an address.
+
+    It was compiled to return ``result`` and to take the marker of ``kind`` zeros, or ``order`` where the kind is 0.
+    """
 
     @intrinsic
-    def call(typing_context, address, *arguments):  # type: ignore[no-untyped-def]
+    def call(typing_context, kind, address, order, *arguments):  # type: ignore[no-untyped-def]
         given = arguments[0] if len(arguments) == 1 and isinstance(arguments[0], tuple) else arguments
         taken = [types.unliteral(argument) for argument in given]
 
         def lower(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             convention = context.call_conv
-            packed = values[1]
-            unpacked = [builder.extract_value(packed, k) for k in range(len(taken))]
-            function_type = convention.get_function_type(result, taken)
-            pointer = builder.inttoptr(values[0], function_type.as_pointer())
-            status, value = convention.call_function(builder, pointer, result, taken, unpacked)
-            with cgutils.if_unlikely(builder, status.is_error):
-                convention.return_status_propagate(builder, status)
-            return value
+            unpacked = [builder.extract_value(values[3], k) for k in range(len(taken))]
+            returned = cgutils.alloca_once(builder, context.get_value_type(result))
+            end = builder.append_basic_block("called")
+            choice = builder.switch(values[0], end)
+            for count in range(_KINDS + 1):
+                block = builder.append_basic_block(f"kind{count}")
+                choice.add_case(context.get_constant(types.int64, count), block)
+                builder.position_at_end(block)
+                zeros = types.UniTuple(types.int64, count)
+                marker_type = zeros if count else types.unliteral(order)
+                marker = context.get_constant_generic(builder, zeros, (0,) * count) if count else values[2]
+                function_type = convention.get_function_type(result, [marker_type, *taken])
+                pointer = builder.inttoptr(values[1], function_type.as_pointer())
+                status, value = convention.call_function(
+                    builder, pointer, result, [marker_type, *taken], [marker, *unpacked]
+                )
+                with cgutils.if_unlikely(builder, status.is_error):
+                    convention.return_status_propagate(builder, status)
+                builder.store(value, returned)
+                builder.branch(end)
+            builder.position_at_end(end)
+            return builder.load(returned)
 
-        return typing.signature(result, types.int64, types.StarArgTuple.from_types(taken)), lower
+        return typing.signature(result, types.int64, types.int64, order, types.StarArgTuple.from_types(taken)), lower
 
     return call
 
 
+_KINDS = 4
 _call_singles = _caller(types.boolean)
 _call_sequential = _caller(types.none)
 
 
-@numba.njit(**OPTIONS)
+@inner
 def _part(array, start, length):  # type: ignore[no-untyped-def]
     return array[start : start + length]
 
 
-@numba.njit(**OPTIONS)
+@inner
 def _row(array, start, length):  # type: ignore[no-untyped-def]
     return array[start : start + length].reshape((1, length))
 
 
-@numba.njit(**OPTIONS)
+@inner
 def _likelihood(integers, order, params, t, y, r, bar, alpha, kappa, tbar, scalars):  # type: ignore[no-untyped-def]
     """``-(inv_quad + logdet) / 2`` and whether the covariance is positive definite; time blocks where they serve."""
     lengths = np.full(1, t.shape[1], dtype=np.int64)
@@ -178,20 +196,21 @@ def _likelihood(integers, order, params, t, y, r, bar, alpha, kappa, tbar, scala
     weights = np.ones((1, 2))
     task = (0,)
     left = True
+    kind = integers[_KIND]
     if t.shape[1] >= BLOCKS_MINIMUM:
         left = _call_singles(
-            integers[_SINGLES], order, task, params, t, y, r, lengths, single, weights, True, bar, alpha, kappa, tbar,
-            quad, logdet, failed,
+            kind, integers[_SINGLES], order, task, params, t, y, r, lengths, single, weights, True, bar, alpha, kappa,
+            tbar, quad, logdet, failed,
         )  # fmt: skip
     if left:
         _call_sequential(
-            integers[_SEQUENTIAL], order, task, params, t, y, r, lengths, single, weights, True, bar, alpha, kappa,
-            tbar, quad, logdet, failed,
+            kind, integers[_SEQUENTIAL], order, task, params, t, y, r, lengths, single, weights, True, bar, alpha,
+            kappa, tbar, quad, logdet, failed,
         )  # fmt: skip
     return -0.5 * (quad[0] + logdet[0]), failed[0] < 0
 
 
-@numba.njit(**OPTIONS)
+@inner
 def evaluate(integers, reals, u, gradient):  # type: ignore[no-untyped-def]
     """``(log density, return code)`` at ``u`` (D,); fills ``gradient`` (D,), with zeros where the code is not 0."""
     d, n, p, w, k = integers[_D], integers[_N], integers[_P], integers[_W], integers[_K]
@@ -233,19 +252,9 @@ def evaluate(integers, reals, u, gradient):  # type: ignore[no-untyped-def]
         y, r = _row(work, 0, n), _row(work, n, n)
         alpha, kappa, tbar = _row(work, 2 * n, n), _row(work, 3 * n, n), _row(work, 4 * n, n)
         bar = _row(work, 5 * n + p, p)
-        kind = integers[_KIND]
-        if kind == 1:
-            fit, regular = _likelihood(integers, (0,), params, t, y, r, bar, alpha, kappa, tbar, scalars)
-        elif kind == 2:
-            fit, regular = _likelihood(integers, (0, 0), params, t, y, r, bar, alpha, kappa, tbar, scalars)
-        elif kind == 3:
-            fit, regular = _likelihood(integers, (0, 0, 0), params, t, y, r, bar, alpha, kappa, tbar, scalars)
-        elif kind == 4:
-            fit, regular = _likelihood(integers, (0, 0, 0, 0), params, t, y, r, bar, alpha, kappa, tbar, scalars)
-        else:
-            program = _part(integers, integers[_PROGRAM_AT], integers[_PROGRAM_LENGTH])
-            order = (integers[_BLOCK], program, np.empty((1, 0, 0)), np.empty((1, 0, 0)))
-            fit, regular = _likelihood(integers, order, params, t, y, r, bar, alpha, kappa, tbar, scalars)
+        program = _part(integers, integers[_PROGRAM_AT], integers[_PROGRAM_LENGTH])
+        order = (integers[_BLOCK], program, np.empty((1, 0, 0)), np.empty((1, 0, 0)))
+        fit, regular = _likelihood(integers, order, params, t, y, r, bar, alpha, kappa, tbar, scalars)
         if not regular:
             return -np.inf, NOT_POSITIVE_DEFINITE
         value += fit

@@ -14,7 +14,7 @@ from enum import IntEnum
 import numba
 import numpy as np
 
-from gpkit.recursions.compilation import ENTRY, OPTIONS
+from gpkit.recursions.compilation import ENTRY, inner
 
 __all__ = ["ARITY", "Code", "forward", "forward_rows", "reverse", "reverse_rows"]
 
@@ -57,7 +57,7 @@ _NEGATE, _SQRT, _EXP, _LOG, _LOG1P, _EXPM1, _SIN, _COS, _TAN, _ATAN = (
 _SINH, _COSH, _TANH, _SIGMOID, _SOFTPLUS, _ABS = (int(c) for c in Code if c > Code.ATAN)
 
 
-@numba.njit(**OPTIONS)
+@inner
 def _sigmoid(x):  # type: ignore[no-untyped-def]
     """Logistic function without overflow and without cancellation in either tail."""
     if x >= 0.0:
@@ -66,7 +66,7 @@ def _sigmoid(x):  # type: ignore[no-untyped-def]
     return e / (1.0 + e)
 
 
-@numba.njit(**OPTIONS)
+@inner
 def forward(codes, registers):  # type: ignore[no-untyped-def]
     """Fill the last ``codes.size // 3`` registers; inputs and constants are in place."""
     count = codes.shape[0] // 3
@@ -124,7 +124,7 @@ def forward(codes, registers):  # type: ignore[no-untyped-def]
         registers[first + k] = v
 
 
-@numba.njit(**OPTIONS)
+@inner
 def reverse(codes, registers, bars):  # type: ignore[no-untyped-def]
     """Pull the derivatives in ``bars`` (one per register) back to the inputs, in place."""
     count = codes.shape[0] // 3
