@@ -61,6 +61,22 @@ def test_single_series(name: str, n: int) -> None:
     assert value_only.alpha.shape == (1, 0)
 
 
+@pytest.mark.parametrize("step", [0.05, 0.5, 3.0])
+def test_inaccurate_compositions_are_noticed(step: float) -> None:
+    """Almost without noise the joined blocks lose half of the digits: the series must be run sequentially."""
+    structure, params = CASES["rotation-j4"]
+    rng = np.random.default_rng(33)
+    for _ in range(5):
+        times = np.cumsum(step * rng.uniform(0.5, 1.5, 200))
+        data = Data(times, rng.normal(size=200), np.full(200, 1e-12))
+        expected = sequential(structure, params, data)
+        found = evidence(structure, params, data.times, data.values, data.noise)
+        assert found.inv_quad[0] == pytest.approx(expected.inv_quad[0], rel=1e-10)
+        assert found.logdet[0] == pytest.approx(expected.logdet[0], rel=1e-10)
+        close(found.alpha[0], expected.alpha[0], 1e-8, "alpha")
+        close(found.kappa[0], expected.kappa[0], 1e-8, "kappa")
+
+
 @pytest.mark.xfail(reason="the composition of time blocks is accepted when parameter derivatives are off by 1e-5")
 @pytest.mark.parametrize(("name", "noise"), [("sho-under", 1e-8), ("matern32", 1e-6), ("matern52", 1e-6)])
 def test_derivatives_at_high_signal_to_noise(name: str, noise: float) -> None:
