@@ -218,6 +218,7 @@ def plot_psd(
     noise: float | None = None,
     spectrum: Periodogram | None = None,
     binned: BinnedPeriodogram | None = None,
+    expected: BinnedPeriodogram | None = None,
     limits: tuple[float, float] | None = None,
     model_label: str = "model",
     band_label: str = "68 %",
@@ -237,6 +238,7 @@ def plot_psd(
         noise: White noise level of the measurements.
         spectrum: Periodogram of the data.
         binned: The same in bins.
+        expected: What that of the model and noise would be at the same times; None: their sum is drawn instead.
         limits: Frequencies 1 / T and 1 / (2 median dt) to mark.
         model_label: Name of the model in the legend.
         band_label: Name of the band in the legend.
@@ -275,8 +277,19 @@ def plot_psd(
     ax.plot(f, p, color=BLUE, lw=1.5, label=plain(model_label), zorder=2.5)
     if noise is not None and np.isfinite(noise) and noise > 0:
         ax.axhline(noise, color=GREEN, lw=1.1, ls="--", label="measurement noise")
-        ax.plot(f, p + noise, color=ORANGE, lw=1.1, ls="-.", label="model + noise", zorder=2.4)
+        if expected is None:
+            ax.plot(f, p + noise, color=ORANGE, lw=1.1, ls="-.", label="model + noise", zorder=2.4)
         seen.append(np.array([noise]))
+    if expected is not None:
+        ax.plot(
+            expected.frequency,
+            expected.power,
+            color=ORANGE,
+            lw=1.3,
+            ls="-.",
+            label="model + noise, as sampled",
+            zorder=2.6,
+        )
     for position, text in zip(limits or (), ("1/T", "1/(2 median Δt)"), strict=False):
         ax.axvline(position, color=PURPLE, lw=0.9, ls=":")
         ax.annotate(

@@ -19,6 +19,8 @@ import numpy.typing as npt
 from gpkit.diagnostics.arrays import FloatArray, IntArray, as_vector, same_length
 from gpkit.errors import InvalidDataError
 
+ComplexArray = npt.NDArray[np.complex128]
+
 WORK = 200_000_000
 """Points times frequencies above which `frequency_grid` turns from a uniform to a logarithmic grid."""
 N_LOGARITHMIC = 400
@@ -122,21 +124,55 @@ def periodogram(time: npt.ArrayLike, value: npt.ArrayLike, frequency: npt.ArrayL
     if not (np.isfinite(t).all() and np.isfinite(y).all()):
         raise InvalidDataError("a periodogram needs finite times and values")
     f = frequency_grid(t) if frequency is None else as_vector(frequency, "frequency")
+    return Periodogram(f, _power(t, y[:, None], f)[:, 0])
+
+
+def expected_periodogram(time: npt.ArrayLike, simulations: npt.ArrayLike) -> Periodogram:
+    """What the periodogram of a model is expected to be at these times: the mean over simulated series.
+
+    It contains the leakage and aliasing of the sampling, so that the periodogram of the data can be compared with it.
+
+    Args:
+        time: Times, ``n``.
+        simulations: Series simulated from the model at these times, with noise, ``s n``.
+
+    Returns:
+        The mean at some of the frequencies of `frequency_grid`, at most `N_LOGARITHMIC`.
+
+    Raises:
+        InvalidDataError: If the simulations do not have one value per time.
+    """
+    t, y = as_vector(time, "time"), np.asarray(simulations, dtype=np.float64)
+    if y.ndim != 2 or y.shape[1] != len(t) or len(y) == 0:
+        raise InvalidDataError(f"simulations must have shape (s, {len(t)}), not {y.shape}")
+    f = frequency_grid(t)
+    if len(f) > N_LOGARITHMIC:
+        f = f[np.unique(np.geomspace(1, len(f), N_LOGARITHMIC).astype(np.int64)) - 1]
+    return Periodogram(f, np.asarray(_power(t, y.T, f).mean(axis=1)))
+
+
+def _power(t: FloatArray, y: FloatArray, f: FloatArray) -> FloatArray:
+    """Power of the columns of `y`, ``f s``."""
+    n = len(t)
     span = float(np.ptp(t))
-    t, y = t - t.min(), y - y.mean()
+    t, y = t - t.min(), y - y.mean(axis=0)
     uniform = len(f) > 1 and np.allclose(f, f[0] * np.arange(1, len(f) + 1), rtol=1e-9, atol=0)
     step = np.exp(2j * np.pi * f[0] * t) if uniform else np.empty(0)
     wave = np.ones(n, dtype=np.complex128)
-    sums = np.empty((3, len(f)), dtype=np.complex128)
+    parts = np.empty((2, n))  # real and imaginary part in rows, so that the products with many columns are fast
+    z, zz = np.empty((2, len(f), 1), dtype=np.complex128)
+    yz = np.empty((len(f), y.shape[1]), dtype=np.complex128)
     for k, frequency_k in enumerate(f):
         wave = wave * step if uniform else np.exp(2j * np.pi * frequency_k * t)
-        sums[:, k] = wave.sum(), wave @ y, wave @ wave
-    return Periodogram(f, span * _explained(sums / n))
+        parts[0], parts[1] = wave.real, wave.imag
+        z[k], zz[k] = wave.sum(), wave @ wave
+        real, imaginary = parts @ y
+        yz[k] = real + 1j * imaginary
+    return span * _explained(z / n, yz / n, zz / n)
 
 
-def _explained(means: npt.NDArray[np.complex128]) -> FloatArray:
+def _explained(z: ComplexArray, yz: ComplexArray, zz: ComplexArray) -> FloatArray:
     """Reduction of the mean square by cosine, sine and constant, from the means of z, y z and z^2."""
-    z, yz, zz = means
     cc = 0.5 * (1 + zz.real) - z.real**2
     ss = 0.5 * (1 - zz.real) - z.imag**2
     cs = 0.5 * zz.imag - z.real * z.imag

@@ -212,6 +212,9 @@ class PowerSpectrum:
         high: Its upper end, ``f``, or None.
         noise_floor: White noise level of errors and jitter; NaN: from the errors of the light curve alone.
         probability: Probability of the band.
+        simulations: Series simulated from the model at the times of the data, with noise and on the scale of the
+            model, ``s n`` (some 50 are enough); the report shows the mean of their periodograms, which is what that of
+            the data should be compared with. Empty: not shown.
     """
 
     frequency: FloatArray
@@ -220,6 +223,7 @@ class PowerSpectrum:
     high: FloatArray | None = None
     noise_floor: float = NAN
     probability: float = 0.68
+    simulations: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
 
 
 @dataclass(frozen=True)
@@ -341,3 +345,8 @@ class ReportContent:
                     raise InvalidDataError(
                         f"kernel {kernel.name!r}: {what} has {length} entries for {self.light_curve.n} points"
                     )
+            shape = (0, 0) if kernel.psd is None else kernel.psd.simulations.shape
+            if shape[0] and shape[1:] != (self.light_curve.n,):
+                raise InvalidDataError(
+                    f"kernel {kernel.name!r}: simulations have shape {shape} for {self.light_curve.n} points"
+                )

@@ -20,6 +20,17 @@ CROWDED = 400
 CLOSER = 120
 """Points of that enlargement."""
 
+AS_SAMPLED = (
+    "Compare the periodogram (grey; black in logarithmic bins) with the orange line: the mean periodogram of series "
+    "simulated from the model, noise included, at the times of the data. Where that lies above the model, the sampling "
+    "makes power leak and the noise takes over."
+)
+NOT_AS_SAMPLED = (
+    "Compare the periodogram (grey; black in logarithmic bins) with model + noise, not with the model alone. Uneven "
+    "sampling makes power leak from low to high frequencies, where the periodogram of a steep spectrum then lies above "
+    "the line: the model was not fitted to it, and the residuals are the better judge."
+)
+
 
 @dataclass(frozen=True)
 class Spectrum:
@@ -148,6 +159,9 @@ def psd_picture(curve: LightCurveSection, kernel: KernelSection, spectrum: Spect
     if psd is None:
         return None
     noise = psd.noise_floor if np.isfinite(psd.noise_floor) else spectrum.noise if spectrum else None
+    expected = None
+    if spectrum is not None and len(psd.simulations):
+        expected = spectra.bin_periodogram(spectra.expected_periodogram(curve.time, psd.simulations))
     figure = new_figure(7.6, 3.7)
     ax = plots.plot_psd(
         psd.frequency,
@@ -157,6 +171,7 @@ def psd_picture(curve: LightCurveSection, kernel: KernelSection, spectrum: Spect
         noise=noise,
         spectrum=spectrum.raw if spectrum else None,
         binned=spectrum.binned if spectrum else None,
+        expected=expected,
         limits=spectrum.limits if spectrum else None,
         model_label=kernel.called,
         band_label=f"{100 * psd.probability:.0f} %",
@@ -170,10 +185,8 @@ def psd_picture(curve: LightCurveSection, kernel: KernelSection, spectrum: Spect
         figure,
         alt=f"Power spectral density of {kernel.heading} with its credible band, the periodogram and the noise level.",
         caption=f"Power spectrum{scale}, one-sided in frequency and normalised so that its integral is the variance. "
-        "Compare the periodogram (grey; black in logarithmic bins) with model + noise, not with the model alone. The "
-        "model is constrained by data between the dotted lines only, and above the dashed noise level only. "
-        "Uneven sampling makes power leak from low to high frequencies, where the periodogram of a steep spectrum then "
-        "lies above the line: the model was not fitted to it, and the residuals are the better judge.",
+        "The model is constrained by data between the dotted lines only, and above the dashed noise level only. "
+        + (AS_SAMPLED if expected is not None else NOT_AS_SAMPLED),
     )
 
 

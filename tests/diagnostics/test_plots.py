@@ -79,6 +79,8 @@ def test_psd_shows_what_it_is_given() -> None:
     shown = set(ax.get_legend_handles_labels()[1])
     assert {"model", "68 %", "measurement noise", "model + noise", "periodogram", "periodogram, binned"} == shown
     assert [text.get_text() for text in ax.texts] == ["1/T", "1/(2 median Δt)"]
+    sampled = plots.plot_psd(f, 1 / f, noise=0.1, expected=bin_periodogram(spectrum))
+    assert "model + noise, as sampled" in sampled.get_legend_handles_labels()[1]
     bare = plots.plot_psd(f, 1 / f)
     assert bare.get_legend_handles_labels()[1] == ["model"] and bare.get_xlabel() == "Frequency f"
     assert rendered(ax.figure) and rendered(bare.figure)

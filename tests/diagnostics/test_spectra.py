@@ -9,6 +9,7 @@ from scipy import signal
 from gpkit.diagnostics import (
     bin_periodogram,
     celerite_from_power,
+    expected_periodogram,
     frequency_grid,
     frequency_limits,
     noise_floor,
@@ -46,6 +47,22 @@ def test_white_noise_has_the_level_of_the_floor() -> None:
     sigma = rng.uniform(0.5, 1.5, 1000)
     got = periodogram(t, sigma * rng.normal(size=1000), 0.002 * np.arange(1, 2000))
     assert np.mean(got.power) == pytest.approx(noise_floor(sigma, float(np.ptp(t))), rel=0.1)
+
+
+def test_expectation_is_the_mean_of_periodograms_and_knows_the_leakage() -> None:
+    rng = np.random.default_rng(4)
+    t = np.cumsum(rng.choice([1.0, 3.0, 15.0], size=300))
+    steps = np.exp(-np.diff(t, prepend=t[0] - 1e3) / 40)
+    walks = np.zeros((40, 300))
+    for i, decay in enumerate(steps):
+        walks[:, i] = decay * walks[:, i - 1] + np.sqrt(1 - decay**2) * rng.normal(size=40)
+    got = expected_periodogram(t, walks)
+    one_by_one = np.mean([periodogram(t, walk, got.frequency).power for walk in walks], axis=0)
+    np.testing.assert_allclose(got.power, one_by_one, rtol=1e-9)
+    truth = 4 * 40 / (1 + (2 * np.pi * got.frequency * 40) ** 2)
+    assert np.mean(got.power[-100:]) > 5 * np.mean(truth[-100:])
+    with pytest.raises(InvalidDataError, match="shape"):
+        expected_periodogram(t, walks[:, 1:])
 
 
 def test_a_sinusoid_is_found_with_its_power() -> None:

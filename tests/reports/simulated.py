@@ -71,6 +71,13 @@ def kernel_section(
 ) -> KernelSection:
     """One fit; the quality factor is made up."""
     y = curve.value
+    steps = np.exp(-np.diff(curve.time, prepend=curve.time[0]) / tau)
+    rng = np.random.default_rng(seed)
+    state, series = sd * rng.normal(size=30), []
+    for decay in steps:
+        state = decay * state + np.sqrt(1 - decay**2) * sd * rng.normal(size=30)
+        series.append(state)
+    simulations = np.array(series).T + curve.error * rng.normal(size=(30, curve.n))
     residuals, log_likelihood, mean, spread = filtered(curve.time, y, curve.error, tau, sd)
     values = {"sigma": sd, "tau": tau, "mean": 5.0, "jitter": 0.02}
     units = {"sigma": curve.value_unit, "tau": curve.time_unit, "mean": curve.value_unit, "jitter": curve.value_unit}
@@ -106,7 +113,13 @@ def kernel_section(
         "loo_pit": ndtr(residuals),
         "residuals": residuals,
         "prediction": Band.from_normal(curve.time, mean, spread),
-        "psd": PowerSpectrum(frequency, power, power / 1.5 if sampled else None, power * 1.6 if sampled else None),
+        "psd": PowerSpectrum(
+            frequency,
+            power,
+            power / 1.5 if sampled else None,
+            power * 1.6 if sampled else None,
+            simulations=simulations,
+        ),
         "posterior": inference,
         "priors": {"tau": log_normal(tau), "sigma": log_normal(sd)} if sampled else {},
         "divergences": 6 if sampled else None,

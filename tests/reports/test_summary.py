@@ -12,7 +12,7 @@ import pytest
 
 from gpkit.diagnostics import Finding
 from gpkit.errors import InvalidDataError
-from gpkit.reports import Band, LightCurveSection, ReportContent, headline, summary, to_json
+from gpkit.reports import Band, LightCurveSection, PowerSpectrum, ReportContent, headline, summary, to_json
 from gpkit.reports.summary import all_findings, ranking
 from tests.reports.simulated import content
 
@@ -150,6 +150,9 @@ def test_content_is_checked() -> None:
         replace(made, kernels=(made.kernels[0], made.kernels[0]))
     with pytest.raises(InvalidDataError, match="residuals has 3 entries for 30 points"):
         replace(made, kernels=(replace(made.kernels[0], residuals=np.zeros(3)),))
+    wrong = PowerSpectrum(np.ones(2), np.ones(2), simulations=np.zeros((5, 29)))
+    with pytest.raises(InvalidDataError, match="simulations have shape"):
+        replace(made, kernels=(replace(made.kernels[0], psd=wrong),))
     with pytest.raises(InvalidDataError, match="same length"):
         LightCurveSection("x", np.zeros(2), np.zeros(3), np.zeros(2))
     with pytest.raises(InvalidDataError, match="at least one"):
