@@ -74,7 +74,7 @@ class Expression:
         """An expression of a plain number (or a one-element tensor); expressions are returned as they are."""
         if isinstance(value, Expression):
             return value
-        return cls(value=float(value))
+        return cls(value=float(value.detach() if hasattr(value, "detach") else value))
 
     @classmethod
     def _apply(cls, code: Code, left: Any, right: Any = None) -> Expression:

@@ -48,7 +48,7 @@ class UnsupportedPriorError(GpkitError, TypeError):
 
 
 def _scalar(prior: Any, name: str) -> float:
-    value = torch.as_tensor(getattr(prior, name))
+    value = torch.as_tensor(getattr(prior, name)).detach()
     if value.numel() != 1:
         raise UnsupportedPriorError.of(prior, f"has {value.numel()} values of {name} where one parameter is described")
     return float(value.reshape(()))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import warnings
 
 import numpy as np
 import pytest
 from scipy import stats
+from torch import distributions as td
 
 from gpkit.errors import InvalidDataError
 from gpkit.inference import _nutpie
@@ -79,8 +83,6 @@ def test_ranks_of_true_parameters_are_uniform():
     for repeat in range(60):
         truth = rng.normal(0.0, 0.5)
         t, y, variance = simulate(25, variance=np.exp(truth), jitter=0.0, seed=1000 + repeat)
-        from torch import distributions as td
-
         spec = build_potential(
             MATERN32,
             lambda v, ops: [ops.exp(v["ln_variance"]), 0.6],
@@ -132,6 +134,18 @@ def test_chains_without_a_gradient_are_not_stopped_by_walls():
     z, statistics = sample_nuts(spec, draws=300, tune=300, chains=2, seed=0, progress=False)
     assert np.all(np.isfinite(z))
     assert np.all(np.isfinite(statistics["lp"]))
+
+
+def test_an_interrupt_stops_the_sampler_and_is_raised():
+    spec = matern_potential(400)
+    sample_nuts(spec, draws=5, tune=5, progress=False)
+    timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sample_nuts(spec, draws=2_000_000, tune=200, chains=1, progress=False)
+    finally:
+        timer.cancel()
 
 
 def test_nutpies_private_interface_is_the_expected_one():
