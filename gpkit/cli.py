@@ -1,0 +1,225 @@
+"""The ``gpkit`` command: parses, calls, prints."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gpkit import __version__
+from gpkit.errors import GpkitError, InvalidDataError
+
+__all__ = ["main"]
+
+_BAD_INPUT, _FAILURE, _INTERRUPTED = 2, 1, 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors on one line, with the exit code of bad input."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(_BAD_INPUT, f"gpkit: {message} (see {self.prog} --help)\n")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="gpkit", description="Gaussian processes with structured covariances.")
+    parser.add_argument("--version", action="version", version=f"gpkit {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    curve = commands.add_parser(
+        "lightcurve",
+        help="fit, sample, check and compare models of a light curve; write a report",
+        description="Fit Gaussian processes to a light curve and write DIR/report.html, DIR/summary.json and "
+        "DIR/posterior_<kernel>.nc. Kernels that an earlier, interrupted run with the same settings has finished are "
+        "kept (DIR/model_<kernel>.gpkit).",
+    )
+    curve.add_argument("path", metavar="PATH", help="table (CSV, ECSV, whitespace), Fermi-LAT repository CSV or FITS")
+    curve.add_argument("--format", default="auto", help="auto, table, fermi_lcr, ecsv or fits (default: by content)")
+    curve.add_argument("--time", metavar="COLUMN", help="column of times, by name or number from 0")
+    curve.add_argument("--value", metavar="COLUMN", help="column of values")
+    curve.add_argument("--error", metavar="COLUMN", help="column of errors")
+    curve.add_argument("--band", help="use only this band")
+    curve.add_argument("--name", help="name of the source in the report")
+    curve.add_argument(
+        "--kernels", default="sho,drw,matern32", help="comma-separated: sho, drw, matern32, matern52 (default: %(default)s)"
+    )
+    curve.add_argument("--transform", choices=("none", "log"), default="none", help="model the value or its logarithm")
+    curve.add_argument("--mean", choices=("constant", "linear", "zero"), default="constant", help="mean function")
+    curve.add_argument("--no-jitter", action="store_true", help="no white noise beyond the errors")
+    curve.add_argument("--draws", type=_positive, default=1000, help="posterior draws per chain (default: %(default)s)")
+    curve.add_argument("--tune", type=_positive, default=500, help="tuning steps per chain (default: %(default)s)")
+    curve.add_argument("--chains", type=_positive, default=4, help="number of chains (default: %(default)s)")
+    curve.add_argument("--starts", type=_positive, default=5, help="starts of each fit (default: %(default)s)")
+    curve.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)s)")
+    curve.add_argument("--no-sample", action="store_true", help="fit only")
+    curve.add_argument("--out", metavar="DIR", help="folder of the results (default: <name of PATH>_gpkit)")
+    curve.add_argument("--json", action="store_true", help="print summary.json instead of the table")
+    curve.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 2 for bad input, 1 for a failure, 130 when interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser()
+    try:
+        options = parser.parse_args(words)
+        if options.command is None:
+            parser.print_help()
+            return _BAD_INPUT
+        return _light_curve(options, shlex.join(["gpkit", *words]))
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else _BAD_INPUT
+    except InvalidDataError as error:
+        return _complain(error, _BAD_INPUT)
+    except (GpkitError, OSError, MemoryError) as error:
+        return _complain(error, _FAILURE)
+    except KeyboardInterrupt:
+        return _complain("interrupted; run the same command again to continue with the unfinished kernels", _INTERRUPTED)
+    except Exception as error:  # A traceback helps no user of a command; the type says what to report.
+        return _complain(f"unexpected {type(error).__name__}: {error}", _FAILURE)
+
+
+def _complain(error: object, code: int) -> int:
+    print(f"gpkit: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+    return code
+
+
+def _column(text: str | None) -> str | int | None:
+    return int(text) if text is not None and text.isdigit() else text
+
+
+def _kernels(text: str) -> list[str]:
+    from gpkit.models.light_curve_gp import KERNELS
+
+    names = [name.strip().lower() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in KERNELS]
+    if unknown or not names:
+        raise InvalidDataError(f"unknown kernel {unknown[0] if unknown else text!r}; choose from {', '.join(KERNELS)}")
+    if len(set(names)) < len(names):
+        raise InvalidDataError(f"a kernel is named twice in {text!r}")
+    return names
+
+
+def _light_curve(options: argparse.Namespace, command: str) -> int:
+    import warnings
+
+    from gpkit.datasets import read_light_curve
+
+    names = _kernels(options.kernels)
+    columns = {k: _column(getattr(options, k)) for k in ("time", "value", "error") if getattr(options, k) is not None}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        curve = read_light_curve(options.path, format=options.format, name=options.name, **columns)
+    for warning in caught:
+        if issubclass(warning.category, UserWarning):
+            print(f"gpkit: note: {' '.join(str(warning.message).split())}", file=sys.stderr)
+    if options.band is not None:
+        curve = curve.in_band(options.band)
+    folder = Path(options.out) if options.out else Path(f"{Path(options.path).stem}_gpkit")
+    from gpkit.models.comparison import table_of
+    from gpkit.models.light_curve_gp import LightCurveGP
+
+    settings = {
+        k: getattr(options, k)
+        for k in ("transform", "mean", "no_jitter", "draws", "tune", "chains", "starts", "seed", "no_sample")
+    }
+    # Models are made before anything is written or fitted, so that bad input is told at once.
+    models = {
+        name: LightCurveGP(
+            curve, name, mean=options.mean, jitter=not options.no_jitter, transform=options.transform
+        )
+        for name in names
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    seconds = {}
+    for name, model in models.items():
+        models[name], seconds[name] = _finish(name, model, folder, settings, options)
+    from gpkit.models.light_curve_report import write_report
+
+    html, numbers = write_report(
+        list(models.values()),
+        folder,
+        command=command,
+        seed=options.seed,
+        settings=settings,
+        source=Path(options.path).name,
+        seconds=seconds,
+    )
+    if options.json:
+        print(numbers.read_text(encoding="utf-8"))
+    elif not options.quiet:
+        _print(curve, table_of(models), json.loads(numbers.read_text(encoding="utf-8"))["warnings"], html)
+    return 0
+
+
+def _fingerprint(curve: Any, name: str, settings: dict[str, Any]) -> str:
+    """Of everything that determines a kernel's result."""
+    digest = hashlib.sha256()
+    for array in (curve.time, curve.value, curve.error, curve.upper_limit):
+        digest.update(array.tobytes())
+    digest.update(json.dumps([__version__, curve.name, name, settings], sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _finish(
+    name: str, model: Any, folder: Path, settings: dict[str, Any], options: argparse.Namespace
+) -> tuple[Any, float]:
+    """Fit and sample one kernel, or take what an earlier run with the same data and settings has finished."""
+    from gpkit.inference.inference_data import save_inference_data
+    from gpkit.models import storage
+
+    file, fingerprint = folder / f"model_{name}.gpkit", _fingerprint(model.light_curve, name, settings)
+    posterior = folder / f"posterior_{name}.nc"
+    if file.exists():
+        try:
+            payload = storage.read_payload(file)
+        except InvalidDataError:
+            payload = {"extra": {}}
+        if payload["extra"].get("fingerprint") == fingerprint:
+            if not options.quiet:
+                print(f"gpkit: {name}: kept from an earlier run", file=sys.stderr)
+            model = storage.model_from_payload(payload)
+            if model.posterior is not None and not posterior.exists():
+                save_inference_data(model.posterior, posterior)
+            return model, float(payload["extra"]["seconds"])
+    begun = time.perf_counter()
+    model.fit("ml", starts=options.starts, seed=options.seed)
+    model.fit("map", starts=options.starts, seed=options.seed)
+    if options.no_sample:
+        posterior.unlink(missing_ok=True)
+    else:
+        progress = not (options.quiet or options.json)
+        model.sample(options.draws, options.tune, options.chains, options.seed, progress=progress)
+        save_inference_data(model.posterior, posterior)
+    seconds = time.perf_counter() - begun
+    storage.save_model(model, file, fingerprint=fingerprint, seconds=seconds)
+    return model, seconds
+
+
+def _print(curve: Any, table: Any, findings: list[dict[str, Any]], html: Path) -> None:
+    columns = ["log_likelihood", "n_parameters", "aicc", "delta_aicc", "bic", "elpd_loo", "elpd_loo_se"]
+    dropped = f", {curve.n_dropped} rows dropped" if curve.n_dropped else ""
+    limits = f", {curve.n_upper_limits} upper limits left out" if curve.n_upper_limits else ""
+    print(f"{curve.name or 'light curve'}: {curve.n_detections} points over {curve.baseline:.6g} {curve.time_unit}{limits}{dropped}")
+    print(table[columns].round(2).to_string())
+    for finding in findings:
+        where = f" [{finding['kernel']}]" if finding["kernel"] else ""
+        print(f"{finding['level']}{where}: {finding['message']}")
+    print(f"report: {html}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
