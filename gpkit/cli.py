@@ -53,7 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     curve.add_argument("--band", help="use only this band")
     curve.add_argument("--name", help="name of the source in the report")
     curve.add_argument(
-        "--kernels", default="sho,drw,matern32", help="comma-separated: sho, drw, matern32, matern52 (default: %(default)s)"
+        "--kernels",
+        default="sho,drw,matern32",
+        help="comma-separated: sho, drw, matern32, matern52 (default: %(default)s)",
     )
     curve.add_argument("--transform", choices=("none", "log"), default="none", help="model the value or its logarithm")
     curve.add_argument("--mean", choices=("constant", "linear", "zero"), default="constant", help="mean function")
@@ -87,7 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (GpkitError, OSError, MemoryError) as error:
         return _complain(error, _FAILURE)
     except KeyboardInterrupt:
-        return _complain("interrupted; run the same command again to continue with the unfinished kernels", _INTERRUPTED)
+        return _complain(
+            "interrupted; run the same command again to continue with the unfinished kernels", _INTERRUPTED
+        )
     except Exception as error:  # A traceback helps no user of a command; the type says what to report.
         return _complain(f"unexpected {type(error).__name__}: {error}", _FAILURE)
 
@@ -138,9 +142,7 @@ def _light_curve(options: argparse.Namespace, command: str) -> int:
     }
     # Models are made before anything is written or fitted, so that bad input is told at once.
     models = {
-        name: LightCurveGP(
-            curve, name, mean=options.mean, jitter=not options.no_jitter, transform=options.transform
-        )
+        name: LightCurveGP(curve, name, mean=options.mean, jitter=not options.no_jitter, transform=options.transform)
         for name in names
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -183,18 +185,11 @@ def _finish(
 
     file, fingerprint = folder / f"model_{name}.gpkit", _fingerprint(model.light_curve, name, settings)
     posterior = folder / f"posterior_{name}.nc"
-    if file.exists():
-        try:
-            payload = storage.read_payload(file)
-        except InvalidDataError:
-            payload = {"extra": {}}
-        if payload["extra"].get("fingerprint") == fingerprint:
-            if not options.quiet:
-                print(f"gpkit: {name}: kept from an earlier run", file=sys.stderr)
-            model = storage.model_from_payload(payload)
-            if model.posterior is not None and not posterior.exists():
-                save_inference_data(model.posterior, posterior)
-            return model, float(payload["extra"]["seconds"])
+    kept = _kept(file, fingerprint)
+    if kept is not None:
+        if not options.quiet:
+            print(f"gpkit: {name}: kept from an earlier run", file=sys.stderr)
+        return kept
     begun = time.perf_counter()
     model.fit("ml", starts=options.starts, seed=options.seed)
     model.fit("map", starts=options.starts, seed=options.seed)
@@ -205,15 +200,33 @@ def _finish(
         model.sample(options.draws, options.tune, options.chains, options.seed, progress=progress)
         save_inference_data(model.posterior, posterior)
     seconds = time.perf_counter() - begun
-    storage.save_model(model, file, fingerprint=fingerprint, seconds=seconds)
+    # Last, so that its presence says that everything of this kernel is there.
+    with_file = None if options.no_sample else posterior
+    storage.save_model(model, file, posterior_file=with_file, fingerprint=fingerprint, seconds=seconds)
     return model, seconds
+
+
+def _kept(file: Path, fingerprint: str) -> tuple[Any, float] | None:
+    """The model of an earlier run with the same data and settings, and the seconds that it took."""
+    from gpkit.models import storage
+
+    if not file.exists():
+        return None
+    try:
+        payload = storage.read_payload(file)
+        if payload["extra"].get("fingerprint") != fingerprint:
+            return None
+        return storage.model_from_payload(payload, file.parent), float(payload["extra"]["seconds"])
+    except InvalidDataError:
+        return None
 
 
 def _print(curve: Any, table: Any, findings: list[dict[str, Any]], html: Path) -> None:
     columns = ["log_likelihood", "n_parameters", "aicc", "delta_aicc", "bic", "elpd_loo", "elpd_loo_se"]
     dropped = f", {curve.n_dropped} rows dropped" if curve.n_dropped else ""
     limits = f", {curve.n_upper_limits} upper limits left out" if curve.n_upper_limits else ""
-    print(f"{curve.name or 'light curve'}: {curve.n_detections} points over {curve.baseline:.6g} {curve.time_unit}{limits}{dropped}")
+    length = f"{curve.n_detections} points over {curve.baseline:.6g} {curve.time_unit}"
+    print(f"{curve.name or 'light curve'}: {length}{limits}{dropped}")
     print(table[columns].round(2).to_string())
     for finding in findings:
         where = f" [{finding['kernel']}]" if finding["kernel"] else ""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpkit.datasets.text_tables import METADATA_MARK
+from gpkit.files import atomic_path
 
 if TYPE_CHECKING:
     from gpkit.datasets.light_curve import LightCurve
@@ -41,16 +40,7 @@ def write_csv(curve: LightCurve, path: str | Path) -> Path:
         frame["upper_limit"] = frame["upper_limit"].astype(int)
     else:
         frame = frame.drop(columns="upper_limit")
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(METADATA_MARK + json.dumps(kept, default=str) + "\n")
-            frame.to_csv(file, index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        file.write(METADATA_MARK + json.dumps(kept, default=str) + "\n")
+        frame.to_csv(file, index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     return target

@@ -6,11 +6,9 @@ ArviZ 1.x replaces ``InferenceData`` by xarray's ``DataTree``; the move is an ed
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shlex
 import sys
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -23,6 +21,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from gpkit.errors import InvalidDataError
+from gpkit.files import atomic_path
 
 __all__ = ["GROUPS", "load_inference_data", "provenance", "save_inference_data", "to_inference_data"]
 
@@ -142,21 +141,10 @@ def _dataset(
 
 def save_inference_data(data: Any, path: str | Path) -> Path:
     """Write netCDF; the file appears under its name only when it is complete."""
-    target = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    os.close(handle)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            data.to_netcdf(temporary, engine="h5netcdf")
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return target
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data.to_netcdf(str(temporary), engine="h5netcdf")
+    return Path(path)
 
 
 def load_inference_data(path: str | Path) -> Any:

@@ -149,7 +149,9 @@ class StateSpaceKernel(gpytorch.kernels.Kernel):  # type: ignore[misc]
         pivot = int(h.abs().argmax())
         rest = [k for k in range(j) if k != pivot]
         eye = torch.eye(j, dtype=space.feedback.dtype)
-        basis = torch.cat([space.observation.unsqueeze(-2), eye[rest].expand(*space.observation.shape[:-1], -1, -1)], -2)
+        basis = torch.cat(
+            [space.observation.unsqueeze(-2), eye[rest].expand(*space.observation.shape[:-1], -1, -1)], -2
+        )
         feedback = basis @ torch.linalg.solve(basis, space.feedback, left=False)
         covariance = basis @ space.stationary_covariance @ basis.mT
         params = torch.cat([covariance[..., 0], covariance.flatten(-2)], dim=-1)
@@ -187,9 +189,7 @@ class StateSpaceKernel(gpytorch.kernels.Kernel):  # type: ignore[misc]
     def gram(self, x: Tensor) -> SemiseparableLinearOperator:
         """Covariance operator at inputs (*batch, N, 1) against themselves."""
         (times,), params, feedback = self._expanded(self._times(x))
-        return SemiseparableLinearOperator(
-            times, params, torch.zeros_like(times), feedback, structure=self.structure
-        )
+        return SemiseparableLinearOperator(times, params, torch.zeros_like(times), feedback, structure=self.structure)
 
     def cross(self, x1: Tensor, x2: Tensor) -> CrossSemiseparableLinearOperator:
         """Covariance operator between inputs (*batch, M, 1) and (*batch, N, 1)."""

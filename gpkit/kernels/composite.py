@@ -83,10 +83,12 @@ class ScaleKernel(StateSpaceKernel):
 
     @property
     def structure(self) -> Structure:  # type: ignore[override]
+        """Sum of products of factor names."""
         return self.base_kernel.structure  # type: ignore[no-any-return]
 
     @property
     def isotropic(self) -> bool:  # type: ignore[override]
+        """Whether the kernel of the distance is a covariance in several dimensions."""
         return self.base_kernel.isotropic  # type: ignore[no-any-return]
 
     def natural_parameters(self) -> dict[str, Tensor]:
@@ -95,6 +97,7 @@ class ScaleKernel(StateSpaceKernel):
         return {**super().natural_parameters(), **base}
 
     def structure_parameters(self, values: Mapping[str, Any], ops: Any) -> list[Any]:
+        """Structure parameters from natural values; see the base class."""
         entries = list(self.base_kernel.structure_parameters(_prefixed(values, "base_kernel."), ops))
         for term in _term_slices(self.structure):
             entries[term.start] = values["outputscale"] * entries[term.start]
@@ -136,7 +139,9 @@ class _CompositeKernel(StateSpaceKernel):
 
     def natural_parameters(self) -> dict[str, Tensor]:
         """The parameters of all parts, prefixed "kernels.<i>."."""
-        return {f"kernels.{i}.{k}": v for i, part in enumerate(self.kernels) for k, v in part.natural_parameters().items()}
+        return {
+            f"kernels.{i}.{k}": v for i, part in enumerate(self.kernels) for k, v in part.natural_parameters().items()
+        }
 
     def _part_parameters(self, values: Mapping[str, Any], ops: Any) -> list[list[Any]]:
         return [
@@ -157,14 +162,17 @@ class SumKernel(_CompositeKernel):
 
     @property
     def structure(self) -> Structure:  # type: ignore[override]
+        """Sum of products of factor names."""
         parts = [part.structure for part in self.kernels]
         return GIVEN if GIVEN in parts else sum(parts, ())
 
     @property
     def isotropic(self) -> bool:  # type: ignore[override]
+        """Whether the kernel of the distance is a covariance in several dimensions."""
         return all(part.isotropic for part in self.kernels)
 
     def structure_parameters(self, values: Mapping[str, Any], ops: Any) -> list[Any]:
+        """Structure parameters from natural values; see the base class."""
         return [entry for part in self._part_parameters(values, ops) for entry in part]
 
     def state_space(self) -> StateSpace:
@@ -182,6 +190,7 @@ class ProductKernel(_CompositeKernel):
 
     @property
     def structure(self) -> Structure:  # type: ignore[override]
+        """Sum of products of factor names."""
         structure: Structure = ((),)
         for part in self.kernels:
             if part.structure == GIVEN:
@@ -191,9 +200,11 @@ class ProductKernel(_CompositeKernel):
 
     @property
     def isotropic(self) -> bool:  # type: ignore[override]
+        """Whether the kernel of the distance is a covariance in several dimensions."""
         return all(part.isotropic for part in self.kernels)
 
     def structure_parameters(self, values: Mapping[str, Any], ops: Any) -> list[Any]:
+        """Structure parameters from natural values; see the base class."""
         parts = self._part_parameters(values, ops)
         terms = [parts[0][term] for term in _term_slices(self.kernels[0].structure)]
         for part, entries in zip(list(self.kernels)[1:], parts[1:], strict=True):

@@ -44,6 +44,7 @@ class DRWKernel(StateSpaceKernel):
         self.add_parameter("timescale", timescale, timescale_constraint, timescale_prior)
 
     def structure_parameters(self, values: Mapping[str, Any], ops: Any) -> list[Any]:
+        """Structure parameters from natural values; see the base class."""
         return [1.0, 1.0 / values["timescale"]]
 
     def timescales(self) -> dict[str, Any]:
@@ -89,9 +90,11 @@ class MaternKernel(StateSpaceKernel):
 
     @property
     def structure(self) -> Structure:  # type: ignore[override]
+        """Sum of products of factor names."""
         return ((_FACTORS[self.nu],),)
 
     def structure_parameters(self, values: Mapping[str, Any], ops: Any) -> list[Any]:
+        """Structure parameters from natural values; see the base class."""
         return [1.0, math.sqrt(2.0 * self.nu) / values["lengthscale"]]
 
     def timescales(self) -> dict[str, Any]:

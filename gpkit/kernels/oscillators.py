@@ -17,11 +17,11 @@ __all__ = ["CeleriteKernel", "CosineKernel", "LorentzianKernel", "RotationKernel
 
 
 class SHOKernel(StateSpaceKernel):
-    """Stochastically driven, damped harmonic oscillator with unit variance.
+    r"""Stochastically driven, damped harmonic oscillator with unit variance.
 
     .. math::
-        S(\\omega) = \\sqrt{2/\\pi}\\, S_0 \\omega_0^4 / [(\\omega^2 - \\omega_0^2)^2 + \\omega_0^2\\omega^2/Q^2],
-        \\qquad \\sigma^2 = S_0\\,\\omega_0\\,Q = 1.
+        S(\omega) = \sqrt{2/\pi}\, S_0 \omega_0^4 / [(\omega^2 - \omega_0^2)^2 + \omega_0^2\omega^2/Q^2],
+        \qquad \sigma^2 = S_0\,\omega_0\,Q = 1.
 
     The covariance is one entire function of ``1/(4 Q^2) - 1``: values and derivatives are exact at critical damping
     (Q = 1/2, where it is Matern-3/2 with rate omega_0), overdamped (Q < 1/2) and underdamped.
@@ -53,6 +53,7 @@ class SHOKernel(StateSpaceKernel):
         self.add_parameter("quality", quality, quality_constraint, quality_prior)
 
     def structure_parameters(self, values: Mapping[str, Any], ops: Any) -> list[Any]:
+        """Structure parameters from natural values; see the base class."""
         return [1.0, values["frequency"], values["quality"]]
 
     @classmethod
@@ -129,6 +130,7 @@ class LorentzianKernel(StateSpaceKernel):
         self.add_parameter("quality", quality, quality_constraint, quality_prior)
 
     def structure_parameters(self, values: Mapping[str, Any], ops: Any) -> list[Any]:
+        """Structure parameters from natural values; see the base class."""
         w, q = values["frequency"], values["quality"]
         return [1.0, 1.0, 0.0, 0.5 * w / q, w]
 
@@ -157,6 +159,7 @@ class CosineKernel(StateSpaceKernel):
         self.add_parameter("period", period, period_constraint, period_prior)
 
     def structure_parameters(self, values: Mapping[str, Any], ops: Any) -> list[Any]:
+        """Structure parameters from natural values; see the base class."""
         return [1.0, 1.0, 0.0, 0.0, 2.0 * math.pi / values["period"]]
 
     def timescales(self) -> dict[str, Any]:
@@ -187,6 +190,7 @@ class CeleriteKernel(StateSpaceKernel):
             raise ValueError("a celerite term needs |b d| <= a c to be a covariance")
 
     def structure_parameters(self, values: Mapping[str, Any], ops: Any) -> list[Any]:
+        """Structure parameters from natural values; see the base class."""
         return [1.0, values["a"], values["b"], values["c"], values["d"]]
 
     def timescales(self) -> dict[str, Any]:
@@ -228,6 +232,7 @@ class RotationKernel(StateSpaceKernel):
         self.add_parameter("mix", mix, mix_constraint or Positive())
 
     def structure_parameters(self, values: Mapping[str, Any], ops: Any) -> list[Any]:
+        """Structure parameters from natural values; see the base class."""
         q2 = 0.5 + values["quality"]
         q1 = q2 + values["difference"]
         share = 1.0 / (1.0 + values["mix"])

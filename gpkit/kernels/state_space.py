@@ -73,9 +73,7 @@ class StateSpace:
             raise ValueError(f"convention must be one of {', '.join(PSD_CONVENTIONS)}, got {convention!r}")
         j = self.dimension
         omega = 2.0 * math.pi * frequency
-        feedback = self.feedback.reshape(
-            *self.feedback.shape[:-2], *([1] * omega.dim()), j, j
-        ).to(torch.complex128)
+        feedback = self.feedback.reshape(*self.feedback.shape[:-2], *([1] * omega.dim()), j, j).to(torch.complex128)
         eye = torch.eye(j, dtype=torch.complex128)
         resolvent = 1j * omega[..., None, None] * eye - feedback
         right = (self.stationary_covariance @ self.observation.unsqueeze(-1)).to(torch.complex128)

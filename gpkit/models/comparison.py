@@ -67,10 +67,16 @@ def compare_kernels(
     Args:
         light_curve: the data.
         kernels: names or kernel objects, or a mapping from names to either.
-        mean, jitter, transform: as for :class:`~gpkit.models.LightCurveGP`.
+        mean: mean function, as for :class:`~gpkit.models.LightCurveGP`.
+        jitter: whether white noise is fitted in addition to the errors.
+        transform: None, or "log" to model ln(value).
         sample: whether posteriors are drawn as well.
-        draws, tune, chains, seed, progress: of the sampler.
+        draws: per chain.
+        tune: tuning steps per chain.
+        chains: number of chains.
         starts: of each fit.
+        seed: of everything random.
+        progress: whether a bar is shown while sampling.
 
     Raises:
         InvalidDataError: if there is no kernel or two have the same name.
@@ -112,10 +118,16 @@ def table_of(models: Mapping[str, LightCurveGP]) -> pd.DataFrame:
         if model.posterior is None:
             continue
         quantities = {
-            **{p.name: model.posterior.posterior[p.name].values.reshape(-1) for p in model._kernel_parameters if p.name.startswith("quality")},
+            **{
+                p.name: model.posterior.posterior[p.name].values.reshape(-1)
+                for p in model._kernel_parameters
+                if p.name.startswith("quality")
+            },
             **{k: v for k, v in model.timescales(posterior=True).items() if not isinstance(v, str)},
         }
         for name, draws in quantities.items():
+            if not np.isfinite(draws).all():
+                continue
             low, middle, high = np.quantile(draws, [0.16, 0.5, 0.84])
             row[name], row[f"{name}_low"], row[f"{name}_high"] = middle, low, high
     return pd.DataFrame(rows).set_index("name")

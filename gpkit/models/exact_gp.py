@@ -43,11 +43,11 @@ class StructuredMultivariateNormal(MultivariateNormal):  # type: ignore[misc]
         constant = (~missing).sum(-1) * torch.log(torch.tensor(2.0 * torch.pi, dtype=value.dtype))
         return -0.5 * (quad + logdet + constant)
 
-    def rsample(self, sample_shape: torch.Size = torch.Size(), base_samples: Tensor | None = None) -> Tensor:
+    def rsample(self, sample_shape: Any = (), base_samples: Tensor | None = None) -> Tensor:
         """Exact draws (*sample_shape, *batch, N), O(N) each for structured covariances."""
         covariance = self.lazy_covariance_matrix.evaluate_kernel()
         if base_samples is not None or not isinstance(covariance, StructuredLinearOperator):
-            return super().rsample(sample_shape, base_samples)
+            return super().rsample(torch.Size(sample_shape), base_samples)
         draws = covariance.zero_mean_mvn_samples(max(torch.Size(sample_shape).numel(), 1))
         return self.loc + draws.reshape(*sample_shape, *draws.shape[1:])
 
@@ -109,6 +109,7 @@ class ExactGP(gpytorch.models.ExactGP):  # type: ignore[misc]
         return x if dims is None else x.index_select(-1, dims)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Prior at the training inputs in training mode, else the posterior at the given inputs."""
         prepared = not self.training and not gpytorch.settings.prior_mode.on()
         if prepared and self.train_inputs is not None and self.train_targets is not None:
             key = self._fingerprint()
@@ -131,8 +132,8 @@ class ExactGP(gpytorch.models.ExactGP):  # type: ignore[misc]
         operator = prior.lazy_covariance_matrix.evaluate_kernel()
         if _hides_structure(operator):
             raise StructureLostError(
-                f"the kernel's structure is hidden inside {type(operator).__name__}; combine kernels with gpkit.kernels "
-                "(ScaleKernel, +, *) before they are evaluated, not the covariances"
+                f"the kernel's structure is hidden inside {type(operator).__name__}; combine kernels (ScaleKernel, +, * "
+                "of gpkit.kernels) before they are evaluated, not the covariances"
             )
         strategy = strategy_for(operator)
         return strategy(inputs, prior, self.train_targets, self.likelihood)
@@ -161,7 +162,7 @@ class ExactGP(gpytorch.models.ExactGP):  # type: ignore[misc]
         Args:
             inputs: (*batch, M) or (*batch, M, 1) new times.
             targets: (*batch, M); a leading batch of targets gives a batch of models.
-            noise: (*batch, M) for a fixed-noise likelihood.
+            **kwargs: ``noise`` (*batch, M) for a fixed-noise likelihood.
         """
         if not self.structured:
             return super().get_fantasy_model(inputs, targets, **kwargs)
@@ -197,7 +198,11 @@ def _hides_structure(operator: LinearOperator) -> bool:
     wrappers = (ConstantMulLinearOperator, SumLinearOperator, MulLinearOperator)
     if not isinstance(operator, wrappers):
         return False
-    return any(isinstance(a, StructuredLinearOperator) or _hides_structure(a) for a in operator._args if isinstance(a, LinearOperator))
+    return any(
+        isinstance(a, StructuredLinearOperator) or _hides_structure(a)
+        for a in operator._args
+        if isinstance(a, LinearOperator)
+    )
 
 
 def _check_training_data(train_x: Tensor, train_y: Tensor | None) -> None:

@@ -38,16 +38,25 @@ __all__ = ["KERNELS", "FitResult", "LeaveOneOut", "LightCurveGP"]
 Array = NDArray[np.float64]
 
 KERNELS = {
-    "sho": ("SHO", "Damped harmonic oscillator (SHO)", "sigma^2 exp(-w0 tau / 2Q) [cos(r w0 tau) + sin(r w0 tau) / (2 Q r)], r^2 = 1 - 1/(4Q^2)"),
-    "drw": ("DRW", "Damped random walk (DRW)", "sigma^2 exp(-tau / tau_d)"),
-    "matern32": ("Matern-3/2", "Matern-3/2", "sigma^2 (1 + sqrt(3) tau / rho) exp(-sqrt(3) tau / rho)"),
-    "matern52": ("Matern-5/2", "Matern-5/2", "sigma^2 (1 + x + x^2/3) exp(-x), x = sqrt(5) tau / rho"),
+    "sho": (
+        "SHO",
+        "Damped harmonic oscillator (SHO)",
+        "k(τ) = σ² exp(−ω₀τ/2Q) [cos(rω₀τ) + sin(rω₀τ)/(2Qr)],  r² = 1 − 1/(4Q²)",
+    ),
+    "drw": ("DRW", "Damped random walk (DRW)", "k(τ) = σ² exp(−τ/τ_d)"),
+    "matern32": ("Matérn-3/2", "Matérn-3/2", "k(τ) = σ² (1 + x) exp(−x),  x = √3 τ/ρ"),
+    "matern52": ("Matérn-5/2", "Matérn-5/2", "k(τ) = σ² (1 + x + x²/3) exp(−x),  x = √5 τ/ρ"),
 }
 """Kernels by name: label, title, formula."""
 
 
 def _named_kernel(name: str) -> StateSpaceKernel:
-    makers = {"sho": SHOKernel, "drw": DRWKernel, "matern32": lambda: MaternKernel(1.5), "matern52": lambda: MaternKernel(2.5)}
+    makers = {
+        "sho": SHOKernel,
+        "drw": DRWKernel,
+        "matern32": lambda: MaternKernel(1.5),
+        "matern52": lambda: MaternKernel(2.5),
+    }
     if name not in makers:
         raise InvalidDataError(f"unknown kernel {name!r}; choose one of {', '.join(KERNELS)} or pass a kernel object")
     kernel: StateSpaceKernel = makers[name]()
@@ -166,7 +175,9 @@ class LightCurveGP:
         else:
             converted = as_state_space(kernel)
             if converted is None:
-                raise InvalidDataError(f"{type(kernel).__name__} has no state space; gpkit.models.ExactGP takes any kernel")
+                raise InvalidDataError(
+                    f"{type(kernel).__name__} has no state space; gpkit.models.ExactGP takes any kernel"
+                )
             base = copy.deepcopy(converted)
             self.name = type(base).__name__.removesuffix("Kernel").lower()
         if base.batch_shape.numel() != 1 or len(base.batch_shape):
@@ -178,12 +189,20 @@ class LightCurveGP:
         self._jitter: ParameterSpec | None = jitter_spec(self.scale, given) if jitter else None
         unknown = set(given) - set(self.parameter_names)
         if unknown:
-            raise InvalidDataError(f"priors for unknown parameters {sorted(unknown)}; there are {list(self.parameter_names)}")
+            raise InvalidDataError(
+                f"priors for unknown parameters {sorted(unknown)}; there are {list(self.parameter_names)}"
+            )
         self.potential: PotentialSpec = self._build()
         self.fits: dict[str, FitResult] = {}
         self.posterior: Any = None
         self._draws: Array | None = None
-        self._arguments = {"kernel": kernel, "mean": mean, "jitter": jitter, "transform": self.transform, "priors": given}
+        self._arguments = {
+            "kernel": kernel,
+            "mean": mean,
+            "jitter": jitter,
+            "transform": self.transform,
+            "priors": given,
+        }
 
     # -- description ----------------------------------------------------------------------------------------------
 
@@ -275,9 +294,7 @@ class LightCurveGP:
             raise InvalidDataError(f"method must be 'ml' or 'map', got {method!r}")
         begun = clock.perf_counter()
         first = None if init is None else self.potential.to_unconstrained(init)
-        found: MaximiseResult = maximise(
-            self.potential, starts=starts, seed=seed, prior=method == "map", init=first
-        )
+        found: MaximiseResult = maximise(self.potential, starts=starts, seed=seed, prior=method == "map", init=first)
         log_likelihood, _ = self.potential.log_density(found.z, prior=False, jacobian=False)
         result = FitResult(
             parameters=found.values,
@@ -380,7 +397,14 @@ class LightCurveGP:
                 rows = np.flatnonzero(which == k)
                 residual = self._y - parts.mean[k]
                 latent, _ = _draws.posterior_draws(
-                    self.kernel.structure, parts.parameters[k], self._t, residual, parts.noise[k], sorted_times, rows.size, rng
+                    self.kernel.structure,
+                    parts.parameters[k],
+                    self._t,
+                    residual,
+                    parts.noise[k],
+                    sorted_times,
+                    rows.size,
+                    rng,
                 )
                 trend = self._mean.basis(sorted_times) @ parts.mean_coefficients[k]
                 out[rows[:, None], order] = latent + trend
@@ -434,7 +458,9 @@ class LightCurveGP:
         blocks, p = linear.transition_blocks(marker(structure), parts.parameters[0], self._t, nb, b)
         gains, pivots, bad = linear.factor(blocks, p, parts.noise[0], False)
         if bad >= 0:
-            raise NotPositiveDefiniteError("the covariance of the data is not positive definite at the fit", row=int(bad))
+            raise NotPositiveDefiniteError(
+                "the covariance of the data is not positive definite at the fit", row=int(bad)
+            )
         residual = np.ascontiguousarray((self._y - parts.mean[0])[:, None])
         whitened: Array = linear.lower_solve(blocks, gains, residual)[:, 0] / np.sqrt(pivots)
         return whitened
@@ -461,15 +487,17 @@ class LightCurveGP:
         density = 0.5 * np.log(kappa) - 0.5 * alpha**2 / kappa - 0.5 * math.log(2.0 * math.pi)
         return density - np.log(self.detections.value) if self.transform else density
 
-    def psd(self, frequency: Any, *, posterior: bool | None = None, draws: int = 200, convention: str = "one-sided") -> Array:
-        """Power spectral density (S, F) of the process at ordinary frequencies, one row per (thinned) posterior draw."""
+    def psd(
+        self, frequency: Any, *, posterior: bool | None = None, draws: int = 200, convention: str = "one-sided"
+    ) -> Array:
+        """Power spectral density (S, F) at ordinary frequencies, one row per (thinned) posterior draw."""
         f = torch.as_tensor(np.asarray(frequency, dtype=np.float64))
         parts = self.potential.components(self._points(posterior, draws))
         space = state_space_of(self.kernel.structure, torch.as_tensor(parts.parameters))
         return space.psd(f, convention).detach().numpy()
 
     def timescales(self, *, posterior: bool | None = None, draws: int = 1000) -> dict[str, Any]:
-        """Characteristic times by name: arrays (S,) over posterior draws, or single numbers at the fit; "regime" in words."""
+        """Characteristic times by name: (S,) over posterior draws, or numbers at the fit; "regime" in words."""
         z = self._points(posterior, draws)
         values = self._natural(self.potential.to_natural(z))
         batch = _batched(self.kernel, values, len(z))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -32,6 +33,7 @@ Array = NDArray[np.float64]
 _GRID = 1200
 _BAND_DRAWS = 100
 _HDI = 0.68
+_SIMULATIONS = 30
 
 
 def write_report(models: Sequence[LightCurveGP], path: str | Path, **run: Any) -> tuple[Path, Path]:
@@ -69,8 +71,6 @@ def report_content(
     first = models[0]
     if any(model.light_curve != first.light_curve for model in models[1:]):
         raise InvalidDataError("the models of one report must be of the same light curve")
-    import json
-
     attributes = provenance()
     versions = attributes["versions"]
     versions = json.loads(versions) if isinstance(versions, str) else dict(versions)
@@ -136,6 +136,7 @@ def _kernel_section(model: LightCurveGP, drw_log_likelihood: float | None, secon
             low=np.quantile(power, 0.16, axis=0) if sampled else None,
             high=np.quantile(power, 0.84, axis=0) if sampled else None,
             noise_floor=_noise_floor(model, best.parameters),
+            simulations=_simulations(model),
         ),
         posterior=model.posterior,
         plot_variables=model.parameter_names,
@@ -301,6 +302,12 @@ def _grid(model: LightCurveGP) -> Array:
 def _frequencies(model: LightCurveGP) -> Array:
     low, high = 1.0 / model.scale.baseline, 0.5 / model.scale.cadence
     return np.geomspace(0.3 * low, max(3.0 * high, 10.0 * low), 300)
+
+
+def _simulations(model: LightCurveGP) -> Array:
+    """Curves (S, N) from the fit, on the scale of the model: what its periodogram looks like at these times."""
+    curves = model.simulate(_SIMULATIONS if model.n <= 5000 else 8, seed=1)
+    return np.log(curves) if model.transform else curves
 
 
 def _noise_floor(model: LightCurveGP, parameters: Mapping[str, float]) -> float:

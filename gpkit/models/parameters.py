@@ -157,7 +157,9 @@ def kernel_parameters(
             default = _default(leaf, scale)
         prior, unit, start, spread = default
         prior = priors.get(name, prior if registered is None else registered)
-        start = min(max(start, lower + 1e-6 * max(abs(lower), 1e-6)), upper if math.isinf(upper) else upper * (1 - 1e-6))
+        start = min(
+            max(start, lower + 1e-6 * max(abs(lower), 1e-6)), upper if math.isinf(upper) else upper * (1 - 1e-6)
+        )
         spec = ParameterSpec(name, prior, lower, upper, start, spread)
         found.append(KernelParameter(path, name, squared, spec, unit))
     return tuple(found)
@@ -253,5 +255,9 @@ def jitter_spec(scale: DataScale, priors: Mapping[str, Any]) -> ParameterSpec:
     """The additional white noise, a standard deviation."""
     width = max(scale.error, 0.5 * scale.spread)
     return ParameterSpec(
-        "jitter", priors.get("jitter", HalfNormalPrior(width)), lower=0.0, init=0.5 * max(scale.error, 0.02 * width), spread=1.5
+        "jitter",
+        priors.get("jitter", HalfNormalPrior(width)),
+        lower=0.0,
+        init=0.5 * max(scale.error, 0.02 * width),
+        spread=1.5,
     )

@@ -77,7 +77,7 @@ def _inference_data(
         sampler="nutpie (compiled potential)" if method == "nuts" else "pyro",
         tune=tune,
         log_likelihood_is="exact leave-one-out conditional densities ln p(y_i | y_-i, parameters)",
-        posterior_predictive_is="new observations at the observed times given the data, without correlation between them",
+        posterior_predictive_is="new observations at the observed times given the data, each by itself",
         log_likelihood_thinned_by=step,
         posterior_predictive_thinned_by=every,
         sampling_time=seconds,
@@ -130,7 +130,9 @@ def _sample_pyro(
                 raise InvalidDataError(f"{spec.name} has a flat prior, which Pyro cannot sample")
             values[spec.name] = pyro.sample(spec.name, _pyro_prior(prior))
         entries = model.kernel.structure_parameters(model._natural(values), torch)
-        params = torch.stack([e if isinstance(e, torch.Tensor) else torch.tensor(float(e), dtype=t.dtype) for e in entries])
+        params = torch.stack(
+            [e if isinstance(e, torch.Tensor) else torch.tensor(float(e), dtype=t.dtype) for e in entries]
+        )
         noise = error**2 + (values["jitter"] ** 2 if "jitter" in values else 0.0)
         coefficients = [values[name] for name in model._mean.names]
         mean = basis @ torch.stack(coefficients) if coefficients else torch.zeros_like(y)
@@ -171,5 +173,7 @@ def _pyro_prior(prior: Any) -> Any:
     ):
         if isinstance(prior, base):
             return maker(*(torch.as_tensor(getattr(prior, name)).double() for name in names))
-    raise InvalidDataError(f"{type(prior).__name__} is not known to the Pyro path; use a Normal, LogNormal, HalfNormal, "
-                           "HalfCauchy, Gamma or Uniform prior")  # fmt: skip
+    raise InvalidDataError(
+        f"{type(prior).__name__} is not known to the Pyro path; use a Normal, LogNormal, HalfNormal, HalfCauchy, Gamma "
+        "or Uniform prior"
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import pickle
 import tempfile
 from pathlib import Path
@@ -13,36 +12,33 @@ import numpy as np
 import torch
 
 from gpkit.errors import InvalidDataError
+from gpkit.files import write_atomic
 
 if TYPE_CHECKING:
     from gpkit.models.light_curve_gp import LightCurveGP
 
-__all__ = ["load_model", "save_model", "write_bytes"]
+__all__ = ["load_model", "model_from_payload", "read_payload", "save_model"]
 
 _FORMAT = "gpkit light-curve model"
 _VERSION = 1
 
 
-def write_bytes(path: str | Path, data: bytes) -> Path:
-    """Write a file that appears under its name only when it is complete."""
-    target = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return target
+def save_model(
+    model: LightCurveGP, path: str | Path, *, posterior_file: str | Path | None = None, **extra: Any
+) -> Path:
+    """Write a model to one file.
 
-
-def save_model(model: LightCurveGP, path: str | Path, **extra: Any) -> Path:
-    """Write a model to one file; ``extra`` entries come back from :func:`read_payload`."""
+    Args:
+        model: the model.
+        path: where to write.
+        posterior_file: netCDF file that already holds the posterior; it is then only referred to, by name, and must
+            stay beside the model. By default the posterior is written into the file.
+        extra: entries that come back from :func:`read_payload`.
+    """
     from gpkit.inference.inference_data import save_inference_data
 
-    posterior = None
-    if model.posterior is not None:
+    posterior: bytes | str | None = None if posterior_file is None else Path(posterior_file).name
+    if model.posterior is not None and posterior is None:
         with tempfile.TemporaryDirectory() as folder:
             posterior = save_inference_data(model.posterior, Path(folder) / "posterior.nc").read_bytes()
     payload = {
@@ -58,7 +54,7 @@ def save_model(model: LightCurveGP, path: str | Path, **extra: Any) -> Path:
     }
     buffer = io.BytesIO()
     torch.save(payload, buffer)
-    return write_bytes(path, buffer.getvalue())
+    return write_atomic(path, buffer.getvalue())
 
 
 def read_payload(path: str | Path) -> dict[str, Any]:
@@ -80,8 +76,12 @@ def read_payload(path: str | Path) -> dict[str, Any]:
     return payload
 
 
-def model_from_payload(payload: dict[str, Any]) -> LightCurveGP:
-    """Rebuild a model."""
+def model_from_payload(payload: dict[str, Any], folder: Path) -> LightCurveGP:
+    """Rebuild a model whose file was in ``folder``.
+
+    Raises:
+        InvalidDataError: if the posterior is in another file, which is missing or damaged.
+    """
     from gpkit.inference.inference_data import load_inference_data
     from gpkit.models.light_curve_gp import LightCurveGP
 
@@ -89,9 +89,14 @@ def model_from_payload(payload: dict[str, Any]) -> LightCurveGP:
     model.name = payload["name"]
     model.fits = dict(payload["fits"])
     model._draws = None if payload["draws"] is None else np.asarray(payload["draws"])
-    if payload["posterior"] is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "posterior.nc"
+    if isinstance(payload["posterior"], str):
+        try:
+            model.posterior = load_inference_data(folder / payload["posterior"])
+        except FileNotFoundError as error:
+            raise InvalidDataError(f"the posterior {error.filename} is missing") from None
+    elif payload["posterior"] is not None:
+        with tempfile.TemporaryDirectory() as temporary:
+            file = Path(temporary) / "posterior.nc"
             file.write_bytes(payload["posterior"])
             model.posterior = load_inference_data(file)
     if model.fits:
@@ -101,4 +106,4 @@ def model_from_payload(payload: dict[str, Any]) -> LightCurveGP:
 
 def load_model(path: str | Path) -> LightCurveGP:
     """Read a model written by :func:`save_model`."""
-    return model_from_payload(read_payload(path))
+    return model_from_payload(read_payload(path), Path(path).parent)

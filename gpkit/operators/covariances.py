@@ -12,7 +12,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["FACTOR_PARAMETERS", "GIVEN", "Structure", "autocovariance", "scale_variances", "split_parameters", "stationary_variance"]
+__all__ = [
+    "FACTOR_PARAMETERS",
+    "GIVEN",
+    "Structure",
+    "autocovariance",
+    "scale_variances",
+    "split_parameters",
+    "stationary_variance",
+]
 
 Structure = tuple[tuple[str, ...], ...]
 """Sum (outer tuple) of products (inner tuples) of factor names; see :mod:`gpkit.recursions.structure`."""

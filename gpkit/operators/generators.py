@@ -35,9 +35,11 @@ class Generators(NamedTuple):
 
     @property
     def batch_shape(self) -> torch.Size:
+        """Leading dimensions."""
         return self.times.shape[:-1]
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """What can carry gradients."""
         return self.times, self.params, self.diagonal, self.transitions
 
 
@@ -160,9 +162,7 @@ def inv_quad_logdet(generators: Generators, values: Tensor) -> tuple[Tensor, Ten
     batch = common_batch(generators.batch_shape, values.shape[:-1])
     times, params, diagonal, transitions = generators.tensors()
     want = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (*generators.tensors(), values))
-    quad, logdet = _InvQuadLogdet.apply(
-        times, params, diagonal, transitions, values, generators.structure, batch, want
-    )  # type: ignore[no-untyped-call]
+    quad, logdet = _InvQuadLogdet.apply(times, params, diagonal, transitions, values, generators.structure, batch, want)  # type: ignore[no-untyped-call]
     return quad, logdet
 
 
@@ -355,7 +355,7 @@ def solve(generators: Generators, rhs: Tensor, factors: Factors) -> Tensor:
 
 
 def smooth(generators: Generators, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Posterior mean and variance at every row, each (*b, N); rows of infinite noise are predictions. Not differentiable."""
+    """Posterior mean and variance at every row, each (*b, N), without gradients; infinite noise marks predictions."""
     from gpkit.recursions import series
 
     batch = common_batch(generators.batch_shape, values.shape[:-1])

@@ -165,9 +165,7 @@ class PosteriorCovarianceLinearOperator(StructuredLinearOperator):
         assert isinstance(prior, SemiseparableLinearOperator)
         column = scale.expand(prior.batch_shape).unsqueeze(-1)
         lead = len(self.batch_shape)
-        new, diagonal = (
-            t.expand(*prior.batch_shape, *t.shape[lead:]) for t in (self.new_times, self.diagonal_values)
-        )
+        new, diagonal = (t.expand(*prior.batch_shape, *t.shape[lead:]) for t in (self.new_times, self.diagonal_values))
         data = (prior.times, prior.params, prior.diagonal_values)
         return type(self)(new, *data, diagonal * column, prior.feedback, structure=self.structure)
 

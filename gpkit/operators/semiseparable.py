@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from linear_operator.operators import DiagLinearOperator, LinearOperator, to_linear_operator
+from linear_operator.operators import LinearOperator, to_linear_operator
 from torch import Tensor
 
 from gpkit.operators import generators as sweeps

@@ -45,13 +45,21 @@ def triangle_words(nb, b):  # type: ignore[no-untyped-def]
 
 
 @inner
+def element_words(nb, b):  # type: ignore[no-untyped-def]
+    """Words of an element: m, Delta, T, J and eta."""
+    j = nb * b
+    return 2 * j + triangle_words(nb, b) + 2 * j * j
+
+
+@inner
 def sizes_n(order):  # type: ignore[no-untyped-def]
     """``(slots, state, element, adjoint, prior)`` in words per lane."""
     nb, b = shape_n(order)
     j = nb * b
     triangle = triangle_words(nb, b)
     slots = SLOT_A + 2 * j * b + 2 * j + triangle
-    return slots, j + triangle, 2 * j + triangle + 2 * j * j, j + triangle, j + triangle
+    # Compositions work on seven matrices and a vector of one lane, kept after the element; there are eight lanes.
+    return slots, j + triangle, element_words(nb, b) + j * j + j, j + triangle, j + triangle
 
 
 @inner

@@ -110,8 +110,11 @@ ENTRY: dict[str, Any] = {**_ARITHMETIC, "no_cfunc_wrapper": True, "cache": True}
 
 
 def inner(function: Callable[..., Any]) -> Any:
-    """Compile with ``OPTIONS``, once for constant and variable arguments alike."""
-    dispatcher = numba.njit(**OPTIONS)(function)
+    """Compile with ``OPTIONS``, once for constant and variable arguments alike, and without reference counts.
+
+    The function may not allocate: it works in arrays that its callers own.
+    """
+    dispatcher = numba.njit(**OPTIONS, _nrt=False)(function)
     resolve = dispatcher.get_call_template
 
     def without_literals(args: Any, kws: Any) -> Any:

@@ -1,16 +1,14 @@
 """Composition of block elements for a state of any dimension, one lane at a time.
 
 The counterparts of :func:`gpkit.recursions.order2.combine2` and :func:`gpkit.recursions.order2.combine_adjoint2`;
-dense J x J matrices are kept by rows in one scratch array.
+dense J x J matrices are kept by rows in the spare words of the element.
 """
 
 from __future__ import annotations
 
-import numpy as np
-
-from gpkit.recursions.blockwise import shape_n, triangle_words
+from gpkit.recursions.blockwise import element_words, shape_n, triangle_words
 from gpkit.recursions.compilation import inner
-from gpkit.recursions.simd import load, store
+from gpkit.recursions.simd import load, store, view
 
 
 @inner
@@ -113,7 +111,7 @@ def combine_n(order, prior, element, lane, w, state_in, state_out, lane_out):  #
     nb, b = shape_n(order)
     j = nb * b
     jj = j * j
-    s = np.empty(6 * jj + j)
+    s = view(element, element_words(nb, b) * w)
     _closed_loop(prior, element, lane, w, state_in, s, nb, b)
     eta = (j + triangle_words(nb, b) + 2 * jj) * w + lane
     closed = 4 * jj
@@ -121,11 +119,11 @@ def combine_n(order, prior, element, lane, w, state_in, state_out, lane_out):  #
         value = load(state_in, i * w + lane, 0.0)
         for k in range(j):
             value += load(s, i * j + k, 0.0) * load(element, eta + k * w, 0.0)
-        store(s, 6 * jj + i, value)
+        store(s, 7 * jj + i, value)
     for i in range(j):
         value = load(element, i * w + lane, 0.0)
         for k in range(j):
-            value += load(s, closed + i * j + k, 0.0) * load(s, 6 * jj + k, 0.0)
+            value += load(s, closed + i * j + k, 0.0) * load(s, 7 * jj + k, 0.0)
         store(state_out, i * w + lane_out, value)
     _product(s, closed, j, 1, 0, j, 1, 2 * jj, j)
     _product(s, 2 * jj, j, 1, 3 * jj, 1, j, 5 * jj, j)
@@ -140,7 +138,7 @@ def combine_adjoint_n(order, prior, element, lane, w, state_in, adjoint, adjoint
     nb, b = shape_n(order)
     j = nb * b
     jj = j * j
-    s = np.empty(7 * jj + j)
+    s = view(element, element_words(nb, b) * w)
     _closed_loop(prior, element, lane, w, state_in, s, nb, b)
     information, inverse, closed = jj, 2 * jj, 4 * jj
     eta = (j + triangle_words(nb, b) + 2 * jj) * w + lane

@@ -16,6 +16,7 @@ from gpkit.recursions import blockwise, compositions, order1, order2, ordern, pr
 from gpkit.recursions.compilation import inner, selector
 
 __all__ = [
+    "SPARE_ROWS",
     "backward",
     "combine",
     "combine_adjoint",
@@ -36,6 +37,10 @@ __all__ = [
 ]
 
 
+SPARE_ROWS = 2
+"""Rows that a workspace holds after those it is used for; the general recursion keeps temporaries there."""
+
+
 def _by_kind(name: str, doc: str, exponential: Any, sho: Any, matern32: Any, celerite: Any, general: Any) -> Any:
     choices = (general, exponential, sho, matern32, celerite)
     return selector(name, doc, lambda args: choices[args[0].count if isinstance(args[0], types.UniTuple) else 0])
@@ -47,7 +52,7 @@ def _by_order(name: str, doc: str, one: Any, two: Any, general: Any) -> Any:
 
 sizes = _by_order(
     "sizes",
-    "``(slots, state, element, adjoint, prior)``: words per row and of each record.",
+    "``(slots, state, element, adjoint, prior)``: words per row and of each record; see :data:`SPARE_ROWS`.",
     order1.sizes1,
     order2.sizes2,
     blockwise.sizes_n,

@@ -19,7 +19,7 @@ import numpy as np
 
 from gpkit.recursions import dispatch
 from gpkit.recursions.compilation import ENTRY, inner
-from gpkit.recursions.simd import LANES, aligned_start, load, store, view, width_of, zero_lanes
+from gpkit.recursions.simd import LANES, aligned_start, load, row_view, store, view, width_of, zero_lanes
 
 __all__ = ["BLOCKS_MINIMUM", "groups_evidence", "sequential_evidence", "singles_evidence"]
 
@@ -117,7 +117,7 @@ def _scratch_words(order, n, w, longest, n_params):  # type: ignore[no-untyped-d
     steps = min(max((n + w - 1) // w, 1), longest)
     segments = max(n // (w * _SEGMENT) + 1, 1)
     once = 2 * n_params + 2 * size_prior + 2 * size_state + 3 * size_adjoint + 8
-    return w * (once + segments * (size_element + size_state) + steps * slots)
+    return w * (once + segments * (size_element + size_state) + (steps + dispatch.SPARE_ROWS) * slots)
 
 
 @inner
@@ -260,19 +260,12 @@ def blocks_evidence(order, task, series, params, t, y, r, n, weights, gradient, 
 
 
 @inner
-def _row(array, index):  # type: ignore[no-untyped-def]
-    """A row of a contiguous two-dimensional array; one row serves all indices."""
-    rows, columns = array.shape
-    return view(array, index % rows * columns)
-
-
-@inner
 def _load_series(order, ws, steps, slots, w, t, y, r, lengths, series, start):  # type: ignore[no-untyped-def]
     """The same ``steps`` points of one series per lane."""
     for lane in range(w):
         b = series[lane]
         n = lengths[b]
-        _load_lane(ws, steps, slots, w, lane, _row(t, b), _row(y, b), _row(r, b), start, n)
+        _load_lane(ws, steps, slots, w, lane, row_view(t, b), row_view(y, b), row_view(r, b), start, n)
         dispatch.load_rows(order, ws, steps, w, lane, b, start, n)
 
 
@@ -318,7 +311,7 @@ def lanes_evidence(
             store(par, k * w + lane, params[b, k])
         dispatch.set_prior(order, par, prior, lane, w)
         for k in range(2):
-            store(lane_weights, k * w + lane, load(_row(weights, b), k, 0.0))
+            store(lane_weights, k * w + lane, load(row_view(weights, b), k, 0.0))
         store(logdet, b, 0.0)
         bad[b] = -1
     _fill(state, 0, size_state * w, 0.0)
@@ -357,12 +350,21 @@ def lanes_evidence(
         for lane in range(w):
             b = series[lane]
             _store_lane(
-                ws, steps, slots, w, lane, _row(alpha, b), _row(kappa, b), _row(tbar, b), segment * steps, lengths[b]
+                ws,
+                steps,
+                slots,
+                w,
+                lane,
+                row_view(alpha, b),
+                row_view(kappa, b),
+                row_view(tbar, b),
+                segment * steps,
+                lengths[b],
             )
             dispatch.store_rows(order, ws, steps, w, lane, b, segment * steps, lengths[b])
     for lane in range(w):
         dispatch.contract_prior(order, par, grad_p, lane_grad, lane, w)
-        out = _row(grad, series[lane])
+        out = row_view(grad, series[lane])
         for k in range(n_params):
             store(out, k, load(out, k, 0.0) + load(lane_grad, k * w + lane, 0.0))
 
@@ -406,14 +408,14 @@ def singles_evidence(
         bad[b] = -2
         if lengths[b] >= BLOCKS_MINIMUM:
             quad[b], logdet[b] = blocks_evidence(
-                order, task, b, params[b], _row(t, b), _row(y, b), _row(r, b), lengths[b], _row(weights, b), gradient,
-                _row(grad, b), _row(alpha, b), _row(kappa, b), _row(tbar, b), scratch,
+                order, task, b, row_view(params, b), row_view(t, b), row_view(y, b), row_view(r, b), lengths[b], row_view(weights, b), gradient,
+                row_view(grad, b), row_view(alpha, b), row_view(kappa, b), row_view(tbar, b), scratch,
             )  # fmt: skip
             if math.isfinite(quad[b] + logdet[b]):
                 bad[b] = -1
             elif gradient:
-                _fill(_row(grad, b), 0, grad.shape[1], 0.0)
-                _fill(_row(tbar, b), 0, tbar.shape[1], 0.0)
+                _fill(row_view(grad, b), 0, grad.shape[1], 0.0)
+                _fill(row_view(tbar, b), 0, tbar.shape[1], 0.0)
         left = left or bad[b] == -2
     # Only now may the memory that the views borrow be released.
     store(owner, 0, 0.0)

@@ -38,7 +38,7 @@ def transition_blocks(order, params, t, nb, b):  # type: ignore[no-untyped-def]
     """Transitions (N, nb, b, b) between consecutive times and ``p`` (nb * b,) of a closed-form structure."""
     n = t.shape[0]
     slots, _, _, _, size_prior = dispatch.sizes(order)
-    ws = np.zeros(_CHUNK * slots)
+    ws = np.zeros((_CHUNK + dispatch.SPARE_ROWS) * slots)
     prior = np.zeros(size_prior)
     dispatch.set_prior(order, params, prior, 0, 1)
     p = prior[: nb * b].copy()
@@ -64,7 +64,7 @@ def pull_back(order, params, t, nb, b, blocks, blocks_bar, p_bar):  # type: igno
     """Derivatives with respect to parameters and times from those with respect to the generators."""
     n = t.shape[0]
     slots, _, _, _, size_prior = dispatch.sizes(order)
-    ws = np.zeros(_CHUNK * slots)
+    ws = np.zeros((_CHUNK + dispatch.SPARE_ROWS) * slots)
     grad = np.zeros(params.shape[0])
     tbar = np.zeros(n)
     flat = blocks.reshape(-1)

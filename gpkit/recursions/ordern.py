@@ -4,12 +4,10 @@ Sums of kernels stack blocks; products are Kronecker products inside a block. Al
 and ``h`` is the first unit vector of every block, so the state has ``J = nb * b`` dimensions. The recursion, the
 element and the adjoint are those of :mod:`gpkit.recursions.order2`, written with loops over vectors of lanes in memory
 (:mod:`gpkit.recursions.blockwise` describes the records). A sweep keeps its temporaries in slots of the row that it
-has yet to write.
+has yet to write and in the spare rows after the last.
 """
 
 from __future__ import annotations
-
-import numpy as np
 
 from gpkit.recursions.blockwise import (
     SLOT_A,
@@ -31,7 +29,7 @@ from gpkit.recursions.blockwise import (
     triangle_words,
 )
 from gpkit.recursions.compilation import inner
-from gpkit.recursions.simd import broadcast, exponent_and_mantissa, load, select_less, store, width_of
+from gpkit.recursions.simd import broadcast, exponent_and_mantissa, load, select_less, store, view, width_of
 
 
 @inner
@@ -79,12 +77,12 @@ def element_n(order, ws, steps, prior, element, like):  # type: ignore[no-untype
     """Map of a block of rows as a function of the state that enters it: m, Delta, T (J x J), J (J x J), eta."""
     nb, b = shape_n(order)
     j = nb * b
-    slots, _, size, _, _ = sizes_n(order)
+    slots = sizes_n(order)[0]
     slot_seen, slot_m, slot_e, slot_w = offsets(nb, b)
     response = j + triangle_words(nb, b)
     information = response + j * j
     eta = information + j * j
-    for k in range(size):
+    for k in range(eta + j):
         store(element, k, broadcast(0.0, like))
     for k in range(j, response):
         store(element, k, load(prior, k, like))
@@ -133,7 +131,7 @@ def reverse_n(order, ws, steps, weights, adjoint, grad_p, like):  # type: ignore
     slot_g, slot_m, slot_e, slot_abar = offsets(nb, b)
     wq = load(weights, 0, like)
     wd = load(weights, 1, like)
-    scratch = np.empty((2 * j + j * j) * width_of(like))
+    scratch = view(ws, steps * slots * width_of(like))
     smoothed = j
     product = 2 * j
     row = (steps - 1) * slots
@@ -219,7 +217,7 @@ def smooth_n(order, ws, steps, prior, adjoint, like):  # type: ignore[no-untyped
     j = nb * b
     slots = sizes_n(order)[0]
     slot_g, slot_m, slot_e, transposed = offsets(nb, b)
-    scratch = np.empty((3 * j + triangle_words(nb, b)) * width_of(like))
+    scratch = view(ws, steps * slots * width_of(like))
     seen = j
     column = 2 * j
     information = 3 * j

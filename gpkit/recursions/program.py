@@ -11,12 +11,10 @@ block-triangular ``P_inf``.
 
 from __future__ import annotations
 
-import numpy as np
-
 from gpkit.recursions.blockwise import SLOT_A, SLOT_DT, SLOT_TDOT, offsets, shape_n, sizes_n, triangle_words
 from gpkit.recursions.compilation import inner
 from gpkit.recursions.factors import dimension, factor, factor_adjoint, kronecker, parameters, prior_entry
-from gpkit.recursions.simd import broadcast, load, store, width_of
+from gpkit.recursions.simd import broadcast, load, store, view, width_of
 from gpkit.recursions.transitions import CELERITE
 
 
@@ -59,7 +57,7 @@ def fill_n(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
     program = order[1]
     nb, b = shape_n(order)
     slots = sizes_n(order)[0]
-    small = np.empty(9 * width_of(like))
+    spare = steps * slots
     row = 0
     for _ in range(steps):
         dt = load(ws, row + SLOT_DT, like)
@@ -70,7 +68,7 @@ def fill_n(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
         for i in range(nb):
             count = load(program, position, 0)
             base = row + SLOT_A + i * b * b
-            _fill_term(program, position + 1, count, par, at, dt, ws, base, small, 0, b, like)
+            _fill_term(program, position + 1, count, par, at, dt, ws, base, ws, spare, b, like)
             at += 1 + _count_parameters(program, position + 1, count)
             position += 1 + count
         row += slots
@@ -108,7 +106,7 @@ def contract_n(order, ws, steps, par, grad, like):  # type: ignore[no-untyped-de
     bb = b * b
     slots = sizes_n(order)[0]
     slot_abar = offsets(nb, b)[3]
-    scratch = np.empty((2 * bb + 18) * width_of(like))
+    scratch = view(ws, steps * slots * width_of(like))
     left, small, small_bar = bb, 2 * bb, 2 * bb + 9
     row = 0
     for _ in range(steps):

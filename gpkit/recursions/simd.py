@@ -31,6 +31,7 @@ __all__ = [
     "load",
     "root",
     "round_even",
+    "row_view",
     "scale_by_power_of_two",
     "select_less",
     "store",
@@ -158,6 +159,11 @@ def view(array: Any, start: int) -> Any:
 
 
 @_compiled_only
+def row_view(array: Any, index: int) -> Any:
+    """Row ``index`` of a contiguous two-dimensional array, borrowed as by ``view``; one row serves all indices."""
+
+
+@_compiled_only
 def aligned_start(array: Any) -> int:
     """First entry on a boundary of 64 bytes, which a vector of eight lanes then does not cross."""
 
@@ -233,6 +239,13 @@ def _lower_store(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
+def _borrow(context: Any, builder: Any, sig: Any, source: Any, start: Any, size: Any) -> Any:
+    out = context.make_array(sig.return_type)(context, builder)
+    data = builder.gep(source.data, [start])
+    populate_array(out, data, shape=[size], strides=[source.itemsize], itemsize=source.itemsize, meminfo=None)
+    return out._getvalue()
+
+
 @type_callable(view)
 def _type_view(context: Any) -> Any:
     return lambda array, start: types.Array(array.dtype, 1, "C") if isinstance(array, types.Array) else None
@@ -242,11 +255,21 @@ def _type_view(context: Any) -> Any:
 def _lower_view(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     source = context.make_array(sig.args[0])(context, builder, args[0])
     start = context.cast(builder, args[1], sig.args[1], types.intp)
-    out = context.make_array(sig.return_type)(context, builder)
-    size = builder.sub(source.nitems, start)
-    data = builder.gep(source.data, [start])
-    populate_array(out, data, shape=[size], strides=[source.itemsize], itemsize=source.itemsize, meminfo=None)
-    return out._getvalue()
+    return _borrow(context, builder, sig, source, start, builder.sub(source.nitems, start))
+
+
+@type_callable(row_view)
+def _type_row_view(context: Any) -> Any:
+    return lambda array, index: types.Array(array.dtype, 1, "C") if isinstance(array, types.Array) else None
+
+
+@lower_builtin(row_view, types.Array, types.Integer)
+def _lower_row_view(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    source = context.make_array(sig.args[0])(context, builder, args[0])
+    index = context.cast(builder, args[1], sig.args[1], types.intp)
+    rows, columns = cgutils.unpack_tuple(builder, source.shape, 2)
+    start = builder.mul(builder.srem(index, rows), columns)
+    return _borrow(context, builder, sig, source, start, columns)
 
 
 @type_callable(aligned_start)

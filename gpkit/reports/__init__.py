@@ -11,7 +11,7 @@ from gpkit.reports.content import (
 )
 from gpkit.reports.light_curve import build_report, light_curve_report
 from gpkit.reports.summary import headline, summary
-from gpkit.reports.writing import to_json, write_atomic
+from gpkit.reports.writing import to_json
 
 __all__ = [
     "Band",
@@ -26,5 +26,4 @@ __all__ = [
     "light_curve_report",
     "summary",
     "to_json",
-    "write_atomic",
 ]

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from gpkit.diagnostics.residuals import ResidualChecks, check_residuals
+from gpkit.files import write_atomic
 from gpkit.reports import light_curve_figures as figures
 from gpkit.reports.content import KernelSection, LightCurveSection, Quantity, ReportContent, RunSection
 from gpkit.reports.document import Block, Facts, FindingList, Paragraph, Report, Section, Table, fixed, number
 from gpkit.reports.summary import all_findings, headline, ranking, summary
-from gpkit.reports.writing import to_json, write_atomic
+from gpkit.reports.writing import to_json
 
 METHOD = (
     "Each kernel was fitted by maximising the exact likelihood of a Gaussian process with the stated covariance, white "

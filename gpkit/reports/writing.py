@@ -1,44 +1,13 @@
-"""Files that appear under their names only when they are complete, and JSON that any reader accepts."""
+"""JSON that any reader accepts."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-
-def write_atomic(path: str | Path, data: str | bytes) -> Path:
-    """Write a file under a temporary name beside its own, and rename it when it is complete.
-
-    Args:
-        path: Where to write; a file that is there is replaced, and stays as it was if writing fails.
-        data: The content; text is encoded in UTF-8.
-
-    Returns:
-        The path.
-    """
-    target = Path(path)
-    content = data.encode("utf-8") if isinstance(data, str) else data
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:100]}.", suffix=".part", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return target
 
 
 def to_json(data: Any) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpkit.reports import to_json, write_atomic
+from gpkit.files import write_atomic
+from gpkit.reports import to_json
 
 
 def test_writes_text_and_bytes(tmp_path: Path) -> None:
