@@ -123,7 +123,9 @@ def _light_curve(options: argparse.Namespace, command: str) -> int:
     from gpkit.datasets import read_light_curve
 
     names = _kernels(options.kernels)
-    columns = {k: _column(getattr(options, k)) for k in ("time", "value", "error") if getattr(options, k) is not None}
+    columns: dict[str, Any] = {
+        k: _column(getattr(options, k)) for k in ("time", "value", "error") if getattr(options, k) is not None
+    }
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         curve = read_light_curve(options.path, format=options.format, name=options.name, **columns)

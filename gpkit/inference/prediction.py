@@ -29,7 +29,7 @@ def strategy_for(operator: Any) -> type[DefaultPredictionStrategy]:
     return DefaultPredictionStrategy
 
 
-class SemiseparablePredictionStrategy(DefaultPredictionStrategy):  # type: ignore[misc]
+class SemiseparablePredictionStrategy(DefaultPredictionStrategy):
     """Mean and variance at M new times in O(N + M), exact at any N.
 
     Training targets that are NaN count as missing.

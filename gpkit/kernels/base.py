@@ -36,7 +36,7 @@ from gpkit.operators.structured import common_batch
 __all__ = ["StateSpaceKernel"]
 
 
-class StateSpaceKernel(gpytorch.kernels.Kernel):  # type: ignore[misc]
+class StateSpaceKernel(gpytorch.kernels.Kernel):
     """Base class of kernels with a finite-dimensional state space in time.
 
     Evaluated at one-dimensional inputs it returns :class:`~gpkit.operators.SemiseparableLinearOperator` (same inputs
@@ -160,7 +160,7 @@ class StateSpaceKernel(gpytorch.kernels.Kernel):  # type: ignore[misc]
     @property
     def batch_shape(self) -> torch.Size:
         """Batch shape of the parameters; composite kernels know theirs, so nothing is searched."""
-        return self._batch_shape  # type: ignore[no-any-return]
+        return self._batch_shape
 
     @batch_shape.setter
     def batch_shape(self, value: torch.Size) -> None:

@@ -84,12 +84,12 @@ class ScaleKernel(StateSpaceKernel):
     @property
     def structure(self) -> Structure:  # type: ignore[override]
         """Sum of products of factor names."""
-        return self.base_kernel.structure  # type: ignore[no-any-return]
+        return self.base_kernel.structure
 
     @property
     def isotropic(self) -> bool:  # type: ignore[override]
         """Whether the kernel of the distance is a covariance in several dimensions."""
-        return self.base_kernel.isotropic  # type: ignore[no-any-return]
+        return self.base_kernel.isotropic
 
     def natural_parameters(self) -> dict[str, Tensor]:
         """The variance and the base kernel's parameters."""
@@ -111,7 +111,7 @@ class ScaleKernel(StateSpaceKernel):
 
     def timescales(self) -> dict[str, Any]:
         """Those of the base kernel."""
-        return self.base_kernel.timescales()  # type: ignore[no-any-return]
+        return self.base_kernel.timescales()
 
     def __getitem__(self, index: Any) -> Any:
         new = super().__getitem__(index)
@@ -132,29 +132,33 @@ class _CompositeKernel(StateSpaceKernel):
         flat: list[StateSpaceKernel] = []
         for kernel in kernels:
             same = type(kernel) is type(self)
-            flat.extend(kernel.kernels if same else [kernel])  # type: ignore[arg-type]
+            flat.extend(kernel.kernels if same else [kernel])
         batch = torch.broadcast_shapes(*(k.batch_shape for k in flat))
         super().__init__(batch_shape=batch, active_dims=flat[0].active_dims)
         self.kernels = torch.nn.ModuleList(flat)
 
+    @property
+    def _parts(self) -> list[StateSpaceKernel]:
+        return [part for part in self.kernels if isinstance(part, StateSpaceKernel)]
+
     def natural_parameters(self) -> dict[str, Tensor]:
         """The parameters of all parts, prefixed "kernels.<i>."."""
         return {
-            f"kernels.{i}.{k}": v for i, part in enumerate(self.kernels) for k, v in part.natural_parameters().items()
+            f"kernels.{i}.{k}": v for i, part in enumerate(self._parts) for k, v in part.natural_parameters().items()
         }
 
     def _part_parameters(self, values: Mapping[str, Any], ops: Any) -> list[list[Any]]:
         return [
             list(part.structure_parameters(_prefixed(values, f"kernels.{i}."), ops))
-            for i, part in enumerate(self.kernels)
+            for i, part in enumerate(self._parts)
         ]
 
     def timescales(self) -> dict[str, Any]:
         """Those of all parts, prefixed "kernels.<i>."."""
-        return {f"kernels.{i}.{k}": v for i, part in enumerate(self.kernels) for k, v in part.timescales().items()}
+        return {f"kernels.{i}.{k}": v for i, part in enumerate(self._parts) for k, v in part.timescales().items()}
 
     def __getitem__(self, index: Any) -> Any:
-        return type(self)(*(part.__getitem__(index) for part in self.kernels))
+        return type(self)(*(part.__getitem__(index) for part in self._parts))
 
 
 class SumKernel(_CompositeKernel):
@@ -163,13 +167,13 @@ class SumKernel(_CompositeKernel):
     @property
     def structure(self) -> Structure:  # type: ignore[override]
         """Sum of products of factor names."""
-        parts = [part.structure for part in self.kernels]
-        return GIVEN if GIVEN in parts else sum(parts, ())
+        parts = [part.structure for part in self._parts]
+        return GIVEN if GIVEN in parts else tuple(term for part in parts for term in part)
 
     @property
     def isotropic(self) -> bool:  # type: ignore[override]
         """Whether the kernel of the distance is a covariance in several dimensions."""
-        return all(part.isotropic for part in self.kernels)
+        return all(part.isotropic for part in self._parts)
 
     def structure_parameters(self, values: Mapping[str, Any], ops: Any) -> list[Any]:
         """Structure parameters from natural values; see the base class."""
@@ -177,7 +181,7 @@ class SumKernel(_CompositeKernel):
 
     def state_space(self) -> StateSpace:
         """Block-diagonal state space."""
-        spaces = [part.state_space() for part in self.kernels]
+        spaces = [part.state_space() for part in self._parts]
         return StateSpace(
             block_diagonal([s.feedback for s in spaces]),
             block_diagonal([s.stationary_covariance for s in spaces]),
@@ -192,7 +196,7 @@ class ProductKernel(_CompositeKernel):
     def structure(self) -> Structure:  # type: ignore[override]
         """Sum of products of factor names."""
         structure: Structure = ((),)
-        for part in self.kernels:
+        for part in self._parts:
             if part.structure == GIVEN:
                 return GIVEN
             structure = tuple(left + right for left in structure for right in part.structure)
@@ -201,20 +205,20 @@ class ProductKernel(_CompositeKernel):
     @property
     def isotropic(self) -> bool:  # type: ignore[override]
         """Whether the kernel of the distance is a covariance in several dimensions."""
-        return all(part.isotropic for part in self.kernels)
+        return all(part.isotropic for part in self._parts)
 
     def structure_parameters(self, values: Mapping[str, Any], ops: Any) -> list[Any]:
         """Structure parameters from natural values; see the base class."""
         parts = self._part_parameters(values, ops)
-        terms = [parts[0][term] for term in _term_slices(self.kernels[0].structure)]
-        for part, entries in zip(list(self.kernels)[1:], parts[1:], strict=True):
+        terms = [parts[0][term] for term in _term_slices(self._parts[0].structure)]
+        for part, entries in zip(self._parts[1:], parts[1:], strict=True):
             factors = [entries[term] for term in _term_slices(part.structure)]
             terms = [[left[0] * right[0], *left[1:], *right[1:]] for left in terms for right in factors]
         return [entry for term in terms for entry in term]
 
     def state_space(self) -> StateSpace:
         """Kronecker-sum generator, Kronecker-product covariance."""
-        first, *rest = [part.state_space() for part in self.kernels]
+        first, *rest = [part.state_space() for part in self._parts]
         feedback, covariance, h = first.feedback, first.stationary_covariance, first.observation
         for space in rest:
             left = torch.eye(feedback.shape[-1], dtype=feedback.dtype)

@@ -25,7 +25,7 @@ from gpkit.operators.structured import StructuredLinearOperator
 __all__ = ["ExactGP", "StructuredMultivariateNormal"]
 
 
-class StructuredMultivariateNormal(MultivariateNormal):  # type: ignore[misc]
+class StructuredMultivariateNormal(MultivariateNormal):
     """A multivariate normal that samples and scores with its covariance operator's own algebra.
 
     Values that are NaN count as missing in ``log_prob``.
@@ -52,7 +52,7 @@ class StructuredMultivariateNormal(MultivariateNormal):  # type: ignore[misc]
         return self.loc + draws.reshape(*sample_shape, *draws.shape[1:])
 
 
-class ExactGP(gpytorch.models.ExactGP):  # type: ignore[misc]
+class ExactGP(gpytorch.models.ExactGP):
     """Exact GP regression; a ``gpytorch.models.ExactGP`` with a covariance that may be structured.
 
     It trains with GPyTorch's ``ExactMarginalLogLikelihood`` and any torch optimiser and predicts through
@@ -70,6 +70,11 @@ class ExactGP(gpytorch.models.ExactGP):  # type: ignore[misc]
         InvalidDataError: for non-finite inputs or shapes that do not fit.
         StructureLostError: when a structured kernel sits inside a wrapper that would densify it.
     """
+
+    train_inputs: Any
+    train_targets: Any
+    likelihood: Any
+    prediction_strategy: Any
 
     def __init__(
         self,
@@ -132,8 +137,8 @@ class ExactGP(gpytorch.models.ExactGP):  # type: ignore[misc]
         operator = prior.lazy_covariance_matrix.evaluate_kernel()
         if _hides_structure(operator):
             raise StructureLostError(
-                f"the kernel's structure is hidden inside {type(operator).__name__}; combine kernels (ScaleKernel, +, * "
-                "of gpkit.kernels) before they are evaluated, not the covariances"
+                f"the kernel's structure is hidden inside {type(operator).__name__}; combine kernels (ScaleKernel, +, "
+                "* of gpkit.kernels) before they are evaluated, not the covariances"
             )
         strategy = strategy_for(operator)
         return strategy(inputs, prior, self.train_targets, self.likelihood)

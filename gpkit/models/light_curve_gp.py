@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time as clock
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ KERNELS = {
 
 
 def _named_kernel(name: str) -> StateSpaceKernel:
-    makers = {
+    makers: dict[str, Callable[[], StateSpaceKernel]] = {
         "sho": SHOKernel,
         "drw": DRWKernel,
         "matern32": lambda: MaternKernel(1.5),

@@ -179,7 +179,7 @@ def _parameters(model: LightCurveGP, summary: PosteriorSummary | None) -> tuple[
     out = []
     for spec in model.specs:
         p = drawn.get(spec.name)
-        known = (
+        known: dict[str, Any] = (
             {}
             if p is None
             else {
@@ -245,7 +245,7 @@ class _Timescales:
         for name, value in self.point.items():
             if isinstance(value, str) or (not math.isfinite(value) and name not in self.draws):
                 continue
-            known = {}
+            known: dict[str, Any] = {}
             if name in self.draws:
                 drawn = self.draws[name]
                 if not np.isfinite(drawn).all():

@@ -163,14 +163,15 @@ def _pyro_prior(prior: Any) -> Any:
     """A GPyTorch prior as the Pyro distribution of the same parameters."""
     import pyro.distributions as dist
 
-    for base, maker, names in (
+    known: tuple[tuple[Any, Any, tuple[str, ...]], ...] = (
         (torch.distributions.LogNormal, dist.LogNormal, ("loc", "scale")),
         (torch.distributions.HalfNormal, dist.HalfNormal, ("scale",)),
         (torch.distributions.HalfCauchy, dist.HalfCauchy, ("scale",)),
         (torch.distributions.Normal, dist.Normal, ("loc", "scale")),
         (torch.distributions.Gamma, dist.Gamma, ("concentration", "rate")),
         (torch.distributions.Uniform, dist.Uniform, ("low", "high")),
-    ):
+    )
+    for base, maker, names in known:
         if isinstance(prior, base):
             return maker(*(torch.as_tensor(getattr(prior, name)).double() for name in names))
     raise InvalidDataError(

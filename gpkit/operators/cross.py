@@ -14,7 +14,7 @@ from gpkit.operators.structured import at_entries, common_batch, in_batch
 __all__ = ["CrossSemiseparableLinearOperator"]
 
 
-class CrossSemiseparableLinearOperator(LinearOperator):  # type: ignore[misc]
+class CrossSemiseparableLinearOperator(LinearOperator):
     """``K(rows, columns)`` for a state-space kernel.
 
     Args:

@@ -14,7 +14,7 @@ from gpkit.operators.generators import Factors
 __all__ = ["CholeskyFactorLinearOperator"]
 
 
-class CholeskyFactorLinearOperator(LinearOperator):  # type: ignore[misc]
+class CholeskyFactorLinearOperator(LinearOperator):
     """``P L D^(1/2)``, its transpose, or the inverse of either, for ``L D L^T`` from the O(N) factorisation.
 
     Args:
@@ -68,8 +68,8 @@ class CholeskyFactorLinearOperator(LinearOperator):  # type: ignore[misc]
 
     def to(self, *args: Any, **kwargs: Any) -> CholeskyFactorLinearOperator:
         """Change dtype or device; the index stays integer."""
-        tensors = [t.to(*args, **kwargs) for t in self._args[:-1]]
-        return type(self)(*tensors, self.order, kind=self.kind)
+        blocks, gains, pivots = (t.to(*args, **kwargs) for t in self._args[:-1])
+        return type(self)(blocks, gains, pivots, self.order, kind=self.kind)
 
     def _gather(self, columns: Tensor, inverse: bool) -> Tensor:
         order = self.order.argsort(-1) if inverse else self.order

@@ -38,6 +38,16 @@ class Generators(NamedTuple):
         """Leading dimensions."""
         return self.times.shape[:-1]
 
+    def expand(self, batch: torch.Size) -> Generators:
+        """The same with more leading dimensions."""
+        lead = len(self.batch_shape)
+
+        def wide(tensor: Tensor) -> Tensor:
+            return tensor.expand(*batch, *tensor.shape[lead:])
+
+        transitions = None if self.transitions is None else wide(self.transitions)
+        return Generators(wide(self.times), wide(self.params), wide(self.diagonal), transitions, self.structure)
+
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """What can carry gradients."""
         return self.times, self.params, self.diagonal, self.transitions
@@ -231,10 +241,7 @@ def _bilinear_gradients(generators: Generators, left: Tensor, right: Tensor) -> 
     batch = common_batch(generators.batch_shape, left.shape[:-2], right.shape[:-2])
     left = left.expand(*batch, *left.shape[-2:]).reshape(-1, *left.shape[-2:])
     right = right.expand(*batch, *right.shape[-2:]).reshape(-1, *right.shape[-2:])
-    expanded = Generators(
-        *(t if t is None else t.expand(*batch, *t.shape[len(generators.batch_shape) :]) for t in generators.tensors()),
-        generators.structure,
-    )
+    expanded = generators.expand(batch)
     results: list[list[Any]] = [[], [], []]
     for index in range(batch.numel()):
         blocks, p = _blocks(expanded, index)
@@ -291,8 +298,8 @@ class _Multiply(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        *tensors, rhs = ctx.saved_tensors
-        generators = Generators(*tensors, ctx.structure)
+        times, params, diagonal, transitions, rhs = ctx.saved_tensors
+        generators = Generators(times, params, diagonal, transitions, ctx.structure)
         grads: list[Tensor | None] = [None] * 4
         if any(ctx.needs_input_grad[:4]):
             grads = _bilinear_gradients(generators, grad, rhs)
@@ -304,7 +311,7 @@ class _Multiply(torch.autograd.Function):
 
 def multiply(generators: Generators, rhs: Tensor) -> Tensor:
     """``K rhs`` for (*b, N, C), O(N J b) per column."""
-    return _Multiply.apply(*generators.tensors(), rhs, generators.structure)  # type: ignore[no-any-return,no-untyped-call]
+    return _Multiply.apply(*generators.tensors(), rhs, generators.structure)  # type: ignore[no-untyped-call]
 
 
 class _Solve(torch.autograd.Function):
@@ -330,8 +337,9 @@ class _Solve(torch.autograd.Function):
         back = solve_with(ctx.factors, grad.shape[:-2], grad)
         grads: list[Tensor | None] = [None] * 4
         if any(ctx.needs_input_grad[:4]):
-            *tensors, solution = ctx.saved_tensors
-            grads = _bilinear_gradients(Generators(*tensors, ctx.structure), -back, solution)
+            times, params, diagonal, transitions, solution = ctx.saved_tensors
+            generators = Generators(times, params, diagonal, transitions, ctx.structure)
+            grads = _bilinear_gradients(generators, -back, solution)
         return (*grads, back.sum_to_size(ctx.rhs_shape) if ctx.needs_input_grad[4] else None, None, None)
 
 
@@ -351,7 +359,7 @@ def solve_with(factors: Factors, batch: torch.Size, rhs: Tensor) -> Tensor:
 
 def solve(generators: Generators, rhs: Tensor, factors: Factors) -> Tensor:
     """``K^-1 rhs`` for (*b, N, C), differentiable in everything; ``factors`` come from :func:`factorise`."""
-    return _Solve.apply(*generators.tensors(), rhs, generators.structure, factors)  # type: ignore[no-any-return,no-untyped-call]
+    return _Solve.apply(*generators.tensors(), rhs, generators.structure, factors)  # type: ignore[no-untyped-call]
 
 
 def smooth(generators: Generators, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -43,7 +43,7 @@ def at_entries(
     return params, feedback
 
 
-class StructuredLinearOperator(LinearOperator):  # type: ignore[misc]
+class StructuredLinearOperator(LinearOperator):
     """A square positive (semi)definite operator that answers every question exactly from its structure.
 
     Subclasses give ``_add_diagonal_values``, ``_add_same`` and the exact solves. A diagonal that is added is absorbed;
