@@ -118,7 +118,9 @@ class ExactGP(gpytorch.models.ExactGP):
         prepared = not self.training and not gpytorch.settings.prior_mode.on()
         if prepared and self.train_inputs is not None and self.train_targets is not None:
             key = self._fingerprint()
-            if self.prediction_strategy is None or key != self._strategy_key:
+            # A cached strategy belongs to the graph of the pass that made it, which a backward pass frees.
+            fresh = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters()) and self.structured
+            if fresh or self.prediction_strategy is None or key != self._strategy_key:
                 # GPyTorch keeps a strategy after a parameter has changed in eval mode; its answers would mix both.
                 self.prediction_strategy = self._make_strategy(**kwargs)
                 self._strategy_key = key

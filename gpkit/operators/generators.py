@@ -64,7 +64,7 @@ class Factors(NamedTuple):
 
 def _flat(tensor: Tensor, keep: int = 1) -> Any:
     """Numpy view (B, ...) of a tensor with leading batch dimensions; one row if all of them are the same memory."""
-    tensor = tensor.detach()
+    tensor = tensor.detach().cpu()
     lead = tensor.dim() - keep
     if all(size == 1 or stride == 0 for size, stride in zip(tensor.shape[:lead], tensor.stride()[:lead], strict=True)):
         tensor = tensor[(0,) * lead][None] if tensor.shape[:lead].numel() else tensor.reshape(0, *tensor.shape[lead:])
@@ -75,7 +75,7 @@ def _flat(tensor: Tensor, keep: int = 1) -> Any:
 
 def _tensor(array: Any, like: Tensor, shape: Any) -> Tensor:
     array = np.ascontiguousarray(array)
-    return torch.from_numpy(array if array.flags.writeable else array.copy()).reshape(shape).to(like.dtype)
+    return torch.from_numpy(array if array.flags.writeable else array.copy()).reshape(shape).to(like)
 
 
 def _fail(failed: Any) -> None:

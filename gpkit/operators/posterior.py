@@ -12,11 +12,33 @@ from gpkit.operators import generators as sweeps
 from gpkit.operators.covariances import Structure
 from gpkit.operators.cross import CrossSemiseparableLinearOperator
 from gpkit.operators.semiseparable import SemiseparableLinearOperator
-from gpkit.operators.structured import StructuredLinearOperator, common_batch, in_batch
+from gpkit.operators.structured import StructuredLinearOperator, common_batch, in_batch, refuse_gradient
 
 __all__ = ["PosteriorCovarianceLinearOperator"]
 
 _CHUNK = 64
+
+
+class _LatentVariance(torch.autograd.Function):
+    """Variance by a sweep, O(N + M); only a backward pass, if one is asked for, costs O(N M)."""
+
+    @staticmethod
+    def forward(ctx: Any, operator: PosteriorCovarianceLinearOperator, *tensors: Tensor) -> Tensor:
+        ctx.structure = operator.structure
+        ctx.save_for_backward(*tensors)
+        remembered = operator._latent_variance
+        return operator._smoothed_variance() if remembered is None else remembered.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        wanted = ctx.needs_input_grad[1:]
+        with torch.enable_grad():
+            tensors = [t.detach().requires_grad_(w) for t, w in zip(ctx.saved_tensors, wanted, strict=True)]
+            variance = PosteriorCovarianceLinearOperator(*tensors, structure=ctx.structure)._differentiable_diagonal()
+            sources = [t for t in tensors if t.requires_grad]
+            found = iter(torch.autograd.grad(variance, sources, grad, allow_unused=True))
+        return (None, *(next(found) if w else None for w in wanted))
 
 
 class PosteriorCovarianceLinearOperator(StructuredLinearOperator):
@@ -93,17 +115,22 @@ class PosteriorCovarianceLinearOperator(StructuredLinearOperator):
 
     def _diagonal(self) -> Tensor:
         if torch.is_grad_enabled() and any(t.requires_grad for t in self._args):
-            return self._differentiable_diagonal() + self.diagonal_values
+            return _LatentVariance.apply(self, *self._args) + self.diagonal_values  # type: ignore[no-untyped-call]
         if self._latent_variance is not None:
             return self._latent_variance + self.diagonal_values
+        variance = self._smoothed_variance()
+        self.remember_variance(variance)
+        return variance + self.diagonal_values
+
+    def _smoothed_variance(self) -> Tensor:
+        """Latent variance (*batch, M) from one sweep over data and new times together."""
         joint = self._joint(torch.full_like(self.new_times, torch.inf))
-        order, inverse = joint._order()
+        _, inverse = joint._order()
         ordered = joint._sorted()
         _, variance = sweeps.smooth(ordered, torch.zeros_like(ordered.times))
         if inverse is not None:
             variance = variance.gather(-1, inverse)
-        self.remember_variance(variance[..., self.times.shape[-1] :])
-        return variance[..., self.times.shape[-1] :] + self.diagonal_values
+        return variance[..., self.times.shape[-1] :]
 
     def remember_variance(self, variance: Tensor) -> None:
         """Keep the latent variance (*batch, M) that a smoothing sweep has just computed."""
@@ -207,6 +234,11 @@ class PosteriorCovarianceLinearOperator(StructuredLinearOperator):
 
     def zero_mean_mvn_samples(self, num_samples: int) -> Tensor:
         """Exact draws (num_samples, *batch, M) by conditioning joint prior draws (Matheron's rule), O(N + M) each."""
+        with torch.no_grad():
+            draws = self._draw(num_samples)
+        return refuse_gradient(draws, "draws from a posterior", self._args)
+
+    def _draw(self, num_samples: int) -> Tensor:
         n = self.times.shape[-1]
         joint = self._joint(torch.zeros_like(self.new_times))
         latent = joint.without_diagonal().zero_mean_mvn_samples(num_samples).movedim(0, -1)

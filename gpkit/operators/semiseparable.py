@@ -24,7 +24,7 @@ from gpkit.operators.covariances import (
 )
 from gpkit.operators.factors import CholeskyFactorLinearOperator
 from gpkit.operators.generators import Factors, Generators
-from gpkit.operators.structured import StructuredLinearOperator, at_entries, common_batch, in_batch
+from gpkit.operators.structured import StructuredLinearOperator, at_entries, common_batch, in_batch, refuse_gradient
 
 __all__ = ["SemiseparableLinearOperator"]
 
@@ -337,7 +337,9 @@ class SemiseparableLinearOperator(StructuredLinearOperator):
     def zero_mean_mvn_samples(self, num_samples: int) -> Tensor:
         """Exact draws (num_samples, *batch, N) in O(N) each; zero noise and repeated times are allowed."""
         noise = torch.randn(*self.batch_shape, self.shape[-1], num_samples, dtype=self.dtype, device=self.device)
-        return self._root(semidefinite=True)._matmul(noise).movedim(-1, 0)
+        with torch.no_grad():
+            draws = self._root(semidefinite=True)._matmul(noise).movedim(-1, 0)
+        return refuse_gradient(draws, "draws from a semiseparable covariance", self._args)
 
     def without_diagonal(self) -> SemiseparableLinearOperator:
         """The same covariance with no absorbed diagonal."""

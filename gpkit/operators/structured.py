@@ -12,9 +12,9 @@ from linear_operator.operators import (
 )
 from torch import Tensor
 
-from gpkit.errors import StructureLostError
+from gpkit.errors import GpkitError, StructureLostError
 
-__all__ = ["StructuredLinearOperator", "at_entries", "common_batch", "in_batch"]
+__all__ = ["StructuredLinearOperator", "at_entries", "common_batch", "in_batch", "refuse_gradient"]
 
 
 def common_batch(*shapes: torch.Size) -> torch.Size:
@@ -41,6 +41,26 @@ def at_entries(
         params = params.expand(*shape, params.shape[-1])
         feedback = None if feedback is None else feedback.expand(*shape, *feedback.shape[-2:])
     return params, feedback
+
+
+class _Undifferentiable(torch.autograd.Function):
+    """Values whose gradient is refused, not silently zero."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, what: str, *tensors: Tensor) -> Tensor:
+        ctx.what = what
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise GpkitError(f"{ctx.what} cannot be differentiated with respect to parameters or inputs")
+
+
+def refuse_gradient(values: Tensor, what: str, tensors: tuple[Tensor, ...]) -> Tensor:
+    """Return ``values``; a backward pass through them raises if any of ``tensors`` needs gradients."""
+    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        return _Undifferentiable.apply(values, what, *tensors)  # type: ignore[no-untyped-call]
+    return values
 
 
 class StructuredLinearOperator(LinearOperator):
