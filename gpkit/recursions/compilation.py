@@ -43,7 +43,7 @@ class _NoEnvironment:
         pass
 
 
-class _DeferredLibrary(JITCodeLibrary):  # type: ignore[misc]
+class _DeferredLibrary(JITCodeLibrary):
     """LLVM code that is linked into its callers as it is, neither optimised nor turned into machine code."""
 
     def _optimize_functions(self, ll_module: Any) -> None:
@@ -61,7 +61,7 @@ class _DeferredLibrary(JITCodeLibrary):  # type: ignore[misc]
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
-class _DeferredLowering(NativeLowering):  # type: ignore[misc]
+class _DeferredLowering(NativeLowering):
     _name = "deferred_lowering"
 
     def run_pass(self, state: Any) -> bool:
@@ -84,7 +84,7 @@ _PASSES = (
 )
 
 
-class _InnerCompiler(CompilerBase):  # type: ignore[misc]
+class _InnerCompiler(CompilerBase):
     """The passes that loops over scalars, lanes and unchecked loads need; numba's others rewrite what is not here."""
 
     def define_pipelines(self) -> list[Any]:
@@ -136,7 +136,7 @@ def selector(name: str, doc: str, choose: Callable[[tuple[Any, ...]], Any]) -> A
     function.__name__ = function.__qualname__ = name
     function.__doc__ = doc
 
-    class Selection(AbstractTemplate):  # type: ignore[misc]
+    class Selection(AbstractTemplate):
         key = function
 
         def generic(self, args: Any, kws: Any) -> Any:

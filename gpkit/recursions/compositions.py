@@ -1,7 +1,8 @@
-"""Composition of block elements for a state of any dimension, one lane at a time.
+"""Composition of block elements of two-dimensional states and of those of any dimension, one lane at a time.
 
-The counterparts of :func:`gpkit.recursions.order2.combine2` and :func:`gpkit.recursions.order2.combine_adjoint2`;
-dense J x J matrices are kept by rows in the spare words of the element.
+An element maps the state that enters a block of rows to the one that leaves it (see
+:func:`gpkit.recursions.order2.element2`). For the general order, dense J x J matrices are kept by rows in the spare
+words of the element.
 """
 
 from __future__ import annotations
@@ -9,6 +10,103 @@ from __future__ import annotations
 from gpkit.recursions.blockwise import element_words, shape_n, triangle_words
 from gpkit.recursions.compilation import inner
 from gpkit.recursions.simd import load, store, view
+
+
+@inner
+def _closed_loop2(prior, element, lane, w, d11, d12, d22):  # type: ignore[no-untyped-def]
+    """``E = P_inf - Delta``, ``M = (I + E J)^-1`` and ``T M`` of one lane."""
+    e11 = load(prior, 2 * w + lane, 0.0) - d11
+    e12 = load(prior, 3 * w + lane, 0.0) - d12
+    e22 = load(prior, 4 * w + lane, 0.0) - d22
+    j11 = load(element, 9 * w + lane, 0.0)
+    j12 = load(element, 10 * w + lane, 0.0)
+    j22 = load(element, 11 * w + lane, 0.0)
+    k11 = 1.0 + e11 * j11 + e12 * j12
+    k12 = e11 * j12 + e12 * j22
+    k21 = e12 * j11 + e22 * j12
+    k22 = 1.0 + e12 * j12 + e22 * j22
+    scale = 1.0 / (k11 * k22 - k12 * k21)
+    n11 = k22 * scale
+    n12 = -k12 * scale
+    n21 = -k21 * scale
+    n22 = k11 * scale
+    t11 = load(element, 5 * w + lane, 0.0)
+    t12 = load(element, 6 * w + lane, 0.0)
+    t21 = load(element, 7 * w + lane, 0.0)
+    t22 = load(element, 8 * w + lane, 0.0)
+    c11 = t11 * n11 + t12 * n21
+    c12 = t11 * n12 + t12 * n22
+    c21 = t21 * n11 + t22 * n21
+    c22 = t21 * n12 + t22 * n22
+    return (e11, e12, e22), (n11, n12, n21, n22), (c11, c12, c21, c22)
+
+
+@inner
+def combine2(order, prior, element, lane, w, state_in, state_out, lane_out):  # type: ignore[no-untyped-def]
+    """State that leaves block ``lane`` given the one that enters; written to lane ``lane_out`` of ``state_out``."""
+    m1 = load(state_in, lane, 0.0)
+    m2 = load(state_in, w + lane, 0.0)
+    e, _, c = _closed_loop2(
+        prior,
+        element,
+        lane,
+        w,
+        load(state_in, 2 * w + lane, 0.0),
+        load(state_in, 3 * w + lane, 0.0),
+        load(state_in, 4 * w + lane, 0.0),
+    )
+    h1 = load(element, 12 * w + lane, 0.0)
+    h2 = load(element, 13 * w + lane, 0.0)
+    z1 = m1 + e[0] * h1 + e[1] * h2
+    z2 = m2 + e[1] * h1 + e[2] * h2
+    store(state_out, lane_out, load(element, lane, 0.0) + c[0] * z1 + c[1] * z2)
+    store(state_out, w + lane_out, load(element, w + lane, 0.0) + c[2] * z1 + c[3] * z2)
+    t11 = load(element, 5 * w + lane, 0.0)
+    t12 = load(element, 6 * w + lane, 0.0)
+    t21 = load(element, 7 * w + lane, 0.0)
+    t22 = load(element, 8 * w + lane, 0.0)
+    q11 = c[0] * e[0] + c[1] * e[1]
+    q12 = c[0] * e[1] + c[1] * e[2]
+    q21 = c[2] * e[0] + c[3] * e[1]
+    q22 = c[2] * e[1] + c[3] * e[2]
+    store(state_out, 2 * w + lane_out, load(element, 2 * w + lane, 0.0) - (q11 * t11 + q12 * t12))
+    store(state_out, 3 * w + lane_out, load(element, 3 * w + lane, 0.0) - (q11 * t21 + q12 * t22))
+    store(state_out, 4 * w + lane_out, load(element, 4 * w + lane, 0.0) - (q21 * t21 + q22 * t22))
+
+
+@inner
+def combine_adjoint2(order, prior, element, lane, w, state_in, adjoint, adjoint_out, lane_out):  # type: ignore[no-untyped-def]
+    """Adjoint that leaves block ``lane`` backwards, given the one at its end (both in the layout of ADJOINT)."""
+    m1 = load(state_in, lane, 0.0)
+    m2 = load(state_in, w + lane, 0.0)
+    _, n, c = _closed_loop2(
+        prior,
+        element,
+        lane,
+        w,
+        load(state_in, 2 * w + lane, 0.0),
+        load(state_in, 3 * w + lane, 0.0),
+        load(state_in, 4 * w + lane, 0.0),
+    )
+    j11 = load(element, 9 * w + lane, 0.0)
+    j12 = load(element, 10 * w + lane, 0.0)
+    j22 = load(element, 11 * w + lane, 0.0)
+    z1 = load(element, 12 * w + lane, 0.0) - j11 * m1 - j12 * m2
+    z2 = load(element, 13 * w + lane, 0.0) - j12 * m1 - j22 * m2
+    l1 = load(adjoint, lane, 0.0)
+    l2 = load(adjoint, w + lane, 0.0)
+    q11 = load(adjoint, 2 * w + lane, 0.0)
+    q12 = load(adjoint, 3 * w + lane, 0.0)
+    q22 = load(adjoint, 4 * w + lane, 0.0)
+    store(adjoint_out, lane_out, n[0] * z1 + n[2] * z2 + c[0] * l1 + c[2] * l2)
+    store(adjoint_out, w + lane_out, n[1] * z1 + n[3] * z2 + c[1] * l1 + c[3] * l2)
+    r11 = q11 * c[0] + q12 * c[2]
+    r12 = q11 * c[1] + q12 * c[3]
+    r21 = q12 * c[0] + q22 * c[2]
+    r22 = q12 * c[1] + q22 * c[3]
+    store(adjoint_out, 2 * w + lane_out, j11 * n[0] + j12 * n[2] + c[0] * r11 + c[2] * r21)
+    store(adjoint_out, 3 * w + lane_out, j11 * n[1] + j12 * n[3] + c[0] * r12 + c[2] * r22)
+    store(adjoint_out, 4 * w + lane_out, j12 * n[1] + j22 * n[3] + c[1] * r12 + c[3] * r22)
 
 
 @inner

@@ -77,13 +77,17 @@ element = _by_order(
     "element", "Associative element of a block of rows.", order1.element1, order2.element2, ordern.element_n
 )
 combine = _by_order(
-    "combine", "State after a block, given the one before it.", order1.combine1, order2.combine2, compositions.combine_n
+    "combine",
+    "State after a block, given the one before it.",
+    order1.combine1,
+    compositions.combine2,
+    compositions.combine_n,
 )
 combine_adjoint = _by_order(
     "combine_adjoint",
     "Adjoint before a block, given the one after it.",
     order1.combine_adjoint1,
-    order2.combine_adjoint2,
+    compositions.combine_adjoint2,
     compositions.combine_adjoint_n,
 )
 reverse = _by_order("reverse", "Adjoint of rows.", order1.reverse1, order2.reverse2, ordern.reverse_n)

@@ -19,74 +19,26 @@ import numpy as np
 
 from gpkit.recursions import dispatch
 from gpkit.recursions.compilation import ENTRY, inner
+from gpkit.recursions.segments import (
+    SINGLE_SEGMENT,
+    copy,
+    fill_with,
+    fold_logdet,
+    load_blocks,
+    load_series,
+    longest_series,
+    reset,
+    scratch_words,
+    segmentation,
+    store_lane,
+)
 from gpkit.recursions.simd import LANES, aligned_start, load, row_view, store, view, width_of, zero_lanes
 
 __all__ = ["BLOCKS_MINIMUM", "groups_evidence", "sequential_evidence", "singles_evidence"]
 
 BLOCKS_MINIMUM = 48
 """Below this many points one series is not worth cutting into blocks."""
-_SINGLE_SEGMENT = 256
-_SEGMENT = 128
 _TOLERANCE = 1e-9
-
-
-@inner
-def _load_lane(ws, steps, slots, w, lane, t, y, r, start, n):  # type: ignore[no-untyped-def]
-    """Copy ``steps`` points from ``start`` into one lane; rows past ``n`` carry no information."""
-    row = lane
-    for k in range(start, start + steps):
-        if k < n:
-            store(ws, row, load(t, k + 1, 0.0) - load(t, k, 0.0) if k + 1 < n else 0.0)
-            store(ws, row + w, load(y, k, 0.0))
-            store(ws, row + 2 * w, load(r, k, 0.0))
-        else:
-            store(ws, row, 0.0)
-            store(ws, row + w, 0.0)
-            store(ws, row + 2 * w, np.inf)
-        row += slots * w
-
-
-@inner
-def _store_lane(ws, steps, slots, w, lane, alpha, kappa, tbar, start, n):  # type: ignore[no-untyped-def]
-    """Copy alpha, kappa and the derivative with respect to t of one lane to the outputs."""
-    row = lane
-    for k in range(start, min(start + steps, n)):
-        store(alpha, k, load(ws, row + w, 0.0))
-        store(kappa, k, load(ws, row + 2 * w, 0.0))
-        if k + 1 < n:
-            tdot = load(ws, row + 3 * w, 0.0)
-            store(tbar, k, load(tbar, k, 0.0) - tdot)
-            store(tbar, k + 1, load(tbar, k + 1, 0.0) + tdot)
-        row += slots * w
-
-
-@inner
-def _copy(source, target, size):  # type: ignore[no-untyped-def]
-    for k in range(size):
-        store(target, k, load(source, k, 0.0))
-
-
-@inner
-def _fill(array, first, last, value):  # type: ignore[no-untyped-def]
-    for k in range(first, last):
-        store(array, k, value)
-
-
-@inner
-def _reset(acc, w):  # type: ignore[no-untyped-def]
-    """Quadratic form and exponents 0, mantissas 1, lowest variances infinite."""
-    _fill(acc, 0, 2 * w, 0.0)
-    _fill(acc, 2 * w, 3 * w, 1.0)
-    _fill(acc, 3 * w, 4 * w, np.inf)
-
-
-@inner
-def _fold_logdet(acc, lane, w):  # type: ignore[no-untyped-def]
-    """Natural logarithm of one lane's determinant; empties the mantissa."""
-    value = load(acc, w + lane, 0.0) * math.log(2.0) + math.log(load(acc, 2 * w + lane, 0.0))
-    store(acc, w + lane, 0.0)
-    store(acc, 2 * w + lane, 1.0)
-    return value
 
 
 @inner
@@ -102,33 +54,6 @@ def _disagree(found, expected, w, lane_found, lane_expected, size, dimension, va
 
 
 @inner
-def _segmentation(n, w, longest):  # type: ignore[no-untyped-def]
-    """``(steps, segments)``: rows of a lane per segment when w lanes share n points; ``longest`` for a single one."""
-    steps = max((n + w - 1) // w, 1)
-    if steps > longest:
-        steps = _SEGMENT
-    return steps, (n + w * steps - 1) // (w * steps)
-
-
-@inner
-def _scratch_words(order, n, w, longest, n_params):  # type: ignore[no-untyped-def]
-    """Room that a driver needs for series of up to n points."""
-    slots, size_state, size_element, size_adjoint, size_prior = dispatch.sizes(order)
-    steps = min(max((n + w - 1) // w, 1), longest)
-    segments = max(n // (w * _SEGMENT) + 1, 1)
-    once = 2 * n_params + 2 * size_prior + 2 * size_state + 3 * size_adjoint + 8
-    return w * (once + segments * (size_element + size_state) + (steps + dispatch.SPARE_ROWS) * slots)
-
-
-@inner
-def _load_segment(order, ws, steps, slots, w, t, y, r, series, start, n):  # type: ignore[no-untyped-def]
-    """Consecutive runs of ``steps`` points in the lanes, from ``start``."""
-    for lane in range(w):
-        _load_lane(ws, steps, slots, w, lane, t, y, r, start + lane * steps, n)
-        dispatch.load_rows(order, ws, steps, w, lane, series, start + lane * steps, n)
-
-
-@inner
 def _filter_segment(order, ws, steps, prior, entering, leaving, state, acc, variance, like):  # type: ignore[no-untyped-def]
     """Filter all lanes of a segment from the composed states ``entering``.
 
@@ -138,11 +63,11 @@ def _filter_segment(order, ws, steps, prior, entering, leaving, state, acc, vari
     w = width_of(like)
     size_state = dispatch.sizes(order)[1]
     dimension = dispatch.dimension(order)
-    _copy(entering, state, size_state * w)
+    copy(entering, state, size_state * w)
     dispatch.forward(order, ws, steps, prior, state, acc, like)
     logdet = 0.0
     for lane in range(w):
-        logdet += _fold_logdet(acc, lane, w)
+        logdet += fold_logdet(acc, lane, w)
         target = entering if lane + 1 < w else leaving
         if _disagree(state, target, w, lane, (lane + 1) % w, size_state, dimension, variance):
             return np.nan
@@ -160,7 +85,7 @@ def blocks_evidence(order, task, series, params, t, y, r, n, weights, gradient, 
     w = width_of(like)
     slots, size_state, size_element, size_adjoint, size_prior = dispatch.sizes(order)
     dimension = dispatch.dimension(order)
-    steps, segments = _segmentation(n, w, _SINGLE_SEGMENT)
+    steps, segments = segmentation(n, w, SINGLE_SEGMENT)
     span = w * steps
     n_params = params.shape[0]
     par = scratch
@@ -196,14 +121,14 @@ def blocks_evidence(order, task, series, params, t, y, r, n, weights, gradient, 
         dispatch.set_prior(order, par, prior, lane, w)
         store(lane_weights, lane, load(weights, 0, 0.0))
         store(lane_weights, w + lane, load(weights, 1, 0.0))
-    _fill(carry, 0, size_state * w, 0.0)
-    _reset(acc, w)
+    fill_with(carry, 0, size_state * w, 0.0)
+    reset(acc, w)
     logdet = 0.0
     variance = load(prior, 0, 0.0)
     for segment in range(segments):
         element = view(elements, segment * size_element * w)
         entering = view(entrances, segment * size_state * w)
-        _load_segment(order, ws, steps, slots, w, t, y, r, series, segment * span, n)
+        load_blocks(order, ws, steps, slots, w, t, y, r, series, segment * span, n)
         dispatch.fill(order, ws, steps, par, like)
         dispatch.element(order, ws, steps, prior, element, like)
         for k in range(size_state):
@@ -214,15 +139,15 @@ def blocks_evidence(order, task, series, params, t, y, r, n, weights, gradient, 
         if not gradient or segments == 1:
             logdet += _filter_segment(order, ws, steps, prior, entering, carry, state, acc, variance, like)
     if gradient and logdet == logdet:
-        _fill(lane_grad, 0, n_params * w, 0.0)
-        _fill(grad_p, 0, size_prior * w, 0.0)
-        _fill(later, 0, size_adjoint * w, 0.0)
+        fill_with(lane_grad, 0, n_params * w, 0.0)
+        fill_with(grad_p, 0, size_prior * w, 0.0)
+        fill_with(later, 0, size_adjoint * w, 0.0)
         for back in range(segments):
             segment = segments - 1 - back
             element = view(elements, segment * size_element * w)
             entering = view(entrances, segment * size_state * w)
             if segments > 1:
-                _load_segment(order, ws, steps, slots, w, t, y, r, series, segment * span, n)
+                load_blocks(order, ws, steps, slots, w, t, y, r, series, segment * span, n)
                 dispatch.fill(order, ws, steps, par, like)
                 leaving = view(entering, size_state * w) if back > 0 else carry
                 logdet += _filter_segment(order, ws, steps, prior, entering, leaving, state, acc, variance, like)
@@ -231,11 +156,11 @@ def blocks_evidence(order, task, series, params, t, y, r, n, weights, gradient, 
             for skip in range(w - 1):
                 lane = w - 1 - skip
                 dispatch.combine_adjoint(order, prior, element, lane, w, entering, adjoint, adjoint, lane - 1)
-            _copy(adjoint, expected, size_adjoint * w)
+            copy(adjoint, expected, size_adjoint * w)
             dispatch.backward(order, task, ws, steps, prior, par, lane_weights, adjoint, grad_p, lane_grad, like)
             for lane in range(w):
                 start = segment * span + lane * steps
-                _store_lane(ws, steps, slots, w, lane, alpha, kappa, tbar, start, n)
+                store_lane(ws, steps, slots, w, lane, alpha, kappa, tbar, start, n)
                 dispatch.store_rows(order, ws, steps, w, lane, series, start, n)
                 if lane > 0:
                     information = abs(load(adjoint, dimension * w + lane, 0.0))
@@ -260,20 +185,10 @@ def blocks_evidence(order, task, series, params, t, y, r, n, weights, gradient, 
 
 
 @inner
-def _load_series(order, ws, steps, slots, w, t, y, r, lengths, series, start):  # type: ignore[no-untyped-def]
-    """The same ``steps`` points of one series per lane."""
-    for lane in range(w):
-        b = series[lane]
-        n = lengths[b]
-        _load_lane(ws, steps, slots, w, lane, row_view(t, b), row_view(y, b), row_view(r, b), start, n)
-        dispatch.load_rows(order, ws, steps, w, lane, b, start, n)
-
-
-@inner
 def lanes_evidence(
     like, order, task, params, t, y, r, lengths, series, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad,
     scratch,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """One series per lane (``like`` is a vector) or a single series (``like`` is 0.0), sequential in time.
 
     ``series`` names the rows of the (B, ...) arrays to run. Arrays of one row are shared by all series. ``bad``
@@ -284,7 +199,7 @@ def lanes_evidence(
     n = 0
     for lane in range(w):
         n = max(n, lengths[series[lane]])
-    steps, segments = _segmentation(n, 1, 2 * _SINGLE_SEGMENT)
+    steps, segments = segmentation(n, 1, 2 * SINGLE_SEGMENT)
     n_params = params.shape[1]
     par = scratch
     at = n_params * w
@@ -314,16 +229,16 @@ def lanes_evidence(
             store(lane_weights, k * w + lane, load(row_view(weights, b), k, 0.0))
         store(logdet, b, 0.0)
         bad[b] = -1
-    _fill(state, 0, size_state * w, 0.0)
-    _reset(acc, w)
+    fill_with(state, 0, size_state * w, 0.0)
+    reset(acc, w)
     for segment in range(segments):
-        _load_series(order, ws, steps, slots, w, t, y, r, lengths, series, segment * steps)
+        load_series(order, ws, steps, slots, w, t, y, r, lengths, series, segment * steps)
         dispatch.fill(order, ws, steps, par, like)
-        _copy(state, view(entrances, segment * size_state * w), size_state * w)
+        copy(state, view(entrances, segment * size_state * w), size_state * w)
         dispatch.forward(order, ws, steps, prior, state, acc, like)
         for lane in range(w):
             b = series[lane]
-            store(logdet, b, load(logdet, b, 0.0) + _fold_logdet(acc, lane, w))
+            store(logdet, b, load(logdet, b, 0.0) + fold_logdet(acc, lane, w))
             if bad[b] < 0 and not (load(acc, 3 * w + lane, 0.0) > 0.0 and math.isfinite(load(acc, lane, 0.0))):
                 bad[b] = segment * steps
                 for k in range(steps):
@@ -335,32 +250,22 @@ def lanes_evidence(
         store(quad, series[lane], load(acc, lane, 0.0))
     if not gradient:
         return
-    _fill(adjoint, 0, size_adjoint * w, 0.0)
-    _fill(lane_grad, 0, n_params * w, 0.0)
-    _fill(grad_p, 0, size_prior * w, 0.0)
+    fill_with(adjoint, 0, size_adjoint * w, 0.0)
+    fill_with(lane_grad, 0, n_params * w, 0.0)
+    fill_with(grad_p, 0, size_prior * w, 0.0)
     for back in range(segments):
         segment = segments - 1 - back
         if segments > 1:
-            _load_series(order, ws, steps, slots, w, t, y, r, lengths, series, segment * steps)
+            load_series(order, ws, steps, slots, w, t, y, r, lengths, series, segment * steps)
             dispatch.fill(order, ws, steps, par, like)
-            _copy(view(entrances, segment * size_state * w), state, size_state * w)
+            copy(view(entrances, segment * size_state * w), state, size_state * w)
             dispatch.forward(order, ws, steps, prior, state, acc, like)
-            _reset(acc, w)
+            reset(acc, w)
         dispatch.backward(order, task, ws, steps, prior, par, lane_weights, adjoint, grad_p, lane_grad, like)
         for lane in range(w):
             b = series[lane]
-            _store_lane(
-                ws,
-                steps,
-                slots,
-                w,
-                lane,
-                row_view(alpha, b),
-                row_view(kappa, b),
-                row_view(tbar, b),
-                segment * steps,
-                lengths[b],
-            )
+            a, k, x = row_view(alpha, b), row_view(kappa, b), row_view(tbar, b)
+            store_lane(ws, steps, slots, w, lane, a, k, x, segment * steps, lengths[b])
             dispatch.store_rows(order, ws, steps, w, lane, b, segment * steps, lengths[b])
     for lane in range(w):
         dispatch.contract_prior(order, par, grad_p, lane_grad, lane, w)
@@ -369,20 +274,12 @@ def lanes_evidence(
             store(out, k, load(out, k, 0.0) + load(lane_grad, k * w + lane, 0.0))
 
 
-@inner
-def _longest(lengths):  # type: ignore[no-untyped-def]
-    longest = 0
-    for k in range(lengths.shape[0]):
-        longest = max(longest, load(lengths, k, 0))
-    return longest
-
-
 @numba.njit(**ENTRY)
 def sequential_evidence(
     order, task, params, t, y, r, lengths, series, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad
-):  # type: ignore[no-untyped-def]
+):
     """Each of ``series`` in scalar registers, one point after the other."""
-    words = _scratch_words(order, _longest(lengths), 1, 2 * _SINGLE_SEGMENT, params.shape[1])
+    words = scratch_words(order, longest_series(lengths), 1, 2 * SINGLE_SEGMENT, params.shape[1])
     scratch = np.empty(words)
     for k in range(series.shape[0]):
         lanes_evidence(
@@ -394,13 +291,13 @@ def sequential_evidence(
 @numba.njit(**ENTRY)
 def singles_evidence(
     order, task, params, t, y, r, lengths, series, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad
-):  # type: ignore[no-untyped-def]
+):
     """Each of ``series`` cut into time blocks; returns whether any was left for :func:`sequential_evidence`.
 
     Those that were not (too short, not positive definite, or composed with too little accuracy) have ``bad = -2``.
     """
     left = False
-    words = _scratch_words(order, _longest(lengths), LANES, _SINGLE_SEGMENT, params.shape[1])
+    words = scratch_words(order, longest_series(lengths), LANES, SINGLE_SEGMENT, params.shape[1])
     owner = np.empty(words + LANES)
     scratch = view(owner, aligned_start(owner))
     for k in range(series.shape[0]):
@@ -408,14 +305,15 @@ def singles_evidence(
         bad[b] = -2
         if lengths[b] >= BLOCKS_MINIMUM:
             quad[b], logdet[b] = blocks_evidence(
-                order, task, b, row_view(params, b), row_view(t, b), row_view(y, b), row_view(r, b), lengths[b], row_view(weights, b), gradient,
-                row_view(grad, b), row_view(alpha, b), row_view(kappa, b), row_view(tbar, b), scratch,
+                order, task, b, row_view(params, b), row_view(t, b), row_view(y, b), row_view(r, b), lengths[b],
+                row_view(weights, b), gradient, row_view(grad, b), row_view(alpha, b), row_view(kappa, b),
+                row_view(tbar, b), scratch,
             )  # fmt: skip
             if math.isfinite(quad[b] + logdet[b]):
                 bad[b] = -1
             elif gradient:
-                _fill(row_view(grad, b), 0, grad.shape[1], 0.0)
-                _fill(row_view(tbar, b), 0, tbar.shape[1], 0.0)
+                fill_with(row_view(grad, b), 0, grad.shape[1], 0.0)
+                fill_with(row_view(tbar, b), 0, tbar.shape[1], 0.0)
         left = left or bad[b] == -2
     # Only now may the memory that the views borrow be released.
     store(owner, 0, 0.0)
@@ -425,10 +323,10 @@ def singles_evidence(
 @numba.njit(**ENTRY)
 def groups_evidence(
     order, task, params, t, y, r, lengths, groups, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad
-):  # type: ignore[no-untyped-def]
+):
     """Groups of as many series as there are lanes (rows of ``groups``), one series per lane."""
     like = zero_lanes()
-    words = LANES * _scratch_words(order, _longest(lengths), 1, 2 * _SINGLE_SEGMENT, params.shape[1])
+    words = LANES * scratch_words(order, longest_series(lengths), 1, 2 * SINGLE_SEGMENT, params.shape[1])
     owner = np.empty(words + LANES)
     scratch = view(owner, aligned_start(owner))
     for g in range(groups.shape[0]):

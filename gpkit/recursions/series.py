@@ -47,9 +47,15 @@ class Evidence:
     given: Array | None = None
 
 
-def _rows(array: Any, dimensions: int) -> Array:
-    out = np.ascontiguousarray(array, dtype=np.float64)
-    return out.reshape((1,) * (dimensions - out.ndim) + out.shape)
+_UNIT_WEIGHTS = (1.0, 1.0)
+_UNIT_WEIGHTS_ROW = np.ones((1, 2))
+_FIRST = np.zeros(1, dtype=np.int64)
+
+
+def _rows(array: Any) -> Array:
+    """A contiguous two-dimensional float64 array; a single row if one-dimensional."""
+    out: Array = np.ascontiguousarray(array, dtype=np.float64)
+    return out if out.ndim == 2 else out.reshape(1, -1)
 
 
 def _run(
@@ -65,36 +71,40 @@ def _run(
     given: Array | None,
 ) -> Evidence:
     """Distribute a batch over SIMD groups, time blocks and the sequential recursion."""
-    params, times, values, noise = _rows(params, 2), _rows(times, 2), _rows(values, 2), _rows(noise, 2)
-    weights = _rows(weights, 2)
-    sizes = {a.shape[0] for a in (params, times, values, noise, weights)} - {1}
+    params, times, values, noise = _rows(params), _rows(times), _rows(values), _rows(noise)
+    weights = _UNIT_WEIGHTS_ROW if weights is _UNIT_WEIGHTS else _rows(weights)
+    sizes = {params.shape[0], times.shape[0], values.shape[0], noise.shape[0], weights.shape[0]} - {1}
     batch = sizes.pop() if sizes else 1
     n = times.shape[1]
     if params.shape[0] != batch:
         params = np.ascontiguousarray(np.broadcast_to(params, (batch, params.shape[1])))
+    longest = n
     if lengths is None:
         lengths = np.full(batch, n, dtype=np.int64)
+    elif batch > 0:
+        longest = int(lengths.max())
     given_bar = None
     if structure == GIVEN:
         assert given is not None
         given_bar = np.zeros((batch if gradient else 1, *given.shape[1:]))
     order = marker(structure, given, given_bar)
-    shape = (batch, n) if gradient else (batch, 0)
+    alpha, kappa, times_bar = np.zeros((3, batch, n if gradient else 0))
+    inv_quad, logdet = np.zeros((2, batch))
     out = Evidence(
-        inv_quad=np.zeros(batch),
-        logdet=np.zeros(batch),
+        inv_quad=inv_quad,
+        logdet=logdet,
         failed=np.full(batch, -1, dtype=np.int64),
-        alpha=np.zeros(shape),
-        kappa=np.zeros(shape),
-        params=np.zeros((batch, params.shape[1])),
-        times=np.zeros(shape),
+        alpha=alpha,
+        kappa=kappa,
+        params=np.zeros(params.shape),
+        times=times_bar,
         given=given_bar if gradient else None,
     )
     if n == 0 or batch == 0:
         return out
     arguments = (params, times, values, noise, lengths)
     results = (out.params, out.alpha, out.kappa, out.times, out.inv_quad, out.logdet, out.failed)
-    singles = np.arange(batch)
+    singles = _FIRST if batch == 1 else np.arange(batch)
     if batch >= LANES:
         # Neighbours in length share a group, so that little is padded; what does not fill the lanes runs alone.
         by_length = np.argsort(lengths, kind="stable")[::-1]
@@ -103,7 +113,7 @@ def _run(
         _evidence.groups_evidence(order, task, *arguments, groups, weights, gradient, *results)
         singles = np.ascontiguousarray(by_length[full:])
     if singles.size:
-        if lengths[singles].max() >= _evidence.BLOCKS_MINIMUM:
+        if longest >= _evidence.BLOCKS_MINIMUM:
             left = _evidence.singles_evidence(order, task, *arguments, singles, weights, gradient, *results)
             singles = singles[out.failed[singles] == -2] if left else singles[:0]
         if singles.size:
@@ -119,7 +129,7 @@ def evidence(
     noise: Any,
     *,
     lengths: NDArray[np.int64] | None = None,
-    weights: Any = (1.0, 1.0),
+    weights: Any = _UNIT_WEIGHTS,
     gradient: bool = True,
     given: Array | None = None,
 ) -> Evidence:
@@ -155,7 +165,7 @@ def smooth(
 
     Rows with infinite noise are prediction nodes; the arguments are those of :func:`evidence`.
     """
-    out = _run((0, 0), structure, params, times, values, noise, lengths, (1.0, 1.0), True, given)
+    out = _run((0, 0), structure, params, times, values, noise, lengths, _UNIT_WEIGHTS, True, given)
     return out.alpha, out.kappa, out.failed
 
 
@@ -183,7 +193,7 @@ def posterior(
         noise: (B, N) or (N,).
         new_times: (M,) sorted.
     """
-    values, noise = _rows(values, 2), _rows(noise, 2)
+    values, noise = _rows(values), _rows(noise)
     union, old, new = merge_times(times, new_times)
     all_values = np.zeros((values.shape[0], union.shape[0]))
     all_values[:, old] = values
@@ -196,7 +206,7 @@ def posterior(
 def log_likelihood(structure: Structure, params: Any, times: Any, values: Any, noise: Any, **options: Any) -> Array:
     """Log-density of the values, shape (B,); ``nan`` where the covariance is not positive definite."""
     result = evidence(structure, params, times, values, noise, gradient=False, **options)
-    seen = np.isfinite(_rows(noise, 2))
+    seen = np.isfinite(_rows(noise))
     lengths = options.get("lengths")
     if lengths is not None:
         seen = seen & (np.arange(seen.shape[1]) < lengths[:, None])
