@@ -185,7 +185,7 @@ def blocks_evidence(order, task, series, params, t, y, r, n, weights, gradient, 
 
 
 @inner
-def lanes_evidence(
+def lanes_evidence(  # type: ignore[no-untyped-def]
     like, order, task, params, t, y, r, lengths, series, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad,
     scratch,
 ):  # fmt: skip
@@ -275,7 +275,7 @@ def lanes_evidence(
 
 
 @numba.njit(**ENTRY)
-def sequential_evidence(
+def sequential_evidence(  # type: ignore[no-untyped-def]
     order, task, params, t, y, r, lengths, series, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad
 ):
     """Each of ``series`` in scalar registers, one point after the other."""
@@ -289,7 +289,7 @@ def sequential_evidence(
 
 
 @numba.njit(**ENTRY)
-def singles_evidence(
+def singles_evidence(  # type: ignore[no-untyped-def]
     order, task, params, t, y, r, lengths, series, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad
 ):
     """Each of ``series`` cut into time blocks; returns whether any was left for :func:`sequential_evidence`.
@@ -321,7 +321,7 @@ def singles_evidence(
 
 
 @numba.njit(**ENTRY)
-def groups_evidence(
+def groups_evidence(  # type: ignore[no-untyped-def]
     order, task, params, t, y, r, lengths, groups, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad
 ):
     """Groups of as many series as there are lanes (rows of ``groups``), one series per lane."""
