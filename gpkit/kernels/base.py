@@ -17,6 +17,8 @@ or, for a process that is not made of the built-in factors, one that overrides :
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +36,14 @@ from gpkit.operators.covariances import GIVEN, Structure, autocovariance
 from gpkit.operators.structured import common_batch
 
 __all__ = ["StateSpaceKernel"]
+
+
+def _read_natural(module: StateSpaceKernel, name: str) -> Tensor:
+    return module._natural(name)
+
+
+def _write_natural(name: str, module: StateSpaceKernel, value: Any) -> None:
+    module._set_natural(name, value)
 
 
 class StateSpaceKernel(gpytorch.kernels.Kernel):
@@ -75,18 +85,20 @@ class StateSpaceKernel(gpytorch.kernels.Kernel):
             self.register_constraint(f"raw_{name}", Positive() if constraint is None else constraint)
         self._parameter_names.append(name)
         if prior is not None:
-            self.register_prior(
-                f"{name}_prior",
-                prior,
-                lambda module: module._natural(name),
-                lambda module, v: module._set_natural(name, v),
-            )
+            # Module-level functions, not lambdas: a kernel with priors can be pickled.
+            read, write = functools.partial(_read_natural, name=name), functools.partial(_write_natural, name)
+            self.register_prior(f"{name}_prior", prior, read, write)
         self._set_natural(name, start)
 
     def _natural(self, name: str) -> Tensor:
-        raw: Tensor = getattr(self, f"raw_{name}")
-        constraint = self.constraint_for_parameter_name(f"raw_{name}")
-        return raw if constraint is None else constraint.transform(raw)
+        key = f"raw_{name}"
+        # Looked up where they are stored, which is done at every training step; a sampled value is an attribute.
+        raw = self._parameters.get(key)
+        if raw is None:
+            raw = getattr(self, key)
+        constraint: Any = self._modules.get(f"{key}_constraint")
+        natural: Tensor = raw if constraint is None else constraint.transform(raw)
+        return natural
 
     def _set_natural(self, name: str, value: Any) -> None:
         raw = getattr(self, f"raw_{name}")
@@ -128,16 +140,11 @@ class StateSpaceKernel(gpytorch.kernels.Kernel):
     def _closed_form_params(self) -> Tensor:
         """Structure parameters, (*batch_shape, P)."""
         entries = self.structure_parameters(self.natural_parameters(), torch)
-        like = next((e for e in entries if isinstance(e, Tensor)), torch.zeros((), dtype=torch.float64))
-        return torch.stack(
-            [
-                (e if isinstance(e, Tensor) else torch.as_tensor(e, dtype=like.dtype, device=like.device)).expand(
-                    self.batch_shape
-                )
-                for e in entries
-            ],
-            dim=-1,
-        )
+        batch = self.batch_shape
+        like = next((e for e in entries if isinstance(e, Tensor)), None)
+        kind = {"dtype": torch.float64} if like is None else {"dtype": like.dtype, "device": like.device}
+        tensors = (e if isinstance(e, Tensor) else torch.as_tensor(e, **kind) for e in entries)
+        return torch.stack([t if t.shape == batch else t.expand(batch) for t in tensors], dim=-1)
 
     def _generators(self) -> tuple[Tensor, Tensor | None]:
         """Operator parameters and, for a given state space, its generator in the basis where h is the first vector."""
@@ -166,6 +173,25 @@ class StateSpaceKernel(gpytorch.kernels.Kernel):
     def batch_shape(self, value: torch.Size) -> None:
         self._batch_shape = value
 
+    def __getitem__(self, index: Any) -> StateSpaceKernel:
+        """The kernel of the selected batch elements, with its own copy of the parameters."""
+        batch = self.batch_shape
+        if not len(batch):
+            return self
+        new = copy.deepcopy(self)
+        shape = torch.empty(batch, device="meta")[index].shape
+        done: set[int] = set()
+        for part in new.modules():
+            if not isinstance(part, StateSpaceKernel):
+                continue
+            for name in part._parameter_names:
+                raw = getattr(part, f"raw_{name}")
+                if id(raw) not in done:
+                    raw.data = raw.detach().expand(batch)[index].clone()
+                    done.add(id(raw))
+            part.batch_shape = shape
+        return new
+
     # -- evaluation -----------------------------------------------------------------------------------------------
 
     def _times(self, x: Tensor) -> Tensor:
@@ -180,8 +206,8 @@ class StateSpaceKernel(gpytorch.kernels.Kernel):
                 "float64; cast the kernel with .double()"
             )
         batch = common_batch(params.shape[:-1], *(t.shape[:-1] for t in inputs))
-        times = [t.expand(*batch, t.shape[-1]) for t in inputs]
-        params = params.expand(*batch, params.shape[-1])
+        times = [t if t.shape[:-1] == batch else t.expand(*batch, t.shape[-1]) for t in inputs]
+        params = params if params.shape[:-1] == batch else params.expand(*batch, params.shape[-1])
         if feedback is not None:
             feedback = feedback.expand(*batch, *feedback.shape[-2:])
         return times, params, feedback
@@ -236,7 +262,7 @@ class StateSpaceKernel(gpytorch.kernels.Kernel):
         """k at lags (*s) of either sign: (*batch_shape, *s)."""
         params, feedback = self._generators()
         lag = torch.as_tensor(lag, dtype=params.dtype).abs()
-        return autocovariance(self.structure, params, lag.expand(*self.batch_shape, *lag.shape), feedback)
+        return autocovariance(self.structure, params, lag.expand((*self.batch_shape, *lag.shape)), feedback)
 
     def psd(self, frequency: Tensor, convention: str = "one-sided") -> Tensor:
         """Power spectral density at ordinary frequencies; see :meth:`gpkit.kernels.StateSpace.psd`."""

@@ -29,7 +29,13 @@ def as_state_space(kernel: Any) -> StateSpaceKernel | None:
         base = as_state_space(kernel.base_kernel)
         if base is None:
             return None
-        scaled = ScaleKernel(base, outputscale_constraint=kernel.raw_outputscale_constraint)
+        scaled = ScaleKernel(
+            base,
+            outputscale_prior=getattr(kernel, "outputscale_prior", None),
+            outputscale_constraint=kernel.raw_outputscale_constraint,
+            active_dims=kernel.active_dims,
+            batch_shape=kernel.batch_shape,
+        )
         scaled.raw_outputscale = kernel.raw_outputscale
         return scaled
     if isinstance(kernel, gpytorch.kernels.AdditiveKernel | gpytorch.kernels.ProductKernel):
@@ -76,7 +82,8 @@ class ScaleKernel(StateSpaceKernel):
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("active_dims", base_kernel.active_dims)
-        kwargs.setdefault("batch_shape", base_kernel.batch_shape)
+        given = kwargs.get("batch_shape")
+        kwargs["batch_shape"] = torch.broadcast_shapes(given or torch.Size(), base_kernel.batch_shape)
         super().__init__(**kwargs)
         self.base_kernel = base_kernel
         self.add_parameter("outputscale", outputscale, outputscale_constraint or Positive(), outputscale_prior)
@@ -112,12 +119,6 @@ class ScaleKernel(StateSpaceKernel):
     def timescales(self) -> dict[str, Any]:
         """Those of the base kernel."""
         return self.base_kernel.timescales()
-
-    def __getitem__(self, index: Any) -> Any:
-        new = super().__getitem__(index)
-        if new is not self:
-            new.base_kernel = self.base_kernel.__getitem__(index)
-        return new
 
 
 class _CompositeKernel(StateSpaceKernel):
@@ -156,9 +157,6 @@ class _CompositeKernel(StateSpaceKernel):
     def timescales(self) -> dict[str, Any]:
         """Those of all parts, prefixed "kernels.<i>."."""
         return {f"kernels.{i}.{k}": v for i, part in enumerate(self._parts) for k, v in part.timescales().items()}
-
-    def __getitem__(self, index: Any) -> Any:
-        return type(self)(*(part.__getitem__(index) for part in self._parts))
 
 
 class SumKernel(_CompositeKernel):

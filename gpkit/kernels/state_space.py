@@ -76,11 +76,15 @@ class StateSpace:
         feedback = self.feedback.reshape(*self.feedback.shape[:-2], *([1] * omega.dim()), j, j).to(torch.complex128)
         eye = torch.eye(j, dtype=torch.complex128)
         resolvent = 1j * omega[..., None, None] * eye - feedback
-        right = (self.stationary_covariance @ self.observation.unsqueeze(-1)).to(torch.complex128)
-        right = right.reshape(*right.shape[:-2], *([1] * omega.dim()), j, 1)
-        solved = torch.linalg.solve(resolvent, right.expand(*resolvent.shape[:-1], 1))
-        left = self.observation.reshape(*self.observation.shape[:-1], *([1] * omega.dim()), 1, j).to(torch.complex128)
-        two_sided = 2.0 * (left @ solved)[..., 0, 0].real
+        # S = h R Q R^H h with the noise's spectral matrix Q: a sum of squares, while 2 Re(h R P h) cancels far out.
+        drift = self.feedback @ self.stationary_covariance
+        noise = -(drift + drift.mT)
+        noise = noise.reshape(*noise.shape[:-2], *([1] * omega.dim()), j, j).to(torch.complex128)
+        left = self.observation.reshape(*self.observation.shape[:-1], *([1] * omega.dim()), j, 1).to(torch.complex128)
+        solved, singular = torch.linalg.solve_ex(resolvent.mT, left.expand(*resolvent.shape[:-1], 1))
+        two_sided = (solved.mT @ noise @ solved.conj())[..., 0, 0].real.clamp_min(0.0)
+        # An undamped oscillation has all its power at one frequency.
+        two_sided = two_sided.masked_fill(singular > 0, math.inf)
         scale = {"one-sided": 2.0, "two-sided": 1.0, "celerite": 1.0 / math.sqrt(2.0 * math.pi)}[convention]
         return scale * two_sided
 

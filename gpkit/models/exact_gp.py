@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from copy import deepcopy
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import gpytorch
 import torch
 from gpytorch.distributions import MultivariateNormal
+from gpytorch.likelihoods.noise_models import FixedGaussianNoise
 from linear_operator.operators import (
     ConstantMulLinearOperator,
     LinearOperator,
@@ -20,9 +22,11 @@ from torch import Tensor
 from gpkit.errors import InvalidDataError, StructureLostError
 from gpkit.inference.prediction import strategy_for
 from gpkit.kernels import StateSpaceKernel, as_state_space
-from gpkit.operators.structured import StructuredLinearOperator
+from gpkit.operators.structured import StructuredLinearOperator, common_batch
 
 __all__ = ["ExactGP", "StructuredMultivariateNormal"]
+
+_LOG_TWO_PI = math.log(2.0 * math.pi)
 
 
 class StructuredMultivariateNormal(MultivariateNormal):
@@ -31,17 +35,36 @@ class StructuredMultivariateNormal(MultivariateNormal):
     Values that are NaN count as missing in ``log_prob``.
     """
 
+    def __init__(self, mean: Tensor, covariance_matrix: Any, validate_args: bool = False) -> None:
+        if validate_args or not isinstance(covariance_matrix, StructuredLinearOperator):
+            super().__init__(mean, covariance_matrix, validate_args)
+            return
+        # The same attributes, without a second broadcast of shapes that are equal: this is done at every training step.
+        self._islazy = True
+        self._covar = covariance_matrix
+        self._MultivariateNormal__unbroadcasted_scale_tril = None
+        self.loc = mean
+        self._validate_args = False
+        batch = common_batch(mean.shape[:-1], covariance_matrix.batch_shape)
+        torch.distributions.Distribution.__init__(self, batch, mean.shape[-1:], validate_args=False)
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density (*batch,) of values (*batch, N), marginalised over entries that are NaN."""
-        missing = torch.isnan(value)
         covariance = self.lazy_covariance_matrix.evaluate_kernel()
-        if not bool(missing.any()) or not isinstance(covariance, StructuredLinearOperator):
+        if not isinstance(covariance, StructuredLinearOperator):
             return super().log_prob(value)
-        residual = torch.where(missing, torch.zeros_like(value), value - self.loc)
-        noise = torch.where(missing, torch.full_like(residual, torch.inf), torch.zeros_like(residual))
-        quad, logdet = covariance.add_diagonal(noise).inv_quad_logdet(residual.unsqueeze(-1), logdet=True)
-        constant = (~missing).sum(-1) * torch.log(torch.tensor(2.0 * torch.pi, dtype=value.dtype))
-        return -0.5 * (quad + logdet + constant)
+        residual = value - self.loc
+        count: int | Tensor = residual.shape[-1]
+        # The sum tells of a NaN in one pass; which entries it is matters rarely.
+        if math.isnan(float(residual.detach().sum())):
+            missing = torch.isnan(value)
+            count = (~missing).sum(-1)
+            residual = torch.where(missing, torch.zeros_like(residual), residual)
+            noise = torch.where(missing, torch.full_like(residual, torch.inf), torch.zeros_like(residual))
+            covariance = covariance.add_diagonal(noise)
+        right = residual if residual.dim() == 1 else residual.unsqueeze(-1)
+        quad, logdet = covariance.inv_quad_logdet(right, logdet=True)
+        return -0.5 * (quad + logdet + count * _LOG_TWO_PI)
 
     def rsample(self, sample_shape: Any = (), base_samples: Tensor | None = None) -> Tensor:
         """Exact draws (*sample_shape, *batch, N), O(N) each for structured covariances."""
@@ -115,23 +138,63 @@ class ExactGP(gpytorch.models.ExactGP):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Prior at the training inputs in training mode, else the posterior at the given inputs."""
+        if self.training and not kwargs and len(args) == 1 and self._is_training_input(args[0]):
+            return self.forward(self.train_inputs[0])
         prepared = not self.training and not gpytorch.settings.prior_mode.on()
         if prepared and self.train_inputs is not None and self.train_targets is not None:
             key = self._fingerprint()
             # A cached strategy belongs to the graph of the pass that made it, which a backward pass frees.
             fresh = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters()) and self.structured
-            if fresh or self.prediction_strategy is None or key != self._strategy_key:
+            if fresh or self.prediction_strategy is None or not _same_key(key, self._strategy_key):
                 # GPyTorch keeps a strategy after a parameter has changed in eval mode; its answers would mix both.
                 self.prediction_strategy = self._make_strategy(**kwargs)
                 self._strategy_key = key
         return super().__call__(*args, **kwargs)
 
+    def _is_training_input(self, x: Any) -> bool:
+        """Whether x is the stored input itself, so that nothing needs to be compared."""
+        if self.train_inputs is None or not isinstance(x, Tensor):
+            return False
+        stored = self.train_inputs[0]
+        return x is stored or (
+            x.data_ptr() == stored.data_ptr()
+            and x.dtype == stored.dtype
+            and x.numel() == stored.numel()
+            and x.is_contiguous()
+            and stored.is_contiguous()
+            and (x.shape == stored.shape or x.shape == stored.shape[:-1])
+        )
+
+    def named_added_loss_terms(self) -> Any:
+        """Added loss terms by name; see the base class."""
+        return super().named_added_loss_terms() if self._any_registered("_added_loss_terms") else iter(())
+
+    def named_priors(self) -> Any:
+        """Priors with their names, modules and closures; see the base class."""
+        return super().named_priors() if self._any_registered("_priors") else iter(())
+
+    def _any_registered(self, kind: str) -> bool:
+        """Whether a module of the tree holds such an entry; GPyTorch's own search is run at every training step."""
+        modules: list[Any] = [self]
+        while modules:
+            module = modules.pop()
+            if module is None:
+                continue
+            if module.__dict__.get(kind):
+                return True
+            modules.extend(module._modules.values())
+        return False
+
     _strategy_key: Any = None
 
-    def _fingerprint(self) -> tuple[tuple[int, int], ...]:
-        """Identity and version of every parameter and of the data: changes whenever any of them is written."""
-        tensors = [*self.parameters(), *self.train_inputs, self.train_targets]
-        return tuple((id(t), t._version) for t in tensors)
+    def _fingerprint(self) -> tuple[list[Tensor], list[tuple[Tensor, int]]]:
+        """Copies of everything that is fitted or fixed, and the data with their versions.
+
+        Parameters are compared by value: GPyTorch writes them through ``.data``, which leaves no trace in a version.
+        """
+        fixed = [m.noise for m in self.modules() if isinstance(m, FixedGaussianNoise)]
+        values = [t.detach().clone() for t in (*self.parameters(), *self.buffers(), *fixed)]
+        return values, [(t, t._version) for t in (*self.train_inputs, self.train_targets)]
 
     def _make_strategy(self, **kwargs: Any) -> Any:
         inputs = list(self.train_inputs)
@@ -198,6 +261,13 @@ class ExactGP(gpytorch.models.ExactGP):
         """Load a batch of posterior draws (Pyro); the kernel becomes a batch of kernels."""
         super().local_load_samples(samples_dict, memo, prefix)
         self.prediction_strategy = None
+
+
+def _same_key(key: Any, old: Any) -> bool:
+    if old is None or len(key[0]) != len(old[0]) or len(key[1]) != len(old[1]):
+        return False
+    same_data = all(a is b and i == j for (a, i), (b, j) in zip(key[1], old[1], strict=True))
+    return same_data and all(torch.equal(a, b) for a, b in zip(key[0], old[0], strict=True))
 
 
 def _hides_structure(operator: LinearOperator) -> bool:

@@ -130,9 +130,9 @@ def autocovariance(structure: Structure, params: Tensor, lag: Tensor, feedback: 
         return (torch.matrix_exp(generator * lag[..., None, None]) @ column)[..., 0, 0]
     total: Tensor | None = None
     for variance, factors in split_parameters(structure, params):
-        value = variance.reshape(*variance.shape, *([1] * extra))
+        value = variance.reshape((*variance.shape, *([1] * extra)))
         for name, arguments in factors:
-            value = value * _FACTORS[name](lag, *(a.reshape(*a.shape, *([1] * extra)) for a in arguments))
+            value = value * _FACTORS[name](lag, *(a.reshape((*a.shape, *([1] * extra))) for a in arguments))
         total = value if total is None else total + value
     assert total is not None
     return total

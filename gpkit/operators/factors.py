@@ -110,6 +110,38 @@ class CholeskyFactorLinearOperator(LinearOperator):
             result = self._gather(result, inverse=False)
         return result.squeeze(-1) if vector else result
 
+    def solve(self, right_tensor: Tensor, left_tensor: Tensor | None = None) -> Tensor:
+        """Exact solve with the factor itself, one sweep."""
+        inverse = {
+            "lower": "inverse", "upper": "inverse_transpose", "inverse": "lower", "inverse_transpose": "upper"
+        }  # fmt: skip
+        out = self._with_kind(inverse[self.kind])._matmul(right_tensor)
+        return out if left_tensor is None else left_tensor @ out
+
+    def _solve(self, rhs: Tensor, preconditioner: Any = None, num_tridiag: int | None = 0) -> Tensor:
+        return self.solve(rhs)
+
+    def _cholesky_solve(self, rhs: Tensor, upper: bool = False) -> Tensor:
+        """``(L L^T)^-1 rhs`` for a lower factor (``(U^T U)^-1 rhs`` for an upper one)."""
+        first, second = (self.mT, self) if upper else (self, self.mT)
+        return second.solve(first.solve(rhs))
+
+    def logdet(self) -> Tensor:
+        """Logarithm of the absolute determinant."""
+        half = 0.5 * self.pivots.log().sum(-1)
+        return half if self.kind in ("lower", "upper") else -half
+
+    def inv_quad_logdet(
+        self, inv_quad_rhs: Tensor | None = None, logdet: bool | None = False, reduce_inv_quad: bool | None = True
+    ) -> tuple[Tensor, Tensor]:
+        """``(rhs^T F^-1 rhs, log abs det F)`` for the factor F itself."""
+        determinant = self.logdet() if logdet else torch.zeros(self.batch_shape, dtype=self.dtype)
+        if inv_quad_rhs is None:
+            return torch.zeros(0, dtype=self.dtype), determinant
+        rhs = inv_quad_rhs.unsqueeze(-1) if inv_quad_rhs.dim() == 1 else inv_quad_rhs
+        quad = (rhs * self.solve(rhs)).sum(-2)
+        return (quad.sum(-1) if reduce_inv_quad else quad), determinant
+
     def _diagonal(self) -> Tensor:
         return torch.diagonal(self.to_dense(), dim1=-2, dim2=-1)
 

@@ -276,6 +276,11 @@ class SemiseparableLinearOperator(StructuredLinearOperator):
         if inv_quad_rhs is None:
             values = torch.zeros_like(sorted_self.times)
             return torch.zeros(0, dtype=self.dtype), sweeps.inv_quad_logdet(sorted_self, values)[1] if logdet else empty
+        if inv_quad_rhs.dim() == 1 and (order is None or order.dim() == 1):
+            # What training asks for at every step: one vector, with nothing around the one node of the graph.
+            vector = inv_quad_rhs if order is None else inv_quad_rhs.gather(-1, order)
+            quad, determinant = sweeps.inv_quad_logdet(sorted_self, vector)
+            return (quad if reduce_inv_quad else quad.unsqueeze(-1)), determinant if logdet else empty
         rhs = inv_quad_rhs.unsqueeze(-1) if inv_quad_rhs.dim() == 1 else inv_quad_rhs
         rhs = self._permute(rhs, order)
         columns = rhs.movedim(-1, 0)
@@ -286,6 +291,8 @@ class SemiseparableLinearOperator(StructuredLinearOperator):
             quads.append(quad)
             if index == 0 and logdet:
                 value = determinant
+        if logdet and not quads:
+            value = sweeps.inv_quad_logdet(sorted_self, torch.zeros_like(sorted_self.times))[1]
         stacked = torch.stack(quads, dim=-1) if quads else rhs.new_zeros(*self.batch_shape, 0)
         if not reduce_inv_quad:
             return stacked, value
