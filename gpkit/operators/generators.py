@@ -79,8 +79,8 @@ def _tensor(array: Any, like: Tensor, shape: Any) -> Tensor:
 
 
 def _fail(failed: Any) -> None:
-    bad = np.flatnonzero(failed >= 0)
-    if bad.size:
+    if failed.max(initial=-1) >= 0:
+        bad = np.flatnonzero(failed >= 0)
         row = int(failed[bad[0]])
         series = f" of series {bad[0]}" if failed.size > 1 else ""
         raise NotPositiveDefiniteError(
