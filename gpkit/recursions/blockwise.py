@@ -7,51 +7,51 @@ R/kappa, d/d(dt), 1/D, v/D, then A, g, m', e and A-bar. Offsets count values of 
 
 from __future__ import annotations
 
-from gpkit.recursions.compilation import inner
+from gpkit.recursions.compilation import uncounted
 from gpkit.recursions.simd import broadcast, load, store
 
 SLOT_DT, SLOT_Y, SLOT_R, SLOT_TDOT, SLOT_INVD, SLOT_U, SLOT_A = 0, 1, 2, 3, 4, 5, 6
 
 
-@inner
+@uncounted
 def shape_n(order):  # type: ignore[no-untyped-def]
     """Number of blocks and their size."""
     return load(order[1], 0, 0), order[0]
 
 
-@inner
+@uncounted
 def dimension_n(order):  # type: ignore[no-untyped-def]
     """State dimension J."""
     nb, b = shape_n(order)
     return nb * b
 
 
-@inner
+@uncounted
 def inverse_slot_n(order):  # type: ignore[no-untyped-def]
     """Slot of the reciprocal innovation variance."""
     return SLOT_INVD
 
 
-@inner
+@uncounted
 def transition_slot_n(order):  # type: ignore[no-untyped-def]
     """First slot of the transition."""
     return SLOT_A
 
 
-@inner
+@uncounted
 def triangle_words(nb, b):  # type: ignore[no-untyped-def]
     """Words of a symmetric matrix."""
     return nb * (nb + 1) // 2 * b * b
 
 
-@inner
+@uncounted
 def element_words(nb, b):  # type: ignore[no-untyped-def]
     """Words of an element: m, Delta, T, J and eta."""
     j = nb * b
     return 2 * j + triangle_words(nb, b) + 2 * j * j
 
 
-@inner
+@uncounted
 def sizes_n(order):  # type: ignore[no-untyped-def]
     """``(slots, state, element, adjoint, prior)`` in words per lane."""
     nb, b = shape_n(order)
@@ -62,7 +62,7 @@ def sizes_n(order):  # type: ignore[no-untyped-def]
     return slots, j + triangle, element_words(nb, b) + j * j + j, j + triangle, j + triangle
 
 
-@inner
+@uncounted
 def offsets(nb, b):  # type: ignore[no-untyped-def]
     """Slots of g, m', e and A-bar."""
     g = SLOT_A + nb * b * b
@@ -71,7 +71,7 @@ def offsets(nb, b):  # type: ignore[no-untyped-def]
     return g, m, e, e + triangle_words(nb, b)
 
 
-@inner
+@uncounted
 def gain(prior, matrix, start, out, out_start, nb, b, like):  # type: ignore[no-untyped-def]
     """``w = p - Delta h`` into ``out``; returns ``h . w``."""
     bb = b * b
@@ -96,7 +96,7 @@ def gain(prior, matrix, start, out, out_start, nb, b, like):  # type: ignore[no-
     return total
 
 
-@inner
+@uncounted
 def congruence(transition, offset, matrix, start, out, out_start, nb, b, like):  # type: ignore[no-untyped-def]
     """``out = A matrix A^T`` by blocks; ``transition[offset:]`` holds the diagonal blocks of A."""
     bb = b * b
@@ -119,7 +119,7 @@ def congruence(transition, offset, matrix, start, out, out_start, nb, b, like): 
             base += bb
 
 
-@inner
+@uncounted
 def advance(transition, offset, vector, start, out, out_start, stride, nb, b, like):  # type: ignore[no-untyped-def]
     """``out = A vector``; the entries of ``out`` are ``stride`` apart."""
     for _ in range(nb):
@@ -133,7 +133,7 @@ def advance(transition, offset, vector, start, out, out_start, stride, nb, b, li
         start += b
 
 
-@inner
+@uncounted
 def advance_transposed(transition, offset, vector, out, nb, b, like):  # type: ignore[no-untyped-def]
     """``out = A^T vector``."""
     for i in range(nb):
@@ -144,7 +144,7 @@ def advance_transposed(transition, offset, vector, out, nb, b, like):  # type: i
             store(out, i * b + q, total)
 
 
-@inner
+@uncounted
 def multiply(matrix, base, vector, start, out, out_start, nb, b, like):  # type: ignore[no-untyped-def]
     """``out = matrix vector`` for a symmetric matrix."""
     bb = b * b
@@ -167,7 +167,7 @@ def multiply(matrix, base, vector, start, out, out_start, nb, b, like):  # type:
             store(out, out_start + i * b + r, total)
 
 
-@inner
+@uncounted
 def entry(matrix, base, i, r, k, q, b, like):  # type: ignore[no-untyped-def]
     """Entry ((i, r), (k, q)) of a symmetric record that starts at ``base``."""
     if i >= k:
@@ -175,7 +175,7 @@ def entry(matrix, base, i, r, k, q, b, like):  # type: ignore[no-untyped-def]
     return load(matrix, base + ((k * (k + 1) // 2 + i) * b + q) * b + r, like)
 
 
-@inner
+@uncounted
 def rank_one(source, source_base, left, right, out, base, ws, nb, b, like):  # type: ignore[no-untyped-def]
     """``out = source + left right^T`` for a symmetric matrix; the vectors are at ``ws[left:]`` and ``ws[right:]``."""
     at = 0
@@ -189,7 +189,7 @@ def rank_one(source, source_base, left, right, out, base, ws, nb, b, like):  # t
                     at += 1
 
 
-@inner
+@uncounted
 def downdate(source, source_base, seen, seen_base, kappa, out, base, nb, b, like):  # type: ignore[no-untyped-def]
     """``out = C - h f^T - f h^T + kappa h h^T`` for a symmetric C, ``f = seen[seen_base:]``."""
     at = 0

@@ -27,7 +27,7 @@ from numba.core.typed_passes import (
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.core.untyped_passes import FixupArgs, GenericRewrites, IRProcessing, ReconstructSSA, TranslateByteCode
 
-__all__ = ["ENTRY", "OPTIONS", "inner", "selector"]
+__all__ = ["ENTRY", "OPTIONS", "inner", "selector", "uncounted"]
 
 
 class _NoEnvironment:
@@ -109,12 +109,8 @@ ENTRY: dict[str, Any] = {**_ARITHMETIC, "no_cfunc_wrapper": True, "cache": True}
 """Options of functions called from Python: the same, kept on disk for later processes."""
 
 
-def inner(function: Callable[..., Any]) -> Any:
-    """Compile with ``OPTIONS``, once for constant and variable arguments alike, and without reference counts.
-
-    The function may not allocate: it works in arrays that its callers own.
-    """
-    dispatcher = numba.njit(**OPTIONS, _nrt=False)(function)
+def _compile(function: Callable[..., Any], **options: Any) -> Any:
+    dispatcher = numba.njit(**OPTIONS, **options)(function)
     resolve = dispatcher.get_call_template
 
     def without_literals(args: Any, kws: Any) -> Any:
@@ -122,6 +118,19 @@ def inner(function: Callable[..., Any]) -> Any:
 
     dispatcher.get_call_template = without_literals
     return dispatcher
+
+
+def inner(function: Callable[..., Any]) -> Any:
+    """Compile with ``OPTIONS``, once for constant and variable arguments alike."""
+    return _compile(function)
+
+
+def uncounted(function: Callable[..., Any]) -> Any:
+    """As ``inner``, without reference counts, which take longer than the arithmetic in small functions.
+
+    The function works in arrays that its callers own: it can neither allocate nor return an array.
+    """
+    return _compile(function, _nrt=False)
 
 
 def selector(name: str, doc: str, choose: Callable[[tuple[Any, ...]], Any]) -> Any:

@@ -8,11 +8,11 @@ words of the element.
 from __future__ import annotations
 
 from gpkit.recursions.blockwise import element_words, shape_n, triangle_words
-from gpkit.recursions.compilation import inner
+from gpkit.recursions.compilation import uncounted
 from gpkit.recursions.simd import load, store, view
 
 
-@inner
+@uncounted
 def _closed_loop2(prior, element, lane, w, d11, d12, d22):  # type: ignore[no-untyped-def]
     """``E = P_inf - Delta``, ``M = (I + E J)^-1`` and ``T M`` of one lane."""
     e11 = load(prior, 2 * w + lane, 0.0) - d11
@@ -41,7 +41,7 @@ def _closed_loop2(prior, element, lane, w, d11, d12, d22):  # type: ignore[no-un
     return (e11, e12, e22), (n11, n12, n21, n22), (c11, c12, c21, c22)
 
 
-@inner
+@uncounted
 def combine2(order, prior, element, lane, w, state_in, state_out, lane_out):  # type: ignore[no-untyped-def]
     """State that leaves block ``lane`` given the one that enters; written to lane ``lane_out`` of ``state_out``."""
     m1 = load(state_in, lane, 0.0)
@@ -74,7 +74,7 @@ def combine2(order, prior, element, lane, w, state_in, state_out, lane_out):  # 
     store(state_out, 4 * w + lane_out, load(element, 4 * w + lane, 0.0) - (q21 * t21 + q22 * t22))
 
 
-@inner
+@uncounted
 def combine_adjoint2(order, prior, element, lane, w, state_in, adjoint, adjoint_out, lane_out):  # type: ignore[no-untyped-def]
     """Adjoint that leaves block ``lane`` backwards, given the one at its end (both in the layout of ADJOINT)."""
     m1 = load(state_in, lane, 0.0)
@@ -109,7 +109,7 @@ def combine_adjoint2(order, prior, element, lane, w, state_in, adjoint, adjoint_
     store(adjoint_out, 4 * w + lane_out, j12 * n[1] + j22 * n[3] + c[1] * r12 + c[3] * r22)
 
 
-@inner
+@uncounted
 def _dense(matrix, at, lane, w, s, out, nb, b):  # type: ignore[no-untyped-def]
     """One lane of a symmetric record that starts at word ``at``, as a dense matrix."""
     j = nb * b
@@ -123,14 +123,14 @@ def _dense(matrix, at, lane, w, s, out, nb, b):  # type: ignore[no-untyped-def]
                     at += 1
 
 
-@inner
+@uncounted
 def _subtract(s, x, y, size):  # type: ignore[no-untyped-def]
     """``x = x - y``."""
     for k in range(size):
         store(s, x + k, load(s, x + k, 0.0) - load(s, y + k, 0.0))
 
 
-@inner
+@uncounted
 def _store_symmetric(s, dense, matrix, at, lane, w, nb, b):  # type: ignore[no-untyped-def]
     """One lane of a symmetric record, from the symmetric part of a dense matrix."""
     j = nb * b
@@ -143,7 +143,7 @@ def _store_symmetric(s, dense, matrix, at, lane, w, nb, b):  # type: ignore[no-u
                     at += 1
 
 
-@inner
+@uncounted
 def _product(s, x, x_row, x_col, y, y_row, y_col, out, n):  # type: ignore[no-untyped-def]
     """``out = x y``, all (n, n); the strides of x and y allow for transposes."""
     for i in range(n):
@@ -154,7 +154,7 @@ def _product(s, x, x_row, x_col, y, y_row, y_col, out, n):  # type: ignore[no-un
             store(s, out + i * n + c, total)
 
 
-@inner
+@uncounted
 def _invert(s, x, out, n):  # type: ignore[no-untyped-def]
     """``out = x^-1`` by Gauss-Jordan elimination with partial pivoting; x is overwritten."""
     for k in range(n):
@@ -180,7 +180,7 @@ def _invert(s, x, out, n):  # type: ignore[no-untyped-def]
                         store(s, base + i * n + c, value)
 
 
-@inner
+@uncounted
 def _closed_loop(prior, element, lane, w, state, s, nb, b):  # type: ignore[no-untyped-def]
     """``E = P_inf - Delta``, ``J``, ``M = (I + E J)^-1``, ``T`` and ``T M`` of a lane, one after the other in ``s``."""
     j = nb * b
@@ -203,7 +203,7 @@ def _closed_loop(prior, element, lane, w, state, s, nb, b):  # type: ignore[no-u
     _product(s, 3 * jj, j, 1, 2 * jj, j, 1, 4 * jj, j)
 
 
-@inner
+@uncounted
 def combine_n(order, prior, element, lane, w, state_in, state_out, lane_out):  # type: ignore[no-untyped-def]
     """State that leaves block ``lane`` given the one that enters; written to lane ``lane_out`` of ``state_out``."""
     nb, b = shape_n(order)
@@ -230,7 +230,7 @@ def combine_n(order, prior, element, lane, w, state_in, state_out, lane_out):  #
     _store_symmetric(s, 0, state_out, j, lane_out, w, nb, b)
 
 
-@inner
+@uncounted
 def combine_adjoint_n(order, prior, element, lane, w, state_in, adjoint, adjoint_out, lane_out):  # type: ignore[no-untyped-def]
     """Adjoint that leaves block ``lane`` backwards, given the one at its end."""
     nb, b = shape_n(order)

@@ -13,7 +13,7 @@ from typing import Any
 from numba import types
 
 from gpkit.recursions import blockwise, compositions, order1, order2, ordern, program, transitions
-from gpkit.recursions.compilation import inner, selector
+from gpkit.recursions.compilation import selector, uncounted
 
 __all__ = [
     "SPARE_ROWS",
@@ -154,13 +154,13 @@ contract_prior = _by_kind(
 )
 
 
-@inner
+@uncounted
 def _derivatives(order, task, ws, steps, prior, par, weights, adjoint, grad_p, grad, like):  # type: ignore[no-untyped-def]
     reverse(order, ws, steps, weights, adjoint, grad_p, like)
     contract(order, ws, steps, par, grad, like)
 
 
-@inner
+@uncounted
 def _posterior(order, task, ws, steps, prior, par, weights, adjoint, grad_p, grad, like):  # type: ignore[no-untyped-def]
     smooth(order, ws, steps, prior, adjoint, like)
 

@@ -7,7 +7,7 @@ keeps the recursions out of (slow) subnormal numbers after long gaps.
 
 from __future__ import annotations
 
-from gpkit.recursions.compilation import inner
+from gpkit.recursions.compilation import uncounted
 from gpkit.recursions.simd import round_even, scale_by_power_of_two, select_less
 
 __all__ = ["exp_and_expm1", "sine_cosine"]
@@ -21,7 +21,7 @@ _HALF_PI_3 = -1.4973849048591833e-33
 _TWO_OVER_PI = 0.6366197723675814
 
 
-@inner
+@uncounted
 def exp_and_expm1(x):  # type: ignore[no-untyped-def]
     """``(exp(x), exp(x) - 1)``, the second without cancellation near zero."""
     x = select_less(x, -708.0, -708.0, x)
@@ -47,7 +47,7 @@ def exp_and_expm1(x):  # type: ignore[no-untyped-def]
     return select_less(-707.9, x, exp, 0.0), expm1
 
 
-@inner
+@uncounted
 def sine_cosine(x):  # type: ignore[no-untyped-def]
     """``(sin(x), cos(x))``; the absolute error is about 1e-16 for arguments up to 1e9."""
     n = round_even(x * _TWO_OVER_PI)

@@ -18,7 +18,7 @@ import numba
 import numpy as np
 
 from gpkit.recursions import dispatch
-from gpkit.recursions.compilation import ENTRY, inner
+from gpkit.recursions.compilation import ENTRY, uncounted
 from gpkit.recursions.segments import (
     SINGLE_SEGMENT,
     copy,
@@ -41,7 +41,7 @@ BLOCKS_MINIMUM = 48
 _TOLERANCE = 1e-9
 
 
-@inner
+@uncounted
 def _disagree(found, expected, w, lane_found, lane_expected, size, dimension, variance):  # type: ignore[no-untyped-def]
     """Whether two states differ by more than rounding: means against their size, Delta against the variance."""
     for k in range(size):
@@ -53,7 +53,7 @@ def _disagree(found, expected, w, lane_found, lane_expected, size, dimension, va
     return False
 
 
-@inner
+@uncounted
 def _filter_segment(order, ws, steps, prior, entering, leaving, state, acc, variance, like):  # type: ignore[no-untyped-def]
     """Filter all lanes of a segment from the composed states ``entering``.
 
@@ -74,7 +74,7 @@ def _filter_segment(order, ws, steps, prior, entering, leaving, state, acc, vari
     return logdet
 
 
-@inner
+@uncounted
 def blocks_evidence(order, task, series, params, t, y, r, n, weights, gradient, grad, alpha, kappa, tbar, scratch):  # type: ignore[no-untyped-def]  # noqa: E501
     """One series, its time blocks in SIMD lanes; returns ``(inv_quad, logdet)``.
 
@@ -184,7 +184,7 @@ def blocks_evidence(order, task, series, params, t, y, r, n, weights, gradient, 
     return quad, logdet
 
 
-@inner
+@uncounted
 def lanes_evidence(  # type: ignore[no-untyped-def]
     like, order, task, params, t, y, r, lengths, series, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad,
     scratch,

@@ -6,7 +6,7 @@ chosen at run time.
 
 from __future__ import annotations
 
-from gpkit.recursions.compilation import inner
+from gpkit.recursions.compilation import uncounted
 from gpkit.recursions.elementary import exp_and_expm1, sine_cosine
 from gpkit.recursions.simd import broadcast, load, store
 from gpkit.recursions.transitions import (
@@ -24,7 +24,7 @@ FACTOR_DIMENSIONS = {EXPONENTIAL: 1, SHO: 2, MATERN32: 2, CELERITE: 2, MATERN52:
 FACTOR_PARAMETERS = {EXPONENTIAL: 1, SHO: 2, MATERN32: 1, CELERITE: 4, MATERN52: 1}
 
 
-@inner
+@uncounted
 def dimension(kind):  # type: ignore[no-untyped-def]
     """State dimension of a factor."""
     if kind == EXPONENTIAL:
@@ -32,7 +32,7 @@ def dimension(kind):  # type: ignore[no-untyped-def]
     return 3 if kind == MATERN52 else 2
 
 
-@inner
+@uncounted
 def parameters(kind):  # type: ignore[no-untyped-def]
     """Number of parameters of a factor."""
     if kind == SHO:
@@ -40,7 +40,7 @@ def parameters(kind):  # type: ignore[no-untyped-def]
     return 4 if kind == CELERITE else 1
 
 
-@inner
+@uncounted
 def factor(kind, par, at, dt, out, base, ld, like):  # type: ignore[no-untyped-def]
     """Write the transition of one factor (parameters from ``at``) as a matrix with leading dimension ``ld``."""
     if kind == EXPONENTIAL:
@@ -84,12 +84,12 @@ def factor(kind, par, at, dt, out, base, ld, like):  # type: ignore[no-untyped-d
         store(out, base + (ld + 1), b)
 
 
-@inner
+@uncounted
 def _accumulate(grad, at, value, like):  # type: ignore[no-untyped-def]
     store(grad, at, load(grad, at, like) + value)
 
 
-@inner
+@uncounted
 def factor_adjoint(kind, par, at, dt, out, base, ld, bar, bar_base, bar_ld, grad, like):  # type: ignore[no-untyped-def]
     """Add the derivatives of one factor's parameters to ``grad``; returns the derivative with respect to dt."""
     if kind == EXPONENTIAL:
@@ -132,7 +132,7 @@ def factor_adjoint(kind, par, at, dt, out, base, ld, bar, bar_base, bar_ld, grad
     return dx * frequency
 
 
-@inner
+@uncounted
 def kronecker(out, base, m, right, right_base, d, b, like):  # type: ignore[no-untyped-def]
     """``out = out (m x m) x right (d x d, leading dimension 3)`` in place; ``out`` has leading dimension b."""
     # From the last entry to the first, so that none is overwritten before it is read.
@@ -145,7 +145,7 @@ def kronecker(out, base, m, right, right_base, d, b, like):  # type: ignore[no-u
                     store(out, base + (i * d + r) * b + k * d + q, product)
 
 
-@inner
+@uncounted
 def prior_entry(kind, par, at, lane, w, r, q):  # type: ignore[no-untyped-def]
     """Entry of the stationary covariance of a factor with unit variance; parameters from ``at``."""
     if kind == CELERITE:

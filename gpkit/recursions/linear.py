@@ -14,7 +14,7 @@ import numba
 import numpy as np
 
 from gpkit.recursions import dispatch
-from gpkit.recursions.compilation import ENTRY, inner
+from gpkit.recursions.compilation import ENTRY, uncounted
 from gpkit.recursions.simd import load, store
 
 __all__ = [
@@ -91,7 +91,7 @@ def pull_back(order, params, t, nb, b, blocks, blocks_bar, p_bar):  # type: igno
     return grad, tbar
 
 
-@inner
+@uncounted
 def _apply(block, vector, out):  # type: ignore[no-untyped-def]
     """``out = A vector``; block (nb, b, b), vectors (J, C)."""
     nb, b, _ = block.shape
@@ -104,7 +104,7 @@ def _apply(block, vector, out):  # type: ignore[no-untyped-def]
                 out[i * b + r, c] = total
 
 
-@inner
+@uncounted
 def _apply_transpose(block, vector, out):  # type: ignore[no-untyped-def]
     """``out = A^T vector``."""
     nb, b, _ = block.shape

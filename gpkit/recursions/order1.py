@@ -5,7 +5,7 @@ The scalar counterpart of :mod:`gpkit.recursions.order2`, which explains the qua
 
 from __future__ import annotations
 
-from gpkit.recursions.compilation import inner
+from gpkit.recursions.compilation import uncounted
 from gpkit.recursions.simd import (
     broadcast,
     exponent_and_mantissa,
@@ -30,31 +30,31 @@ PRIOR = 1
 """p."""
 
 
-@inner
+@uncounted
 def sizes1(order):  # type: ignore[no-untyped-def]
     """``(slots, state, element, adjoint, prior)`` in words per lane."""
     return SLOTS, STATE, ELEMENT, ADJOINT, PRIOR
 
 
-@inner
+@uncounted
 def dimension1(order):  # type: ignore[no-untyped-def]
     """State dimension."""
     return 1
 
 
-@inner
+@uncounted
 def inverse_slot1(order):  # type: ignore[no-untyped-def]
     """Slot of the reciprocal innovation variance."""
     return SLOT_INVD
 
 
-@inner
+@uncounted
 def transition_slot1(order):  # type: ignore[no-untyped-def]
     """First slot of the transition."""
     return SLOT_A
 
 
-@inner
+@uncounted
 def forward1(order, ws, steps, prior, state, acc, like):  # type: ignore[no-untyped-def]
     """Filter ``steps`` rows from ``state`` (updated in place); adds inv_quad, exponent and mantissa to ``acc``."""
     p = load(prior, 0, like)
@@ -98,7 +98,7 @@ def forward1(order, ws, steps, prior, state, acc, like):  # type: ignore[no-unty
     store(acc, 3, lowest)
 
 
-@inner
+@uncounted
 def element1(order, ws, steps, prior, element, like):  # type: ignore[no-untyped-def]
     """Map of a block of rows as a function of the state that enters it (an associative-scan element)."""
     p = load(prior, 0, like)
@@ -129,7 +129,7 @@ def element1(order, ws, steps, prior, element, like):  # type: ignore[no-untyped
     store(element, 4, eta)
 
 
-@inner
+@uncounted
 def combine1(order, prior, element, lane, w, state_in, state_out, lane_out):  # type: ignore[no-untyped-def]
     """State that leaves block ``lane`` given the one that enters; written to lane ``lane_out`` of ``state_out``."""
     e = load(prior, lane, 0.0) - load(state_in, w + lane, 0.0)
@@ -143,7 +143,7 @@ def combine1(order, prior, element, lane, w, state_in, state_out, lane_out):  # 
     store(state_out, w + lane_out, load(element, w + lane, 0.0) - closed * e * t)
 
 
-@inner
+@uncounted
 def combine_adjoint1(order, prior, element, lane, w, state_in, adjoint, adjoint_out, lane_out):  # type: ignore[no-untyped-def]
     """Adjoint that leaves block ``lane`` backwards, given the one at its end."""
     information = load(element, 3 * w + lane, 0.0)
@@ -157,7 +157,7 @@ def combine_adjoint1(order, prior, element, lane, w, state_in, adjoint, adjoint_
     store(adjoint_out, w + lane_out, scale * information + closed * closed * info)
 
 
-@inner
+@uncounted
 def reverse1(order, ws, steps, weights, adjoint, grad_p, like):  # type: ignore[no-untyped-def]
     """Adjoint of ``steps`` rows, last to first; see :func:`gpkit.recursions.order2.reverse2`."""
     wq = load(weights, 0, like)
@@ -191,7 +191,7 @@ def reverse1(order, ws, steps, weights, adjoint, grad_p, like):  # type: ignore[
     store(grad_p, 0, p)
 
 
-@inner
+@uncounted
 def smooth1(order, ws, steps, prior, adjoint, like):  # type: ignore[no-untyped-def]
     """Posterior mean and variance of every row, last to first; see :func:`gpkit.recursions.order2.smooth2`."""
     lam = load(adjoint, 0, like)
@@ -214,13 +214,13 @@ def smooth1(order, ws, steps, prior, adjoint, like):  # type: ignore[no-untyped-
     store(adjoint, 1, info)
 
 
-@inner
+@uncounted
 def unpack1(order, ws, row, flat, base, size):  # type: ignore[no-untyped-def]
     """Copy a row's transition (at word ``row``) to ``flat``."""
     store(flat, base, load(ws, row, 0.0))
 
 
-@inner
+@uncounted
 def pack1(order, ws, row, first, flat, flat_bar, base, size, valid):  # type: ignore[no-untyped-def]
     """Copy a transition and its derivative into a row; the derivative is zero where not ``valid``."""
     store(ws, row + SLOT_A, load(flat, base, 0.0))

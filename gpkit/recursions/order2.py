@@ -11,7 +11,7 @@ the predicted mean, ``Lam`` the information of later data, and all parameter der
 
 from __future__ import annotations
 
-from gpkit.recursions.compilation import inner
+from gpkit.recursions.compilation import uncounted
 from gpkit.recursions.simd import (
     broadcast,
     exponent_and_mantissa,
@@ -39,31 +39,31 @@ PRIOR = 5
 """p1, p2, then the rest x11 = p1, x12 = p2, x22 of P_inf stored as x11, x12, x22 at 2, 3, 4."""
 
 
-@inner
+@uncounted
 def sizes2(order):  # type: ignore[no-untyped-def]
     """``(slots, state, element, adjoint, prior)`` in words per lane."""
     return SLOTS, STATE, ELEMENT, ADJOINT, PRIOR
 
 
-@inner
+@uncounted
 def dimension2(order):  # type: ignore[no-untyped-def]
     """State dimension."""
     return 2
 
 
-@inner
+@uncounted
 def inverse_slot2(order):  # type: ignore[no-untyped-def]
     """Slot of the reciprocal innovation variance."""
     return SLOT_INVD
 
 
-@inner
+@uncounted
 def transition_slot2(order):  # type: ignore[no-untyped-def]
     """First slot of the transition."""
     return SLOT_A
 
 
-@inner
+@uncounted
 def forward2(order, ws, steps, prior, state, acc, like):  # type: ignore[no-untyped-def]
     """Filter ``steps`` rows from ``state`` (updated in place); adds inv_quad, exponent and mantissa to ``acc``."""
     p1 = load(prior, 0, like)
@@ -132,7 +132,7 @@ def forward2(order, ws, steps, prior, state, acc, like):  # type: ignore[no-unty
     store(acc, 3, lowest)
 
 
-@inner
+@uncounted
 def element2(order, ws, steps, prior, element, like):  # type: ignore[no-untyped-def]
     """Map of a block of rows as a function of the state that enters it (an associative-scan element).
 
@@ -214,7 +214,7 @@ def element2(order, ws, steps, prior, element, like):  # type: ignore[no-untyped
     store(element, 13, h2)
 
 
-@inner
+@uncounted
 def reverse2(order, ws, steps, weights, adjoint, grad_p, like):  # type: ignore[no-untyped-def]
     """Adjoint of ``steps`` rows, last to first, from ``adjoint`` (updated in place).
 
@@ -288,7 +288,7 @@ def reverse2(order, ws, steps, weights, adjoint, grad_p, like):  # type: ignore[
     store(grad_p, 1, p2)
 
 
-@inner
+@uncounted
 def smooth2(order, ws, steps, prior, adjoint, like):  # type: ignore[no-untyped-def]
     """Posterior mean and variance of every row, last to first, from ``adjoint`` (updated in place).
 
@@ -338,7 +338,7 @@ def smooth2(order, ws, steps, prior, adjoint, like):  # type: ignore[no-untyped-
     store(adjoint, 4, q22)
 
 
-@inner
+@uncounted
 def unpack2(order, ws, row, flat, base, size):  # type: ignore[no-untyped-def]
     """Copy a row's transition (a, s, b from word ``row``) to ``flat`` as a dense matrix."""
     s = load(ws, row + 1, 0.0)
@@ -348,7 +348,7 @@ def unpack2(order, ws, row, flat, base, size):  # type: ignore[no-untyped-def]
     store(flat, base + 3, load(ws, row + 2, 0.0))
 
 
-@inner
+@uncounted
 def pack2(order, ws, row, first, flat, flat_bar, base, size, valid):  # type: ignore[no-untyped-def]
     """Copy a dense transition and its derivative into a row; the derivative is zero where not ``valid``."""
     store(ws, row + SLOT_A, load(flat, base, 0.0))

@@ -28,11 +28,11 @@ from gpkit.recursions.blockwise import (
     sizes_n,
     triangle_words,
 )
-from gpkit.recursions.compilation import inner
+from gpkit.recursions.compilation import uncounted
 from gpkit.recursions.simd import broadcast, exponent_and_mantissa, load, select_less, store, view, width_of
 
 
-@inner
+@uncounted
 def forward_n(order, ws, steps, prior, state, acc, like):  # type: ignore[no-untyped-def]
     """Filter ``steps`` rows from ``state`` (updated in place); adds inv_quad, exponent and mantissa to ``acc``."""
     nb, b = shape_n(order)
@@ -72,7 +72,7 @@ def forward_n(order, ws, steps, prior, state, acc, like):  # type: ignore[no-unt
     store(acc, 3, lowest)
 
 
-@inner
+@uncounted
 def element_n(order, ws, steps, prior, element, like):  # type: ignore[no-untyped-def]
     """Map of a block of rows as a function of the state that enters it: m, Delta, T (J x J), J (J x J), eta."""
     nb, b = shape_n(order)
@@ -121,7 +121,7 @@ def element_n(order, ws, steps, prior, element, like):  # type: ignore[no-untype
         row += slots
 
 
-@inner
+@uncounted
 def reverse_n(order, ws, steps, weights, adjoint, grad_p, like):  # type: ignore[no-untyped-def]
     """Adjoint of ``steps`` rows, last to first; see :func:`gpkit.recursions.order2.reverse2`."""
     nb, b = shape_n(order)
@@ -197,7 +197,7 @@ def reverse_n(order, ws, steps, weights, adjoint, grad_p, like):  # type: ignore
         row -= slots
 
 
-@inner
+@uncounted
 def leave_out(ws, row, slot_g, scratch, j, like):  # type: ignore[no-untyped-def]
     """``alpha`` and ``kappa`` of a row from c, then C g, in ``scratch``."""
     alpha = load(ws, row + SLOT_U, like)
@@ -209,7 +209,7 @@ def leave_out(ws, row, slot_g, scratch, j, like):  # type: ignore[no-untyped-def
     return alpha, kappa
 
 
-@inner
+@uncounted
 def smooth_n(order, ws, steps, prior, adjoint, like):  # type: ignore[no-untyped-def]
     """Posterior mean and variance of every row, last to first; see :func:`gpkit.recursions.order2.smooth2`."""
     nb, b = shape_n(order)
@@ -250,14 +250,14 @@ def smooth_n(order, ws, steps, prior, adjoint, like):  # type: ignore[no-untyped
         row -= slots
 
 
-@inner
+@uncounted
 def unpack_n(order, ws, row, flat, base, size):  # type: ignore[no-untyped-def]
     """Copy a row's transition (at word ``row``) to ``flat``."""
     for k in range(size):
         store(flat, base + k, load(ws, row + k, 0.0))
 
 
-@inner
+@uncounted
 def pack_n(order, ws, row, first, flat, flat_bar, base, size, valid):  # type: ignore[no-untyped-def]
     """Copy a transition and its derivative into a row; the derivative is zero where not ``valid``."""
     nb, b = shape_n(order)

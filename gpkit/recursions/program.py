@@ -12,19 +12,19 @@ block-triangular ``P_inf``.
 from __future__ import annotations
 
 from gpkit.recursions.blockwise import SLOT_A, SLOT_DT, SLOT_TDOT, offsets, shape_n, sizes_n, triangle_words
-from gpkit.recursions.compilation import inner
+from gpkit.recursions.compilation import uncounted
 from gpkit.recursions.factors import dimension, factor, factor_adjoint, kronecker, parameters, prior_entry
 from gpkit.recursions.simd import broadcast, load, store, view, width_of
 from gpkit.recursions.transitions import CELERITE
 
 
-@inner
+@uncounted
 def _given(order):  # type: ignore[no-untyped-def]
     """Whether transitions are data."""
     return load(order[1], 1, 0) < 0
 
 
-@inner
+@uncounted
 def _fill_term(program, position, count, par, at, dt, out, base, small, small_base, b, like):  # type: ignore[no-untyped-def]
     """Transition of the product of the first ``count`` factors of a term; returns its size."""
     kind = load(program, position, 0)
@@ -40,7 +40,7 @@ def _fill_term(program, position, count, par, at, dt, out, base, small, small_ba
     return size
 
 
-@inner
+@uncounted
 def _count_parameters(program, position, count):  # type: ignore[no-untyped-def]
     """Number of parameters of the first ``count`` factors of a term."""
     total = 0
@@ -49,7 +49,7 @@ def _count_parameters(program, position, count):  # type: ignore[no-untyped-def]
     return total
 
 
-@inner
+@uncounted
 def fill_n(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
     """Transitions of every term over each row's time step."""
     if _given(order):
@@ -74,7 +74,7 @@ def fill_n(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
         row += slots
 
 
-@inner
+@uncounted
 def _contract_last(bar, left, size, small, small_bar, d, b, like):  # type: ignore[no-untyped-def]
     """Split the derivative ``bar`` of ``left (size x size) x small (d x d)``; that of ``left`` replaces ``bar``."""
     for r in range(d):
@@ -96,7 +96,7 @@ def _contract_last(bar, left, size, small, small_bar, d, b, like):  # type: igno
             store(bar, z * b + s, total)
 
 
-@inner
+@uncounted
 def contract_n(order, ws, steps, par, grad, like):  # type: ignore[no-untyped-def]
     """Pull transition derivatives back to the factor parameters; leaves d/d(dt) in each row."""
     if _given(order):
@@ -140,7 +140,7 @@ def contract_n(order, ws, steps, par, grad, like):  # type: ignore[no-untyped-de
         row += slots
 
 
-@inner
+@uncounted
 def set_prior_n(order, par, prior, lane, w):  # type: ignore[no-untyped-def]
     """Write p and P_inf of one lane."""
     program = order[1]
@@ -177,7 +177,7 @@ def set_prior_n(order, par, prior, lane, w):  # type: ignore[no-untyped-def]
         position += 1 + count
 
 
-@inner
+@uncounted
 def _first_column(program, position, count, skip, par, at, lane, w, size, index):  # type: ignore[no-untyped-def]
     """Entry ``index`` of the first column of a term's covariance per unit variance, leaving out factor ``skip``."""
     product = 1.0
@@ -190,7 +190,7 @@ def _first_column(program, position, count, skip, par, at, lane, w, size, index)
     return product
 
 
-@inner
+@uncounted
 def contract_prior_n(order, par, grad_p, grad, lane, w):  # type: ignore[no-untyped-def]
     """Pull the derivative with respect to p back to variances and celerite coefficients."""
     program = order[1]
@@ -227,7 +227,7 @@ def contract_prior_n(order, par, grad_p, grad, lane, w):  # type: ignore[no-unty
         position += 1 + count
 
 
-@inner
+@uncounted
 def load_given(order, ws, steps, w, lane, series, start, n):  # type: ignore[no-untyped-def]
     """Copy given transitions into one lane (identity where there is no next datum)."""
     if not _given(order):
@@ -248,7 +248,7 @@ def load_given(order, ws, steps, w, lane, series, start, n):  # type: ignore[no-
         row += slots * w
 
 
-@inner
+@uncounted
 def store_given(order, ws, steps, w, lane, series, start, n):  # type: ignore[no-untyped-def]
     """Copy the derivatives with respect to given transitions out of one lane."""
     if not _given(order):

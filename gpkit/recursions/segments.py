@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from gpkit.recursions import dispatch
-from gpkit.recursions.compilation import inner
+from gpkit.recursions.compilation import uncounted
 from gpkit.recursions.simd import load, row_view, store
 
 SINGLE_SEGMENT = 256
@@ -15,7 +15,7 @@ SINGLE_SEGMENT = 256
 _SEGMENT = 128
 
 
-@inner
+@uncounted
 def load_lane(ws, steps, slots, w, lane, t, y, r, start, n):  # type: ignore[no-untyped-def]
     """Copy ``steps`` points from ``start`` into one lane; rows past ``n`` carry no information."""
     row = lane
@@ -31,7 +31,7 @@ def load_lane(ws, steps, slots, w, lane, t, y, r, start, n):  # type: ignore[no-
         row += slots * w
 
 
-@inner
+@uncounted
 def store_lane(ws, steps, slots, w, lane, alpha, kappa, tbar, start, n):  # type: ignore[no-untyped-def]
     """Copy alpha, kappa and the derivative with respect to t of one lane to the outputs."""
     row = lane
@@ -45,21 +45,21 @@ def store_lane(ws, steps, slots, w, lane, alpha, kappa, tbar, start, n):  # type
         row += slots * w
 
 
-@inner
+@uncounted
 def copy(source, target, size):  # type: ignore[no-untyped-def]
     """Copy ``size`` words."""
     for k in range(size):
         store(target, k, load(source, k, 0.0))
 
 
-@inner
+@uncounted
 def fill_with(array, first, last, value):  # type: ignore[no-untyped-def]
     """Set words ``first`` to ``last``, exclusive."""
     for k in range(first, last):
         store(array, k, value)
 
 
-@inner
+@uncounted
 def reset(acc, w):  # type: ignore[no-untyped-def]
     """Quadratic form and exponents 0, mantissas 1, lowest variances infinite."""
     fill_with(acc, 0, 2 * w, 0.0)
@@ -67,7 +67,7 @@ def reset(acc, w):  # type: ignore[no-untyped-def]
     fill_with(acc, 3 * w, 4 * w, np.inf)
 
 
-@inner
+@uncounted
 def fold_logdet(acc, lane, w):  # type: ignore[no-untyped-def]
     """Natural logarithm of one lane's determinant; empties the mantissa."""
     value = load(acc, w + lane, 0.0) * math.log(2.0) + math.log(load(acc, 2 * w + lane, 0.0))
@@ -76,7 +76,7 @@ def fold_logdet(acc, lane, w):  # type: ignore[no-untyped-def]
     return value
 
 
-@inner
+@uncounted
 def segmentation(n, w, longest):  # type: ignore[no-untyped-def]
     """``(steps, segments)``: rows of a lane per segment when w lanes share n points; ``longest`` for a single one."""
     steps = max((n + w - 1) // w, 1)
@@ -85,7 +85,7 @@ def segmentation(n, w, longest):  # type: ignore[no-untyped-def]
     return steps, (n + w * steps - 1) // (w * steps)
 
 
-@inner
+@uncounted
 def scratch_words(order, n, w, longest, n_params):  # type: ignore[no-untyped-def]
     """Room that a driver needs for series of up to n points."""
     slots, size_state, size_element, size_adjoint, size_prior = dispatch.sizes(order)
@@ -95,7 +95,7 @@ def scratch_words(order, n, w, longest, n_params):  # type: ignore[no-untyped-de
     return w * (once + segments * (size_element + size_state) + (steps + dispatch.SPARE_ROWS) * slots)
 
 
-@inner
+@uncounted
 def load_blocks(order, ws, steps, slots, w, t, y, r, series, start, n):  # type: ignore[no-untyped-def]
     """Consecutive runs of ``steps`` points in the lanes, from ``start``."""
     for lane in range(w):
@@ -103,7 +103,7 @@ def load_blocks(order, ws, steps, slots, w, t, y, r, series, start, n):  # type:
         dispatch.load_rows(order, ws, steps, w, lane, series, start + lane * steps, n)
 
 
-@inner
+@uncounted
 def load_series(order, ws, steps, slots, w, t, y, r, lengths, series, start):  # type: ignore[no-untyped-def]
     """The same ``steps`` points of one series per lane."""
     for lane in range(w):
@@ -113,7 +113,7 @@ def load_series(order, ws, steps, slots, w, t, y, r, lengths, series, start):  #
         dispatch.load_rows(order, ws, steps, w, lane, b, start, n)
 
 
-@inner
+@uncounted
 def longest_series(lengths):  # type: ignore[no-untyped-def]
     """Largest of the lengths."""
     longest = 0

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 
 from gpkit.recursions import order1, order2
-from gpkit.recursions.compilation import inner
+from gpkit.recursions.compilation import uncounted
 from gpkit.recursions.elementary import exp_and_expm1, sine_cosine
 from gpkit.recursions.simd import broadcast, load, root, select_less, store, width_of
 
@@ -26,7 +26,7 @@ EXPONENTIAL, SHO, MATERN32, CELERITE, MATERN52 = 1, 2, 3, 4, 5
 """Codes of the factor kinds. For the first four the code is also the length of the order marker."""
 
 
-@inner
+@uncounted
 def sho_transition(x, beta, overdamped):  # type: ignore[no-untyped-def]
     """``(a, s, b)`` of ``exp(x [[0, 1], [-1, -2 beta]]) = [[a, s], [-s, b]]``, ``beta = 1/(2Q)``.
 
@@ -57,7 +57,7 @@ def sho_transition(x, beta, overdamped):  # type: ignore[no-untyped-def]
     return a, s, b
 
 
-@inner
+@uncounted
 def sho_transition_dbeta(x, beta, a, s, b):  # type: ignore[no-untyped-def]
     """Derivatives of ``(a, s, b)`` with respect to beta at fixed x, from the values themselves."""
     mu = (beta - 1.0) * (beta + 1.0)
@@ -74,7 +74,7 @@ def sho_transition_dbeta(x, beta, a, s, b):  # type: ignore[no-untyped-def]
     return dc + s + beta * ds - x * a, ds - x * s, dc - s - beta * ds - x * b
 
 
-@inner
+@uncounted
 def sho_transition_lanes(x, beta, par, at, like):  # type: ignore[no-untyped-def]
     """:func:`sho_transition` where lanes may differ in regime; the quality of each lane is ``par[at]``."""
     w = width_of(like)
@@ -96,7 +96,7 @@ def sho_transition_lanes(x, beta, par, at, like):  # type: ignore[no-untyped-def
     return a, s, b
 
 
-@inner
+@uncounted
 def fill_exponential(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
     """Transitions of the damped random walk; parameters variance, rate."""
     rate = load(par, 1, like)
@@ -108,7 +108,7 @@ def fill_exponential(order, ws, steps, par, like):  # type: ignore[no-untyped-de
         row += order1.SLOTS
 
 
-@inner
+@uncounted
 def contract_exponential(order, ws, steps, par, grad, like):  # type: ignore[no-untyped-def]
     """Pull transition derivatives back to the rate; leaves d/d(dt) in each row."""
     rate = load(par, 1, like)
@@ -123,14 +123,14 @@ def contract_exponential(order, ws, steps, par, grad, like):  # type: ignore[no-
     store(grad, 1, total)
 
 
-@inner
+@uncounted
 def _store_transition(ws, row, a, s, b):  # type: ignore[no-untyped-def]
     store(ws, row + order2.SLOT_A, a)
     store(ws, row + order2.SLOT_S, s)
     store(ws, row + order2.SLOT_B, b)
 
 
-@inner
+@uncounted
 def fill_sho(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
     """Transitions of the stochastic harmonic oscillator; parameters variance, frequency, quality."""
     frequency = load(par, 1, like)
@@ -143,7 +143,7 @@ def fill_sho(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
         row += order2.SLOTS
 
 
-@inner
+@uncounted
 def contract_sho(order, ws, steps, par, grad, like):  # type: ignore[no-untyped-def]
     """Pull transition derivatives back to frequency and quality; leaves d/d(dt) in each row."""
     frequency = load(par, 1, like)
@@ -169,7 +169,7 @@ def contract_sho(order, ws, steps, par, grad, like):  # type: ignore[no-untyped-
     store(grad, 2, load(grad, 2, like) - 2.0 * beta * beta * total_beta)
 
 
-@inner
+@uncounted
 def fill_matern32(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
     """Transitions of Matern-3/2 (the oscillator at quality 1/2); parameters variance, rate."""
     rate = load(par, 1, like)
@@ -182,7 +182,7 @@ def fill_matern32(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
         row += order2.SLOTS
 
 
-@inner
+@uncounted
 def contract_matern32(order, ws, steps, par, grad, like):  # type: ignore[no-untyped-def]
     """Pull transition derivatives back to the rate; leaves d/d(dt) in each row."""
     rate = load(par, 1, like)
@@ -200,7 +200,7 @@ def contract_matern32(order, ws, steps, par, grad, like):  # type: ignore[no-unt
     store(grad, 1, total)
 
 
-@inner
+@uncounted
 def fill_celerite(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
     """Transitions of a celerite term; parameters variance, a, b, c, d."""
     c = load(par, 3, like)
@@ -214,7 +214,7 @@ def fill_celerite(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
         row += order2.SLOTS
 
 
-@inner
+@uncounted
 def contract_celerite(order, ws, steps, par, grad, like):  # type: ignore[no-untyped-def]
     """Pull transition derivatives back to c and d; leaves d/d(dt) in each row."""
     c = load(par, 3, like)
@@ -238,7 +238,7 @@ def contract_celerite(order, ws, steps, par, grad, like):  # type: ignore[no-unt
     store(grad, 4, total_d)
 
 
-@inner
+@uncounted
 def celerite_completion(a, b, c, d):  # type: ignore[no-untyped-def]
     """Lower right entry that completes ``[[a, b], [b, .]]`` to a stationary covariance of a celerite term.
 
@@ -251,13 +251,13 @@ def celerite_completion(a, b, c, d):  # type: ignore[no-untyped-def]
     return a
 
 
-@inner
+@uncounted
 def prior1(order, par, prior, lane, w):  # type: ignore[no-untyped-def]
     """p of one lane; a one-dimensional state."""
     store(prior, lane, load(par, lane, 0.0))
 
 
-@inner
+@uncounted
 def prior2(order, par, prior, lane, w):  # type: ignore[no-untyped-def]
     """p and P_inf of one lane; a two-dimensional state with P_inf = variance times the identity."""
     variance = load(par, lane, 0.0)
@@ -268,7 +268,7 @@ def prior2(order, par, prior, lane, w):  # type: ignore[no-untyped-def]
     store(prior, 4 * w + lane, variance)
 
 
-@inner
+@uncounted
 def prior_celerite(order, par, prior, lane, w):  # type: ignore[no-untyped-def]
     """p and P_inf of one lane; a celerite term."""
     variance = load(par, lane, 0.0)
@@ -282,13 +282,13 @@ def prior_celerite(order, par, prior, lane, w):  # type: ignore[no-untyped-def]
     store(prior, 4 * w + lane, variance * corner)
 
 
-@inner
+@uncounted
 def contract_prior_variance(order, par, grad_p, grad, lane, w):  # type: ignore[no-untyped-def]
     """Pull the derivative with respect to p back to the variance."""
     store(grad, lane, load(grad, lane, 0.0) + load(grad_p, lane, 0.0))
 
 
-@inner
+@uncounted
 def contract_prior_celerite(order, par, grad_p, grad, lane, w):  # type: ignore[no-untyped-def]
     """Pull the derivative with respect to p back to variance, a and b."""
     variance = load(par, lane, 0.0)
@@ -300,6 +300,6 @@ def contract_prior_celerite(order, par, grad_p, grad, lane, w):  # type: ignore[
     store(grad, 2 * w + lane, load(grad, 2 * w + lane, 0.0) + second * variance)
 
 
-@inner
+@uncounted
 def nothing(order, ws, steps, w, lane, series, start, n):  # type: ignore[no-untyped-def]
     """Closed forms neither read nor write transitions given as data."""
