@@ -97,9 +97,10 @@ class CholeskyFactorLinearOperator(LinearOperator):
             columns = columns * scale
         else:
             columns = columns / scale
-        flat = columns.detach().reshape(-1, *columns.shape[-2:]).numpy().astype(np.float64)
-        blocks = self.blocks.reshape(-1, *self.blocks.shape[-4:]).numpy().astype(np.float64)
-        gains = self.gains.reshape(-1, *self.gains.shape[-2:]).numpy().astype(np.float64)
+        count = batch.numel()
+        flat = columns.detach().reshape(count, *columns.shape[-2:]).numpy().astype(np.float64)
+        blocks = self.blocks.reshape(count, *self.blocks.shape[-4:]).numpy().astype(np.float64)
+        gains = self.gains.reshape(count, *self.gains.shape[-2:]).numpy().astype(np.float64)
         out = np.stack([sweep(blocks[k], gains[k], np.ascontiguousarray(flat[k])) for k in range(flat.shape[0])])
         result = torch.from_numpy(out).reshape(columns.shape).to(columns.dtype)
         if self.kind == "upper":

@@ -69,7 +69,7 @@ def _flat(tensor: Tensor, keep: int = 1) -> Any:
     if all(size == 1 or stride == 0 for size, stride in zip(tensor.shape[:lead], tensor.stride()[:lead], strict=True)):
         tensor = tensor[(0,) * lead][None] if tensor.shape[:lead].numel() else tensor.reshape(0, *tensor.shape[lead:])
     else:
-        tensor = tensor.reshape(-1, *tensor.shape[lead:])
+        tensor = tensor.reshape(tensor.shape[:lead].numel(), *tensor.shape[lead:])
     return np.ascontiguousarray(tensor.numpy(), dtype=np.float64)
 
 
@@ -239,8 +239,8 @@ def _bilinear_gradients(generators: Generators, left: Tensor, right: Tensor) -> 
     from gpkit.recursions import linear
 
     batch = common_batch(generators.batch_shape, left.shape[:-2], right.shape[:-2])
-    left = left.expand(*batch, *left.shape[-2:]).reshape(-1, *left.shape[-2:])
-    right = right.expand(*batch, *right.shape[-2:]).reshape(-1, *right.shape[-2:])
+    left = left.expand(*batch, *left.shape[-2:]).reshape(batch.numel(), *left.shape[-2:])
+    right = right.expand(*batch, *right.shape[-2:]).reshape(batch.numel(), *right.shape[-2:])
     expanded = generators.expand(batch)
     results: list[list[Any]] = [[], [], []]
     for index in range(batch.numel()):
@@ -261,7 +261,7 @@ def _bilinear_gradients(generators: Generators, left: Tensor, right: Tensor) -> 
 
 def _apply_columns(batch: torch.Size, rhs: Tensor, function: Any) -> Tensor:
     """Apply ``function(index, (N, C) array)`` to every batch element of a right-hand side."""
-    full = rhs.detach().expand(*batch, *rhs.shape[-2:]).reshape(-1, *rhs.shape[-2:]).numpy()
+    full = rhs.detach().expand(*batch, *rhs.shape[-2:]).reshape(batch.numel(), *rhs.shape[-2:]).numpy()
     full = np.ascontiguousarray(full, dtype=np.float64)
     out = np.empty_like(full)
     for index in range(full.shape[0]):

@@ -97,6 +97,11 @@ class StructuredLinearOperator(LinearOperator):
             )
         return self._add_diagonal_values(diag if diag.dim() else diag[None])
 
+    def inv_quad(self, inv_quad_rhs: Tensor, reduce_inv_quad: bool = True) -> Tensor:
+        """``rhs^T K^-1 rhs``; the base class would ask for a dense Cholesky factor or conjugate gradients."""
+        quad: Tensor = self.inv_quad_logdet(inv_quad_rhs, logdet=False, reduce_inv_quad=reduce_inv_quad)[0]
+        return quad
+
     def _preconditioner(self) -> tuple[None, None, None]:
         return None, None, None
 
