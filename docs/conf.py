@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
+import sys
 from pathlib import Path
+from typing import Any
 
 import gpkit
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from figures import write_figures  # noqa: E402
 
 project = "gpkit"
 author = "The gpkit developers"
@@ -76,3 +83,21 @@ def write_api_pages(folder: Path) -> None:
 
 
 write_api_pages(Path(__file__).parent / "api" / "generated")
+write_figures(Path(__file__).parent / "api" / "generated" / "figures")
+
+
+# Shapes are written (*batch, N): an asterisk at the start of a word means a batch of dimensions, not emphasis.
+_LITERAL = re.compile(r"(``.*?``|`[^`]*`|\*\*\w+)")
+_BATCH = re.compile(r"(?<![\w*\\])\*(?=[A-Za-z_]+(?![\w*]))")
+
+
+def keep_asterisks(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Escape the asterisks of shapes outside of code."""
+    for k, line in enumerate(lines):
+        pieces = _LITERAL.split(line)
+        lines[k] = "".join(p if j % 2 else _BATCH.sub(r"\\*", p) for j, p in enumerate(pieces))
+
+
+def setup(app: Any) -> None:
+    """Connect the hook, before napoleon reads the sections."""
+    app.connect("autodoc-process-docstring", keep_asterisks, priority=400)
