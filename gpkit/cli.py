@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import json
+import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,11 +30,19 @@ class _Parser(argparse.ArgumentParser):
         self.exit(_BAD_INPUT, f"gpkit: {message} (see {self.prog} --help)\n")
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
+def _whole(least: int, most: int = 2**32 - 1) -> Callable[[str], int]:
+    """A parser of whole numbers from ``least`` to ``most``."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{value} is not between {least} and {most}")
+        return value
+
+    return parse
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,6 +63,14 @@ def _parser() -> argparse.ArgumentParser:
     curve.add_argument("--error", metavar="COLUMN", help="column of errors")
     curve.add_argument("--band", help="use only this band")
     curve.add_argument("--name", help="name of the source in the report")
+    curve.add_argument("--time-unit", metavar="UNIT", help="unit of the times (default: what the file says, else d)")
+    curve.add_argument("--value-unit", metavar="UNIT", help="unit of the values (default: what the file says)")
+    curve.add_argument(
+        "--bad-errors",
+        choices=("raise", "drop"),
+        default="raise",
+        help="refuse errors that are zero or negative, or drop and count such rows (default: %(default)s)",
+    )
     curve.add_argument(
         "--kernels",
         default="sho,drw,matern32",
@@ -60,11 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     curve.add_argument("--transform", choices=("none", "log"), default="none", help="model the value or its logarithm")
     curve.add_argument("--mean", choices=("constant", "linear", "zero"), default="constant", help="mean function")
     curve.add_argument("--no-jitter", action="store_true", help="no white noise beyond the errors")
-    curve.add_argument("--draws", type=_positive, default=1000, help="posterior draws per chain (default: %(default)s)")
-    curve.add_argument("--tune", type=_positive, default=500, help="tuning steps per chain (default: %(default)s)")
-    curve.add_argument("--chains", type=_positive, default=4, help="number of chains (default: %(default)s)")
-    curve.add_argument("--starts", type=_positive, default=5, help="starts of each fit (default: %(default)s)")
-    curve.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)s)")
+    curve.add_argument("--draws", type=_whole(4), default=1000, help="posterior draws per chain (default: %(default)s)")
+    curve.add_argument("--tune", type=_whole(1), default=500, help="tuning steps per chain (default: %(default)s)")
+    curve.add_argument("--chains", type=_whole(1), default=4, help="number of chains (default: %(default)s)")
+    curve.add_argument("--starts", type=_whole(1), default=5, help="starts of each fit (default: %(default)s)")
+    curve.add_argument("--seed", type=_whole(0), default=0, help="of everything random (default: %(default)s)")
     curve.add_argument("--no-sample", action="store_true", help="fit only")
     curve.add_argument("--out", metavar="DIR", help="folder of the results (default: <name of PATH>_gpkit)")
     curve.add_argument("--json", action="store_true", help="print summary.json instead of the table")
@@ -81,12 +100,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command is None:
             parser.print_help()
             return _BAD_INPUT
-        return _light_curve(options, shlex.join(["gpkit", *words]))
+        with warnings.catch_warnings():
+            warnings.showwarning = _note
+            return _light_curve(options, shlex.join(["gpkit", *words]))
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else _BAD_INPUT
     except InvalidDataError as error:
-        return _complain(error, _BAD_INPUT)
-    except (GpkitError, OSError, MemoryError) as error:
+        return _complain(_in_words_of_the_command(str(error)), _BAD_INPUT)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        return _complain(f"{error.filename}: {reason}" if error.filename else reason, _FAILURE)
+    except MemoryError:
+        return _complain("out of memory", _FAILURE)
+    except GpkitError as error:
         return _complain(error, _FAILURE)
     except KeyboardInterrupt:
         return _complain(
@@ -99,6 +125,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _complain(error: object, code: int) -> int:
     print(f"gpkit: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
     return code
+
+
+def _note(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Show a warning on one line; those of other libraries are about their code, not about the user's data."""
+    if issubclass(category, UserWarning):
+        _complain(f"note: {message}", 0)
+
+
+def _in_words_of_the_command(message: str) -> str:
+    """Advice of the library, with the options of the command in place of the arguments of functions."""
+    for said, meant in (("bad_errors='drop'", "--bad-errors drop"), ("transform=None", "--transform none")):
+        message = message.replace(said, meant)
+    return message
 
 
 def _column(text: str | None) -> str | int | None:
@@ -118,20 +157,21 @@ def _kernels(text: str) -> list[str]:
 
 
 def _light_curve(options: argparse.Namespace, command: str) -> int:
-    import warnings
-
     from gpkit.datasets import read_light_curve
 
     names = _kernels(options.kernels)
     columns: dict[str, Any] = {
         k: _column(getattr(options, k)) for k in ("time", "value", "error") if getattr(options, k) is not None
     }
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        curve = read_light_curve(options.path, format=options.format, name=options.name, **columns)
-    for warning in caught:
-        if issubclass(warning.category, UserWarning):
-            print(f"gpkit: note: {' '.join(str(warning.message).split())}", file=sys.stderr)
+    curve = read_light_curve(
+        options.path,
+        format=options.format,
+        name=options.name,
+        time_unit=options.time_unit,
+        value_unit=options.value_unit,
+        bad_errors=options.bad_errors,
+        **columns,
+    )
     if options.band is not None:
         curve = curve.in_band(options.band)
     folder = Path(options.out) if options.out else Path(f"{Path(options.path).stem}_gpkit")
@@ -147,7 +187,11 @@ def _light_curve(options: argparse.Namespace, command: str) -> int:
         name: LightCurveGP(curve, name, mean=options.mean, jitter=not options.no_jitter, transform=options.transform)
         for name in names
     }
+    if folder.exists() and not folder.is_dir():
+        raise InvalidDataError(f"--out {folder} is a file: name a folder")
     folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "this folder cannot be written to", str(folder))
     seconds = {}
     for name, model in models.items():
         models[name], seconds[name] = _finish(name, model, folder, settings, options)
@@ -161,9 +205,10 @@ def _light_curve(options: argparse.Namespace, command: str) -> int:
         settings=settings,
         source=Path(options.path).name,
         seconds=seconds,
+        progress=not options.quiet,
     )
     if options.json:
-        print(numbers.read_text(encoding="utf-8"))
+        sys.stdout.write(numbers.read_text(encoding="utf-8"))
     elif not options.quiet:
         _print(curve, table_of(models), json.loads(numbers.read_text(encoding="utf-8"))["warnings"], html)
     return 0
@@ -198,8 +243,7 @@ def _finish(
     if options.no_sample:
         posterior.unlink(missing_ok=True)
     else:
-        progress = not (options.quiet or options.json)
-        model.sample(options.draws, options.tune, options.chains, options.seed, progress=progress)
+        model.sample(options.draws, options.tune, options.chains, options.seed, progress=not options.quiet)
         save_inference_data(model.posterior, posterior)
     seconds = time.perf_counter() - begun
     # Last, so that its presence says that everything of this kernel is there.
@@ -219,20 +263,26 @@ def _kept(file: Path, fingerprint: str) -> tuple[Any, float] | None:
         if payload["extra"].get("fingerprint") != fingerprint:
             return None
         return storage.model_from_payload(payload, file.parent), float(payload["extra"]["seconds"])
-    except InvalidDataError:
+    except Exception:  # Whatever is wrong with an earlier result, the answer is to make it again.
         return None
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def _print(curve: Any, table: Any, findings: list[dict[str, Any]], html: Path) -> None:
+    from gpkit.diagnostics import Finding, group_findings
+
     columns = ["log_likelihood", "n_parameters", "aicc", "delta_aicc", "bic", "elpd_loo", "elpd_loo_se"]
-    dropped = f", {curve.n_dropped} rows dropped" if curve.n_dropped else ""
-    limits = f", {curve.n_upper_limits} upper limits left out" if curve.n_upper_limits else ""
+    dropped = f", {_count(curve.n_dropped, 'row')} dropped" if curve.n_dropped else ""
+    limits = f", {_count(curve.n_upper_limits, 'upper limit')} left out" if curve.n_upper_limits else ""
     length = f"{curve.n_detections} points over {curve.baseline:.6g} {curve.time_unit}"
     print(f"{curve.name or 'light curve'}: {length}{limits}{dropped}")
-    print(table[columns].round(2).to_string())
-    for finding in findings:
-        where = f" [{finding['kernel']}]" if finding["kernel"] else ""
-        print(f"{finding['level']}{where}: {finding['message']}")
+    print(table[columns].round(2).to_string(na_rep="-"))
+    for group in group_findings(Finding(f["level"], f["code"], f["message"], f["kernel"] or "") for f in findings):
+        where = f" [{', '.join(group.kernels)}]" if group.kernels else ""
+        print(f"{group.level}{where}: {group.message}")
     print(f"report: {html}")
 
 

@@ -50,8 +50,10 @@ from gpkit.diagnostics.spectra import (
 )
 from gpkit.diagnostics.warnings import (
     Finding,
+    FindingGroup,
     collapse_findings,
     data_findings,
+    group_findings,
     jitter_findings,
     optimum_findings,
     residual_findings,
@@ -65,6 +67,7 @@ __all__ = [
     "Coverage",
     "Elpd",
     "Finding",
+    "FindingGroup",
     "InformationCriteria",
     "ModelScore",
     "ParameterSummary",
@@ -90,6 +93,7 @@ __all__ = [
     "frequency_grid",
     "frequency_limits",
     "gaussian_log_density",
+    "group_findings",
     "information_criteria",
     "jitter_findings",
     "ljung_box",

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
-from gpkit.diagnostics.arrays import as_vector, finite_part
+from gpkit.diagnostics.arrays import IntArray, as_vector, finite_part
 from gpkit.diagnostics.calibration import pit_histogram
 from gpkit.diagnostics.residuals import ResidualChecks
 from gpkit.diagnostics.spectra import BinnedPeriodogram, Periodogram
@@ -62,19 +62,24 @@ def plot_light_curve(
     size = float(np.clip(4.5 - 0.8 * np.log10(max(n, 10) / 100), 0.9, 4.5))
     if log_scale:
         ax.set_yscale("log")
+    bars = None if error is None else as_vector(error, "error")
+    many = n > RASTER_ABOVE
+    if many and bars is not None:  # one broken line: a million separate bars take matplotlib a minute
+        ends = np.stack([y - bars, y + bars, np.full(n, np.nan)], axis=1)
+        ax.plot(np.repeat(t, 3), ends.ravel(), color=INK, lw=0.3, alpha=0.4, zorder=2.9, rasterized=True)
     ax.errorbar(
         t,
         y,
-        yerr=None if error is None else as_vector(error, "error"),
+        yerr=None if many else bars,
         fmt="o",
         markersize=size,
         color=INK,
         markeredgewidth=0,
-        elinewidth=0.7 if n <= RASTER_ABOVE else 0.3,
-        alpha=0.85 if n <= RASTER_ABOVE else 0.4,
+        elinewidth=0.7,
+        alpha=0.4 if many else 0.85,
         zorder=3,
         label="data",
-        rasterized=n > RASTER_ABOVE,
+        rasterized=many,
     )
     limits = np.empty(0) if upper_limit_value is None else as_vector(upper_limit_value, "upper_limit_value")
     if len(limits) and upper_limit_time is not None:
@@ -171,7 +176,8 @@ def plot_qq(residuals: npt.ArrayLike, *, ax: Axes | None = None) -> Axes:
     z = np.sort(finite_part(residuals, "the residuals")[0])
     n = len(z)
     if n:
-        rank = np.arange(1, n + 1)
+        rank = _shown_ranks(n)
+        z = z[rank - 1]
         expected = ndtri((rank - 0.375) / (n + 0.25))
         low, high = (ndtri(betaincinv(rank, n + 1 - rank, p)) for p in (0.025, 0.975))
         ax.fill_between(expected, low, high, color=BLUE, alpha=0.16, lw=0, label="95 % band")
@@ -182,6 +188,14 @@ def plot_qq(residuals: npt.ArrayLike, *, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("Quantile of N(0, 1)")
     ax.set_ylabel("Residual quantile")
     return ax
+
+
+def _shown_ranks(n: int, tail: int = 500, middle: int = 2000) -> IntArray:
+    """Ranks 1 to n that a quantile plot shows: all, or the ends and an even choice between them."""
+    if n <= 2 * tail + middle:
+        return np.arange(1, n + 1)
+    inner = np.linspace(tail + 1, n - tail, middle).astype(np.int64)
+    return np.unique(np.concatenate([np.arange(1, tail + 1), inner, np.arange(n - tail + 1, n + 1)]))
 
 
 @styled

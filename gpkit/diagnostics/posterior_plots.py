@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from gpkit.diagnostics.arrays import FloatArray
 from gpkit.diagnostics.style import (
@@ -23,6 +24,7 @@ from gpkit.diagnostics.style import (
     plain,
     styled,
 )
+from gpkit.diagnostics.units import power_of_ten, pretty_unit, superscript
 from gpkit.errors import InvalidDataError
 
 WIDE = 10.0
@@ -206,8 +208,12 @@ def plot_prior_posterior(
         ax.fill_between(position, density, color=BLUE, alpha=0.3, lw=0)
         ax.plot(position, density, color=BLUE, lw=1.2, label="posterior")
     ax.plot(grid, np.where(np.isfinite(prior), prior, 0.0), color=ORANGE, lw=1.2, ls="--", label="prior")
-    told = plain(f"{name} ({unit})" if unit else name)
-    ax.set_xlabel(rf"$\log_{{10}}$ {told}" if log_axis else told)
+    power = 0 if log_axis else power_of_ten(float(grid[0]), float(grid[-1]))
+    if power:
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 10.0**power:.3g}".replace("-", "−")))
+    told, inside = plain(name), plain(pretty_unit(unit, power))
+    told = rf"$\log_{{10}}$ {told}" if log_axis else told
+    ax.set_xlabel(f"{told}\n({inside})" if inside else told)
     ax.set_yticks([])
     ax.set_ylim(bottom=0)
     return ax
@@ -231,4 +237,5 @@ def _maybe_log(draws: FloatArray, name: str) -> tuple[FloatArray, str]:
     """The draws and their title, on a logarithmic scale if they are positive and spread widely."""
     if _is_wide(draws):
         return np.log10(draws), rf"$\log_{{10}}$ {plain(name)}"
-    return draws, plain(name)
+    power = power_of_ten(*np.quantile(draws, [0.01, 0.99]))
+    return draws / 10.0**power, plain(f"{name} (10{superscript(power)})" if power else name)

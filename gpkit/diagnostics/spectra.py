@@ -24,7 +24,7 @@ ComplexArray = npt.NDArray[np.complex128]
 WORK = 200_000_000
 """Points times frequencies above which `frequency_grid` turns from a uniform to a logarithmic grid."""
 N_LOGARITHMIC = 400
-"""Frequencies of that grid."""
+"""Most frequencies of that grid."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def frequency_grid(time: npt.ArrayLike) -> FloatArray:
     low, high = frequency_limits(t)
     count = int(np.floor(high / low * (1 + 1e-12)))
     if count * len(t) > WORK:
-        return np.geomspace(low, high, N_LOGARITHMIC)
+        return np.geomspace(low, high, int(np.clip(WORK // len(t), N_LOGARITHMIC // 4, N_LOGARITHMIC)))
     return low * np.arange(1, count + 1, dtype=np.float64)
 
 

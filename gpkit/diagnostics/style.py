@@ -9,7 +9,11 @@ from typing import Any, ParamSpec, TypeVar
 import matplotlib
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
+
+from gpkit.diagnostics.units import power_of_ten, pretty_unit, round_offset
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,7 +29,7 @@ SKY = "#56B4E9"
 GOLD = "#E69F00"
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY, GOLD)
 
-LONGEST = 48
+LONGEST = 56
 """Characters of a label that fit beside an axis."""
 RASTER_ABOVE = 2000
 """Marks above which a layer of points is drawn as pixels inside an otherwise scalable figure."""
@@ -97,6 +101,47 @@ def plain(text: str) -> str:
 
 
 def label(quantity: str, unit: str = "") -> str:
-    """Label of an axis, with its unit if it has one."""
-    text = f"{quantity} ({unit})" if unit else quantity
+    """Label of an axis, with its unit, with real exponents, if it has one."""
+    text = f"{quantity} ({pretty_unit(unit)})" if unit else quantity
     return plain(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…")
+
+
+class _Plain(ScalarFormatter):
+    """Numbers less an offset, in a power of ten; both are told by the label of the axis, not in a corner of it."""
+
+    def __init__(self, power: int, offset: float) -> None:
+        super().__init__(useOffset=False)
+        self.set_useOffset(offset)
+        self._power = power
+
+    def _set_order_of_magnitude(self) -> None:
+        self.orderOfMagnitude = self._power
+
+    def get_offset(self) -> str:
+        return ""
+
+
+def tidy_axes(figure: Figure) -> None:
+    """Move powers of ten and large offsets of linear axes into their labels; axes without a label stay as they are."""
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            if axis.get_label_text() and type(axis.get_major_formatter()) is ScalarFormatter:
+                _tidy(axis)
+
+
+def _tidy(axis: Axis) -> None:
+    low, high = sorted(float(end) for end in axis.get_view_interval())
+    margin = 0.05 * (high - low)
+    offset = round_offset(low + margin, high - margin)
+    power = power_of_ten(low - offset + margin, high - offset - margin)
+    if not power and not offset:
+        return
+    axis.set_major_formatter(_Plain(power, offset))
+    text = axis.get_label_text()
+    quantity, bracket, unit = text.rpartition(" (")
+    if not bracket or not text.endswith(")"):
+        quantity, unit = text, ")"
+    if offset:
+        quantity += f" − {offset:.0f}"
+    inside = pretty_unit(unit[:-1], power)
+    axis.set_label_text(f"{quantity} ({inside})" if inside else quantity)

@@ -12,9 +12,13 @@ References:
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from gpkit.diagnostics.residuals import ResidualChecks
 
@@ -27,6 +31,8 @@ ESS_LIMIT = 400.0
 BFMI_LIMIT = 0.3
 BASELINES_NEEDED = 10.0
 """Length of the light curve, in decorrelation times, from which these are recovered without bias."""
+TINY_ERROR = 0.001
+"""Fraction of the median error below which a measurement error is remarked upon."""
 COLLAPSED_QUALITY = 0.1
 """Quality factor below which an SHO whose fast time is not resolved is a DRW."""
 
@@ -53,12 +59,70 @@ def sort_findings(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(dict.fromkeys(findings), key=lambda finding: LEVELS.index(finding.level))
 
 
+@dataclass(frozen=True)
+class FindingGroup:
+    """One finding about several kernels, told once.
+
+    Attributes:
+        level: Their level.
+        code: Their rule.
+        message: Their message; numbers that differ are given in the order of the kernels, "0.2 / 0.3".
+        kernels: Names of the kernels; empty for findings about the data.
+    """
+
+    level: Level
+    code: str
+    message: str
+    kernels: tuple[str, ...]
+
+
+def group_findings(findings: Iterable[Finding]) -> list[FindingGroup]:
+    """Findings of the same rule for several kernels as one, worst first; wordings that differ stay apart."""
+    ordered = sort_findings(findings)
+    groups: list[list[Finding]] = []
+    for finding in ordered:
+        shape = (finding.level, finding.code, _without_numbers(finding.message))
+        for group in groups:
+            first = group[0]
+            if finding.kernel and shape == (first.level, first.code, _without_numbers(first.message)):
+                group.append(finding)
+                break
+        else:
+            groups.append([finding])
+    return [
+        FindingGroup(
+            group[0].level,
+            group[0].code,
+            _joined([f.message for f in group]),
+            tuple(f.kernel for f in group if f.kernel),
+        )
+        for group in groups
+    ]
+
+
+_NUMBER = re.compile(r"(?<![\w-])[-−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w-])")
+
+
+def _without_numbers(message: str) -> str:
+    return _NUMBER.sub("#", message)
+
+
+def _joined(messages: Sequence[str]) -> str:
+    """Messages that differ in numbers only, as one."""
+    numbers = [_NUMBER.findall(message) for message in messages]
+    columns = iter(
+        [" / ".join(column if len(set(column)) > 1 else column[:1]) for column in zip(*numbers, strict=True)]
+    )
+    return _NUMBER.sub(lambda _: next(columns), messages[0])
+
+
 def data_findings(
     *,
     n_upper_limits: int = 0,
     exclusions: Mapping[str, int] | None = None,
     n_repeated_times: int = 0,
     n_detections: int | None = None,
+    n_tiny_errors: int = 0,
 ) -> list[Finding]:
     """Findings about the data.
 
@@ -67,6 +131,7 @@ def data_findings(
         exclusions: Rows that were dropped, by reason.
         n_repeated_times: Points at exactly the time of the point before.
         n_detections: Points in the fit; fewer than 30 are remarked upon.
+        n_tiny_errors: Points whose error is far below the usual one, see `count_tiny_errors`.
     """
     found = []
     if n_upper_limits:
@@ -97,6 +162,16 @@ def data_findings(
                 "fitted as independent measurements of one value.",
             )
         )
+    if n_tiny_errors:
+        found.append(
+            Finding(
+                "warning",
+                "tiny-errors",
+                f"{_count(n_tiny_errors, 'point has an error', 'points have errors')} below "
+                f"{TINY_ERROR:g} of the median error and can outweigh all others: failed measurements often look like "
+                "this; check or remove such rows.",
+            )
+        )
     if n_detections is not None and n_detections < 30:
         found.append(
             Finding(
@@ -107,6 +182,12 @@ def data_findings(
             )
         )
     return found
+
+
+def count_tiny_errors(error: npt.ArrayLike) -> int:
+    """Number of points whose error is below `TINY_ERROR` times the median error."""
+    sizes = np.asarray(error, dtype=np.float64)
+    return int((sizes < TINY_ERROR * np.median(sizes)).sum()) if sizes.size else 0
 
 
 def timescale_findings(
@@ -202,7 +283,7 @@ def collapse_findings(
         gain = log_likelihood - drw_log_likelihood
         if gain >= 1:
             return []
-        more = f"by only {gain:.2f} higher than" if gain > 0.005 else "not higher than"
+        more = f"only {gain:.2f} higher than" if gain > 0.005 else "not higher than"
         evidence = f" Its log-likelihood is {more} that of the DRW."
     if fast < median_cadence:
         why = f"its fast time scale ({_time(fast, unit)}) is below the median sampling ({_time(median_cadence, unit)})"
@@ -223,12 +304,13 @@ def jitter_findings(*, jitter: float, median_error: float, kernel: str = "") -> 
     """Whether the fitted white noise is larger than the median measurement error."""
     if not jitter > median_error:
         return []
-    ratio = f" {jitter / median_error:.1f} times" if median_error > 0 else ""
+    times = jitter / median_error if median_error > 0 else math.inf
+    ratio = f"{times:.1f} times" if times < 1000.0 else "more than 1000 times"
     return [
         Finding(
             "warning",
             "jitter-dominates",
-            f"Jitter dominates the measurement errors ({jitter:.3g},{ratio} the median error of {median_error:.3g}): "
+            f"Jitter dominates the measurement errors ({jitter:.3g}, {ratio} the median error of {median_error:.3g}): "
             "errors are underestimated, or there is variability faster than the sampling.",
             kernel,
         )
@@ -238,7 +320,9 @@ def jitter_findings(*, jitter: float, median_error: float, kernel: str = "") -> 
 def residual_findings(checks: ResidualChecks, *, kernel: str = "") -> list[Finding]:
     """Findings from the checks of whitened residuals."""
     failed = {key for key, test in checks.tests.items() if test.passed is False}
-    p_value = {key: f"p = {test.p_value:.2g}" for key, test in checks.tests.items()}
+    p_value = {
+        key: "p < 0.0001" if test.p_value < 1e-4 else f"p = {test.p_value:.2g}" for key, test in checks.tests.items()
+    }
     found = []
     if "ljung_box" in failed:
         found.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,17 +37,20 @@ _HDI = 0.68
 _SIMULATIONS = 30
 
 
-def write_report(models: Sequence[LightCurveGP], path: str | Path, **run: Any) -> tuple[Path, Path]:
+def write_report(
+    models: Sequence[LightCurveGP], path: str | Path, *, progress: bool = True, **run: Any
+) -> tuple[Path, Path]:
     """Write the HTML report and the JSON beside it; returns both paths.
 
     Args:
         models: fitted models of one light curve.
         path: HTML file, or a folder for ``report.html`` and ``summary.json``.
-        run: ``command``, ``seed``, ``settings`` and ``source`` to record.
+        progress: whether a bar is shown where stderr is a terminal.
+        run: ``command``, ``seed``, ``settings``, ``source`` and ``seconds`` by kernel, to record.
     """
     from gpkit.reports import light_curve_report
 
-    return light_curve_report(report_content(models, **run), path)
+    return light_curve_report(report_content(models, **run), path, progress=progress)
 
 
 def report_content(
@@ -93,9 +97,9 @@ def report_content(
 
 
 def _labels(model: LightCurveGP) -> dict[str, str]:
-    unit = model.light_curve.value_unit.lower()
-    label = "Magnitude" if "mag" in unit else ("Flux" if unit else "Value")
-    return {"value_label": label}
+    unit = model.light_curve.value_unit
+    magnitudes = re.fullmatch(r"(ab|st|vega|inst(rumental)? )?mag(nitude)?s?(\(.*\))?", unit.strip(), re.IGNORECASE)
+    return {"value_label": "Magnitude" if magnitudes else ("Flux" if unit else "Value")}
 
 
 def _kernel_section(model: LightCurveGP, drw_log_likelihood: float | None, seconds: float) -> Any:
@@ -276,7 +280,7 @@ def _findings(
         w = ml.parameters["frequency"]
         beta = 0.5 / quality
         fast_ml = 1.0 / (w * (beta + math.sqrt(max((beta - 1.0) * (beta + 1.0), 0.0))))
-        found += collapse_findings(
+        collapsed = collapse_findings(
             quality=quality,
             fast=fast_ml,
             median_cadence=cadence,
@@ -285,6 +289,8 @@ def _findings(
             unit=unit,
             kernel=name,
         )
+        if collapsed:  # which says it more exactly than the fast time scale below the sampling does
+            found = [f for f in found if f.code != "fast-timescale-unresolved"] + collapsed
     if "jitter" in ml.parameters:
         found += jitter_findings(jitter=ml.parameters["jitter"], median_error=model.scale.error, kernel=name)
     if summary is not None:

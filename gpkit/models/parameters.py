@@ -53,7 +53,12 @@ class DataScale:
 
     @classmethod
     def of(cls, time: NDArray[np.float64], value: NDArray[np.float64], error: NDArray[np.float64]) -> DataScale:
-        """Measure times (N,), values (N,) and errors (N,)."""
+        """Measure times (N,), increasing, values (N,) and errors (N,).
+
+        Raises:
+            InvalidDataError: if the numbers leave nothing to model, or no room for squares in double precision.
+        """
+        _check_range(time, value, error)
         steps = np.diff(np.unique(time))
         baseline = float(time[-1] - time[0]) if len(time) > 1 else 1.0
         cadence = float(np.median(steps)) if len(steps) else 1.0
@@ -65,6 +70,36 @@ class DataScale:
         """Centre and width of ln(time scale)."""
         centre = 0.5 * (math.log(self.cadence) + math.log(self.baseline))
         return centre, max(1.0, math.log(self.baseline / self.cadence) / 3.0)
+
+
+_LARGEST_TIME, _LARGEST_VALUE = 1e15, 1e100
+
+
+def _check_range(time: NDArray[np.float64], value: NDArray[np.float64], error: NDArray[np.float64]) -> None:
+    """Refuse data without a time scale or a variance, and units in which variances overflow."""
+    different = np.unique(time)
+    if len(different) < 3:
+        times = "one time" if len(different) == 1 else f"{len(different)} different times"
+        raise InvalidDataError(
+            f"the {len(time)} points are at {times}: at least three different times are needed to fit a time scale"
+        )
+    reach, size = float(np.ptp(value)), float(np.abs(value).max())
+    if reach <= 1e-14 * size:
+        raise InvalidDataError(
+            f"the values differ only by rounding ({reach:.2g} at {size:.4g}): there is no variability to model"
+        )
+    baseline, step = float(different[-1] - different[0]), float(np.median(np.diff(different)))
+    if baseline > _LARGEST_TIME or step < 1.0 / _LARGEST_TIME:
+        raise InvalidDataError(
+            f"the times span {baseline:.2g} in steps of {step:.2g}: give them in a unit in which both lie between "
+            f"{1.0 / _LARGEST_TIME:.0e} and {_LARGEST_TIME:.0e}"
+        )
+    largest = max(size, float(error.max()))
+    if largest > _LARGEST_VALUE or reach < 1.0 / _LARGEST_VALUE:
+        raise InvalidDataError(
+            f"values and errors up to {largest:.2g} that differ by {reach:.2g} cannot be squared in double precision: "
+            "give them in another unit"
+        )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ __all__ = ["load_model", "model_from_payload", "read_payload", "save_model"]
 
 _FORMAT = "gpkit light-curve model"
 _VERSION = 1
+_ENTRIES = ("light_curve", "arguments", "name", "fits", "draws", "posterior", "extra")
 
 
 def save_model(
@@ -67,12 +67,17 @@ def read_payload(path: str | Path) -> dict[str, Any]:
         payload = torch.load(str(path), weights_only=False)
     except FileNotFoundError:
         raise InvalidDataError(f"there is no file {path}") from None
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, AttributeError, ImportError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # Unpickling damaged bytes may raise anything.
         raise InvalidDataError(f"{path} is not a gpkit model: {error}".splitlines()[0]) from None
     if not isinstance(payload, dict) or payload.get("format") != _FORMAT:
         raise InvalidDataError(f"{path} is not a gpkit model")
-    if payload["version"] > _VERSION:
+    if payload.get("version", 0) > _VERSION:
         raise InvalidDataError(f"{path} was written by a newer gpkit (format {payload['version']})")
+    missing = [key for key in _ENTRIES if key not in payload]
+    if missing:
+        raise InvalidDataError(f"{path} is not a complete gpkit model: it has no {missing[0]!r}")
     return payload
 
 

@@ -87,6 +87,11 @@ class LightCurveSection:
         return sum(self.exclusions.values())
 
     @property
+    def in_magnitudes(self) -> bool:
+        """Whether smaller values are brighter."""
+        return self.value_label == "Magnitude"
+
+    @property
     def baseline(self) -> float:
         """Time from the first fitted point to the last."""
         return float(self.time[-1] - self.time[0])

@@ -11,14 +11,18 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 from matplotlib.figure import Figure
 
-from gpkit.diagnostics.style import styled
-from gpkit.diagnostics.warnings import Finding
+from gpkit.diagnostics.style import styled, tidy_axes
+from gpkit.diagnostics.units import superscript
+from gpkit.diagnostics.warnings import FindingGroup
 
-MAX_SVG = 400_000
+DPI = 200
+"""Resolution of figures that are embedded as pixels."""
+MAX_SVG = 120_000
 """Bytes of SVG above which a figure is embedded as PNG, if that is smaller."""
 
 
@@ -85,7 +89,7 @@ class Picture:
 class FindingList:
     """Findings as boxes, worst first."""
 
-    findings: Sequence[Finding]
+    findings: Sequence[FindingGroup]
 
     kind = "findings"
 
@@ -134,24 +138,52 @@ class Report:
 
 
 @styled
-def picture(figure: Figure, *, alt: str, caption: str) -> Picture:
+def picture(figure: Figure, *, alt: str, caption: str, crowded: bool = False) -> Picture:
     """Encode a figure: scalable if that is not large, else as pixels.
 
     Args:
         figure: The figure; layers of many points should be marked as rasterised.
         alt: What it shows.
         caption: How to read it.
+        crowded: Whether it is known to hold so many lines or points that pixels are smaller.
     """
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    data, kind = _rounded(buffer.getvalue()), "svg+xml"
-    if len(data) > MAX_SVG:
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=200)
-        if len(buffer.getvalue()) < len(data):
-            data, kind = buffer.getvalue(), "png"
+    tidy_axes(figure)
+    data, kind = (b"", "") if crowded else (_scalable(figure), "svg+xml")
+    if crowded or len(data) > MAX_SVG:
+        pixels = _pixels(figure)
+        if crowded or len(pixels) < len(data):
+            data, kind = pixels, "png"
     uri = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
     return Picture(uri, alt, caption, width=round(figure.get_figwidth() * 120))
+
+
+def _scalable(figure: Figure) -> bytes:
+    """SVG; the canvas itself, because ``savefig`` draws everything twice."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    buffer = io.BytesIO()
+    canvas: Any = FigureCanvasSVG(figure)
+    canvas.print_svg(buffer, metadata={"Date": None, "Creator": None})
+    return _rounded(buffer.getvalue())
+
+
+def _pixels(figure: Figure) -> bytes:
+    """PNG in the few colours that a figure has, which is a third of the bytes of one with all colours."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    figure.set_dpi(DPI)
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    colours = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy(), "RGB")
+    buffer = io.BytesIO()
+    few = colours.quantize(128, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    palette = few.getpalette() or []
+    background = int(np.asarray(few)[0, 0])  # which must stay exactly white, like the page around it
+    palette[3 * background : 3 * background + 3] = [255, 255, 255]
+    few.putpalette(palette)
+    few.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def _rounded(svg: bytes) -> bytes:
@@ -161,9 +193,6 @@ def _rounded(svg: bytes) -> bytes:
         lambda found: found[1] + re.sub(rb"(\.\d\d)\d+", rb"\1", found[2]) + b'"',
         svg,
     )
-
-
-_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -176,7 +205,7 @@ def number(value: float | None, digits: int = 4) -> str:
         power = int(exponent)
         if 0 < power < 7:
             return f"{value:.0f}".replace("-", "−")
-        return f"{mantissa} × 10{str(power).translate(_SUPERSCRIPTS)}".replace("-", "−")
+        return f"{mantissa} × 10{superscript(power)}".replace("-", "−")
     return text.replace("-", "−")
 
 

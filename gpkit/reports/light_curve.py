@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from gpkit.diagnostics.residuals import ResidualChecks, check_residuals
+from gpkit.diagnostics.units import pretty_unit
+from gpkit.diagnostics.warnings import group_findings
 from gpkit.files import write_atomic
 from gpkit.reports import light_curve_figures as figures
 from gpkit.reports.content import KernelSection, LightCurveSection, Quantity, ReportContent, RunSection
@@ -33,13 +36,14 @@ METHOD = (
 )
 
 
-def light_curve_report(content: ReportContent, path: str | Path) -> tuple[Path, Path]:
+def light_curve_report(content: ReportContent, path: str | Path, *, progress: bool = False) -> tuple[Path, Path]:
     """Write the report and the numbers in it.
 
     Args:
         content: What to report.
         path: The HTML file to write, or a folder (made if needed) for ``report.html``. The JSON file
             ``summary.json`` is written beside ``report.html``; beside any other name, ``<name>.json``.
+        progress: Whether a bar is shown where stderr is a terminal.
 
     Returns:
         The paths of the HTML file and of the JSON file; both appear only when they are complete.
@@ -48,12 +52,12 @@ def light_curve_report(content: ReportContent, path: str | Path) -> tuple[Path, 
     if target.suffix.lower() not in (".html", ".htm"):
         target = target / "report.html"
     beside = target.with_name("summary.json") if target.stem == "report" else target.with_suffix(".json")
-    html, numbers = build_report(content).html(), to_json(summary(content))
+    html, numbers = build_report(content, progress=progress).html(), to_json(summary(content))
     target.parent.mkdir(parents=True, exist_ok=True)
     return write_atomic(target, html), write_atomic(beside, numbers)
 
 
-def build_report(content: ReportContent) -> Report:
+def build_report(content: ReportContent, *, progress: bool = False) -> Report:
     """Put the report together, figures included, without writing anything."""
     curve, table = content.light_curve, ranking(content)
     spectrum = figures.spectrum_of(curve)
@@ -62,7 +66,8 @@ def build_report(content: ReportContent) -> Report:
     sections = [_summary_section(content, table), _data_section(curve)]
     if len(table) > 1:
         sections.append(_comparison_section(table, content))
-    for index, row in enumerate(table):
+    rows = tqdm(table, desc="report", unit="kernel", leave=False, disable=None if progress else True)
+    for index, row in enumerate(rows):
         sections.append(_kernel_section(index, kernels[row["name"]], curve, spectrum))
     sections.append(Section("method", "Method and conventions", [Paragraph(text, "fine") for text in METHOD]))
     sections.append(_run_section(content.run))
@@ -78,7 +83,7 @@ def _summary_section(content: ReportContent, table: list[dict[str, Any]]) -> Sec
     findings = all_findings(content)
     called = {kernel.name: kernel.called for kernel in content.kernels}
     findings = [replace(finding, kernel=called.get(finding.kernel, finding.kernel)) for finding in findings]
-    blocks: list[Block] = [FindingList(findings)] if findings else []
+    blocks: list[Block] = [FindingList(group_findings(findings))] if findings else []
     blocks += [
         Paragraph(sentence, "lead" if index == 0 else "text") for index, sentence in enumerate(headline(content))
     ]
@@ -209,7 +214,7 @@ def _quantity_tables(kernel: KernelSection) -> list[Block]:
         columns += ["Note"] if any(q.note or q.on_bound for q in quantities) else []
         rows = []
         for q in quantities:
-            cells = [q.name, q.unit, number(q.map)]
+            cells = [q.name, pretty_unit(q.unit), number(q.map)]
             cells += [number(q.median), _interval(q)] if kernel.sampled else []
             cells += [fixed(q.rhat, 3), fixed(q.ess, 0)] if diagnosed else []
             note = "; ".join(part for part in ("on the bound" if q.on_bound else "", q.note) if part)
@@ -253,7 +258,7 @@ def _with_interval(quantity: Quantity) -> str:
     spread = (
         f" [{number(quantity.hdi_low, 3)}, {number(quantity.hdi_high, 3)}]" if np.isfinite(quantity.hdi_low) else ""
     )
-    return f"{number(value, 3)}{spread} {quantity.unit}".strip()
+    return f"{number(value, 3)}{spread} {pretty_unit(quantity.unit)}".strip()
 
 
 def _interval(quantity: Quantity) -> str:
@@ -264,7 +269,8 @@ def _interval(quantity: Quantity) -> str:
 
 def _with_unit(value: float, unit: str) -> str:
     """A number with its unit, kept apart where the unit itself begins with a number ("1e-6 ph")."""
-    return f"{number(value)} × {unit}" if unit[:1].isdigit() else f"{number(value)} {unit}".strip()
+    shown = pretty_unit(unit)
+    return f"{number(value)} × {shown}" if shown[:1].isdigit() else f"{number(value)} {shown}".strip()
 
 
 def _plus_minus(value: float, error: float) -> str:

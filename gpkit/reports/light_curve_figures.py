@@ -17,6 +17,8 @@ from gpkit.reports.document import Picture, picture
 
 CROWDED = 400
 """Points above which the fit is also shown enlarged."""
+WIDE_RANGE = 30.0
+"""Largest value over smallest from which a log-transformed light curve is shown on a logarithmic axis."""
 CLOSER = 120
 """Points of that enlargement."""
 
@@ -65,6 +67,7 @@ def data_picture(curve: LightCurveSection) -> Picture:
         figure,
         alt=f"Light curve of {curve.name} with {curve.n} points and {curve.n_upper_limits} upper limits.",
         caption=f"The {curve.n} fitted points with their 1σ errors.{limits}",
+        crowded=curve.n > CROWDED,
     )
 
 
@@ -83,6 +86,7 @@ def fit_picture(curve: LightCurveSection, kernel: KernelSection) -> Picture:
     _draw_data(curve, top)
     _legend(top)
     if with_residuals:
+        bottom.set_ylabel("Residual / σ")
         top.set_xlabel("")
     residual_text = (
         " Below, the whitened residuals: each point minus its prediction from the points before it, in units of the "
@@ -95,16 +99,17 @@ def fit_picture(curve: LightCurveSection, kernel: KernelSection) -> Picture:
         alt=f"Light curve of {curve.name} with the {kernel.heading} fit, its 68 and 95 percent bands, and residuals.",
         caption=f"Line and bands: the fit and its 68 % and 95 % credible intervals for the noise-free curve, given all "
         f"points; they widen in gaps.{residual_text}",
+        crowded=curve.n > CROWDED // 2,
     )
 
 
 @styled
 def closer_picture(curve: LightCurveSection, kernel: KernelSection) -> Picture | None:
-    """The fit around the highest point, for curves too long to be read as a whole; None for short ones."""
+    """The fit around the brightest point, for curves too long to be read as a whole; None for short ones."""
     band = kernel.prediction
     if band is None or curve.n <= CROWDED:
         return None
-    peak = int(np.argmax(curve.value))
+    peak = int(np.argmin(curve.value) if curve.in_magnitudes else np.argmax(curve.value))
     first = int(np.clip(peak - CLOSER // 2, 0, curve.n - CLOSER))
     start, end = float(curve.time[first]), float(curve.time[first + CLOSER - 1])
     chosen = slice(first, first + CLOSER)
@@ -118,6 +123,7 @@ def closer_picture(curve: LightCurveSection, kernel: KernelSection) -> Picture |
         upper_limit_time=curve.upper_limit_time[limits],
         upper_limit_value=curve.upper_limit_value[limits],
     )
+    extreme = "brightest" if curve.in_magnitudes else "highest"
     figure = new_figure(7.6, 2.9)
     ax = figure.add_subplot()
     _draw_band(replace(band, **{key: array[grid] for key, array in vars(band).items()}), ax)
@@ -125,8 +131,8 @@ def closer_picture(curve: LightCurveSection, kernel: KernelSection) -> Picture |
     _legend(ax)
     return picture(
         figure,
-        alt=f"The {kernel.heading} fit around the highest point of {curve.name}.",
-        caption=f"A closer look: the {CLOSER} points around the highest one.",
+        alt=f"The {kernel.heading} fit around the {extreme} point of {curve.name}.",
+        caption=f"A closer look: the {CLOSER} points around the {extreme} one.",
     )
 
 
@@ -149,6 +155,7 @@ def residual_picture(kernel: KernelSection, checks: ResidualChecks) -> Picture:
         "plot are more extreme than chance allows. Bottom: autocorrelation of the residuals (structure in time that "
         "the model misses) and of their squares (scatter that comes and goes, as in flares). About 1 in 20 lags is "
         f"outside the ±1.96/√N band by chance; here {outside} and {outside_squared} of {len(checks.acf)} are.",
+        crowded=checks.n > CROWDED,
     )
 
 
@@ -187,6 +194,7 @@ def psd_picture(curve: LightCurveSection, kernel: KernelSection, spectrum: Spect
         caption=f"Power spectrum{scale}, one-sided in frequency and normalised so that its integral is the variance. "
         "The model is constrained by data between the dotted lines only, and above the dashed noise level only. "
         + (AS_SAMPLED if expected is not None else NOT_AS_SAMPLED),
+        crowded=curve.n > CROWDED,
     )
 
 
@@ -266,6 +274,7 @@ def posterior_pictures(kernel: KernelSection) -> list[Picture]:
             caption="One row per parameter, one colour per chain. Left: density; middle: trace (ticks at the bottom: "
             "divergent draws); right: ranks among the draws of all chains. Chains that agree have the same density, a "
             "trace without drift, and ranks near the dashed line. Quantities that spread widely are shown as log₁₀.",
+            crowded=True,
         )
     ]
     varying = [name for name in names if float(kernel.posterior.posterior[name].std()) > 0]
@@ -276,6 +285,7 @@ def posterior_pictures(kernel: KernelSection) -> list[Picture]:
                 alt=f"Pair plot of the posterior of {', '.join(varying[: posterior_plots.MAX_PAIRS])}.",
                 caption="Joint posterior: contours hold 39 %, 68 % and 86 % of the draws (1σ, 1.5σ and 2σ in two "
                 "dimensions). Long, bent or cut-off shapes say that two parameters cannot be told apart by these data.",
+                crowded=True,
             )
         )
     priors = [name for name in varying if name in kernel.priors]
@@ -294,6 +304,7 @@ def _prior_picture(kernel: KernelSection, names: list[str]) -> Picture:
         draws = np.asarray(kernel.posterior.posterior[name], dtype=np.float64)
         posterior_plots.plot_prior_posterior(draws, kernel.priors[name], name=name, unit=units.get(name, ""), ax=ax)
         ax.tick_params(labelsize=7.5)
+        ax.xaxis.label.set_size(8.5)
         ax.locator_params(axis="x", nbins=4)
     for ax in axes.flat[len(names) :]:
         ax.set_axis_off()
@@ -320,9 +331,11 @@ def _draw_data(curve: LightCurveSection, ax: Any) -> None:
         upper_limit_value=curve.upper_limit_value,
         time_label=_time_label(curve),
         value_label=label(curve.value_label, curve.value_unit),
-        log_scale=curve.transform == "log",
+        log_scale=curve.transform == "log" and float(curve.value.max()) > WIDE_RANGE * float(curve.value.min()),
         ax=ax,
     )
+    if curve.in_magnitudes and not ax.yaxis_inverted():
+        ax.invert_yaxis()
 
 
 def _legend(ax: Any) -> None:

@@ -7,7 +7,14 @@ from typing import Any
 
 from gpkit.diagnostics.information import best, compare_table
 from gpkit.diagnostics.residuals import check_residuals
-from gpkit.diagnostics.warnings import Finding, as_plain, data_findings, residual_findings, sort_findings
+from gpkit.diagnostics.warnings import (
+    Finding,
+    as_plain,
+    count_tiny_errors,
+    data_findings,
+    residual_findings,
+    sort_findings,
+)
 from gpkit.reports.content import KernelSection, Quantity, ReportContent
 
 DECISIVE = 10.0
@@ -34,6 +41,7 @@ def all_findings(content: ReportContent) -> list[Finding]:
         exclusions=curve.exclusions,
         n_repeated_times=curve.n_repeated_times,
         n_detections=curve.n,
+        n_tiny_errors=count_tiny_errors(curve.error),
     )
     codes = {finding.code for finding in found}
     found += [finding for finding in about_data if finding.code not in codes]

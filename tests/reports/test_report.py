@@ -112,13 +112,13 @@ def test_hostile_names_are_only_text(tmp_path: Path) -> None:
     ],
 )
 def test_names_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, expected: tuple[str, str]) -> None:
-    monkeypatch.setattr(light_curve, "build_report", lambda _: Report("Title", "", ()))
+    monkeypatch.setattr(light_curve, "build_report", lambda *_, **__: Report("Title", "", ()))
     got = light_curve_report(content(12, kernels=("drw",), sampled=False), tmp_path / where)
     assert tuple(str(path.relative_to(tmp_path)) for path in got) == expected and all(path.exists() for path in got)
 
 
 def test_failure_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(light_curve, "build_report", lambda _: Report("Title", "", ()))
+    monkeypatch.setattr(light_curve, "build_report", lambda *_, **__: Report("Title", "", ()))
 
     def fail(*_: object) -> None:
         raise OSError("disk full")
