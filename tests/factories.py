@@ -139,8 +139,9 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "product": lambda **k: _matern(0.5)(**k) * _cosine(**k),
     "product with large states": lambda **k: _matern(2.5)(**k) * _sho(0.8)(**k),
     "nested": lambda **k: _scaled(_drw(), 0.7)(**k) * (_cosine(**k) + _scaled(_matern(1.5), 2.0)(**k)) + _sho(4.0)(**k),
-    "nested with gpytorch": lambda **k: _gpytorch_scaled(lambda **kk: _drw()(**kk) + _sho(1.5)(**kk), 0.6)(**k)
-    + _matern(1.5)(**k),
+    "nested with gpytorch": lambda **k: (
+        _gpytorch_scaled(lambda **kk: _drw()(**kk) + _sho(1.5)(**kk), 0.6)(**k) + _matern(1.5)(**k)
+    ),
     "user: closed form": lambda **k: ThreeHalves(spread(1.1, k), **k),
     "user: state space": lambda **k: DriverResponse(spread(1.0, k), spread(0.4, k), spread(0.8, k), **k),
     "user: scaled sum": lambda **k: _scaled(lambda **kk: DriverResponse(**kk) + _drw()(**kk), 1.6)(**k),

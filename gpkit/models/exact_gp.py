@@ -10,6 +10,7 @@ from typing import Any
 import gpytorch
 import torch
 from gpytorch.distributions import MultivariateNormal
+from gpytorch.lazy import LazyEvaluatedKernelTensor
 from gpytorch.likelihoods.noise_models import FixedGaussianNoise
 from linear_operator.operators import (
     ConstantMulLinearOperator,
@@ -21,7 +22,9 @@ from torch import Tensor
 
 from gpkit.errors import InvalidDataError, StructureLostError
 from gpkit.inference.prediction import strategy_for
+from gpkit.inference.pyro_failures import count_failures_as_divergent
 from gpkit.kernels import StateSpaceKernel, as_state_space
+from gpkit.operators.posterior import PosteriorCovarianceLinearOperator
 from gpkit.operators.structured import StructuredLinearOperator, common_batch
 
 __all__ = ["ExactGP", "StructuredMultivariateNormal"]
@@ -124,12 +127,20 @@ class ExactGP(gpytorch.models.ExactGP):
 
     def forward(self, x: Tensor) -> MultivariateNormal:
         """Prior at inputs (*batch, N, d)."""
-        mean = self.mean_module(x)
+        mean = self._prior_mean(x)
         if not self.structured:
             return MultivariateNormal(mean, self.covar_module(x))
         times = self._kernel_inputs(x)
         covariance = self.covar_module.gram(times) if times.shape[-1] == 1 else self.covar_module(x)
         return StructuredMultivariateNormal(mean, covariance)
+
+    def _prior_mean(self, x: Tensor) -> Tensor:
+        """The mean at x; an unbatched constant, the common case, skips torch's slow general broadcasting."""
+        module = self.mean_module
+        if type(module) is gpytorch.means.ConstantMean and not module.constant.dim():
+            return module.constant.expand(x.shape[:-1])
+        mean: Tensor = module(x)
+        return mean
 
     def _kernel_inputs(self, x: Tensor) -> Tensor:
         """The dimensions of x that the kernel sees."""
@@ -139,7 +150,7 @@ class ExactGP(gpytorch.models.ExactGP):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Prior at the training inputs in training mode, else the posterior at the given inputs."""
         if self.training and not kwargs and len(args) == 1 and self._is_training_input(args[0]):
-            return self.forward(self.train_inputs[0])
+            return _unhidden(self.forward(self.train_inputs[0]))
         prepared = not self.training and not gpytorch.settings.prior_mode.on()
         if prepared and self.train_inputs is not None and self.train_targets is not None:
             key = self._fingerprint()
@@ -149,7 +160,13 @@ class ExactGP(gpytorch.models.ExactGP):
                 # GPyTorch keeps a strategy after a parameter has changed in eval mode; its answers would mix both.
                 self.prediction_strategy = self._make_strategy(**kwargs)
                 self._strategy_key = key
-        return super().__call__(*args, **kwargs)
+        result = super().__call__(*args, **kwargs)
+        if self.training:
+            return _unhidden(result)
+        covariance = getattr(result, "lazy_covariance_matrix", None)
+        if isinstance(covariance, PosteriorCovarianceLinearOperator):
+            covariance.training_noise = getattr(getattr(self.likelihood, "noise_covar", None), "noise", None)
+        return result
 
     def _is_training_input(self, x: Any) -> bool:
         """Whether x is the stored input itself, so that nothing needs to be compared."""
@@ -201,10 +218,7 @@ class ExactGP(gpytorch.models.ExactGP):
         prior = self._get_train_prior_distribution(inputs, **kwargs)
         operator = prior.lazy_covariance_matrix.evaluate_kernel()
         if _hides_structure(operator):
-            raise StructureLostError(
-                f"the kernel's structure is hidden inside {type(operator).__name__}; combine kernels (ScaleKernel, +, "
-                "* of gpkit.kernels) before they are evaluated, not the covariances"
-            )
+            raise _structure_lost(operator)
         strategy = strategy_for(operator)
         return strategy(inputs, prior, self.train_targets, self.likelihood)
 
@@ -257,6 +271,11 @@ class ExactGP(gpytorch.models.ExactGP):
         model.train_targets = join(old_y, targets, 1, -1)
         return model
 
+    def pyro_sample_from_prior(self) -> Any:
+        """A copy of the model whose parameters are drawn from their priors, for use inside a Pyro model."""
+        count_failures_as_divergent()
+        return super().pyro_sample_from_prior()
+
     def local_load_samples(self, samples_dict: Any, memo: Any, prefix: str) -> None:
         """Load a batch of posterior draws (Pyro); the kernel becomes a batch of kernels."""
         super().local_load_samples(samples_dict, memo, prefix)
@@ -270,13 +289,30 @@ def _same_key(key: Any, old: Any) -> bool:
     return same_data and all(torch.equal(a, b) for a, b in zip(key[0], old[0], strict=True))
 
 
-def _hides_structure(operator: LinearOperator) -> bool:
+def _structure_lost(operator: Any) -> StructureLostError:
+    return StructureLostError(
+        f"the kernel's structure is hidden inside {type(operator).__name__}; combine kernels (ScaleKernel, +, * of "
+        "gpkit.kernels) before they are evaluated, not the covariances"
+    )
+
+
+def _unhidden(prior: Any) -> Any:
+    """A prior whose structure is not hidden: sums of covariances made in ``forward`` are refused in training too."""
+    covariance = getattr(prior, "lazy_covariance_matrix", None)
+    if _hides_structure(covariance):
+        raise _structure_lost(covariance)
+    return prior
+
+
+def _hides_structure(operator: Any) -> bool:
     """Whether a structured operator is buried in a wrapper that only answers approximately."""
     wrappers = (ConstantMulLinearOperator, SumLinearOperator, MulLinearOperator)
     if not isinstance(operator, wrappers):
         return False
     return any(
-        isinstance(a, StructuredLinearOperator) or _hides_structure(a)
+        isinstance(a, StructuredLinearOperator)
+        or (isinstance(a, LazyEvaluatedKernelTensor) and as_state_space(a.kernel) is not None)
+        or _hides_structure(a)
         for a in operator._args
         if isinstance(a, LinearOperator)
     )

@@ -116,7 +116,10 @@ def _sample_pyro(
     import pyro
     from pyro.infer import MCMC, NUTS
 
+    from gpkit.inference.pyro_failures import count_failures_as_divergent
     from gpkit.operators import SemiseparableLinearOperator
+
+    count_failures_as_divergent()
 
     t, y, error = (torch.as_tensor(a) for a in (model._t, model._y, model._error))
     basis = torch.as_tensor(model._mean.basis(model._t))

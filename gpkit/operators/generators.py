@@ -64,8 +64,12 @@ class Factors(NamedTuple):
 
 def _flat(tensor: Tensor, keep: int = 1) -> Any:
     """Numpy view (B, ...) of a tensor with leading batch dimensions; one row if all of them are the same memory."""
-    tensor = tensor.detach().cpu()
+    tensor = tensor.detach()
+    if tensor.device.type != "cpu":
+        tensor = tensor.cpu()
     lead = tensor.dim() - keep
+    if not lead:
+        return np.ascontiguousarray(tensor.numpy(), dtype=np.float64)[None]
     if all(size == 1 or stride == 0 for size, stride in zip(tensor.shape[:lead], tensor.stride()[:lead], strict=True)):
         tensor = tensor[(0,) * lead][None] if tensor.shape[:lead].numel() else tensor.reshape(0, *tensor.shape[lead:])
     else:
@@ -76,6 +80,11 @@ def _flat(tensor: Tensor, keep: int = 1) -> Any:
 def _tensor(array: Any, like: Tensor, shape: Any) -> Tensor:
     array = np.ascontiguousarray(array)
     return torch.from_numpy(array if array.flags.writeable else array.copy()).reshape(shape).to(like)
+
+
+def _plain(tensor: Tensor) -> bool:
+    """Whether numpy can share the tensor's memory as it is."""
+    return tensor.dtype == torch.float64 and tensor.device.type == "cpu"
 
 
 def _fail(failed: Any) -> None:
@@ -108,7 +117,7 @@ class _InvQuadLogdet(torch.autograd.Function):
         arrays = (_flat(params), _flat(times), _flat(values), _flat(diagonal))
         given = None if transitions is None else _flat(transitions, 3)
         if given is not None:
-            given = given.reshape(*given.shape[:2], -1)
+            given = given.reshape(*given.shape[:2], given.shape[-1] ** 2)
         out = series.evidence(structure, *arrays, gradient=want_gradient, given=given)
         _fail(out.failed)
         if want_gradient:
@@ -117,6 +126,9 @@ class _InvQuadLogdet(torch.autograd.Function):
             ctx.out, ctx.arrays, ctx.given, ctx.structure = out, arrays, given, structure
             ctx.save_for_backward(times, params, diagonal, transitions, values)
         ctx.batch = batch
+        ctx.single = not batch and transitions is None and _plain(values)
+        if ctx.single:
+            return torch.from_numpy(out.inv_quad)[0], torch.from_numpy(out.logdet)[0]
         count = batch.numel()
         quad, logdet = (
             _tensor(v if len(v) == count else np.broadcast_to(v, count), values, batch)
@@ -130,6 +142,21 @@ class _InvQuadLogdet(torch.autograd.Function):
         from gpkit.recursions import series
 
         batch, out = ctx.batch, ctx.out
+        if ctx.single:
+            factor = float(grad_quad)
+            if factor == float(grad_logdet):
+                # One series and a log-density: what training does at every step.
+                needs = ctx.needs_input_grad
+                return (
+                    torch.from_numpy((-2.0 * factor) * out.times[0]) if needs[0] else None,
+                    torch.from_numpy((-2.0 * factor) * out.params[0]) if needs[1] else None,
+                    torch.from_numpy(factor * (out.kappa[0] - out.alpha[0] ** 2)) if needs[2] else None,
+                    None,
+                    torch.from_numpy((2.0 * factor) * out.alpha[0]) if needs[4] else None,
+                    None,
+                    None,
+                    None,
+                )
         times, params, diagonal, transitions, like = ctx.saved_tensors
         gq = grad_quad.detach().numpy().reshape(-1)
         gd = grad_logdet.detach().numpy().reshape(-1)
@@ -149,7 +176,8 @@ class _InvQuadLogdet(torch.autograd.Function):
 
         alpha = out.alpha
         grads: list[Tensor | None] = [None] * 8
-        if ctx.needs_input_grad[0]:
+        # Times enter a given state space through its transitions, which carry their own derivative.
+        if ctx.needs_input_grad[0] and transitions is None:
             grads[0] = back(scale[:, None] * out.times, times, (n,))
         if ctx.needs_input_grad[1]:
             grads[1] = back(scale[:, None] * out.params, params, (params.shape[-1],))
@@ -369,7 +397,7 @@ def smooth(generators: Generators, values: Tensor) -> tuple[Tensor, Tensor]:
     batch = common_batch(generators.batch_shape, values.shape[:-1])
     given = None if generators.transitions is None else _flat(generators.transitions, 3)
     if given is not None:
-        given = given.reshape(*given.shape[:2], -1)
+        given = given.reshape(*given.shape[:2], given.shape[-1] ** 2)
     mean, variance, failed = series.smooth(
         generators.structure,
         _flat(generators.params),

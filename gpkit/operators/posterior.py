@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
-from linear_operator.operators import LinearOperator, to_linear_operator
+from linear_operator.operators import DiagLinearOperator, LinearOperator, to_linear_operator
 from torch import Tensor
 
+from gpkit.errors import DataWarning
 from gpkit.operators import generators as sweeps
 from gpkit.operators.covariances import Structure
 from gpkit.operators.cross import CrossSemiseparableLinearOperator
@@ -79,6 +81,7 @@ class PosteriorCovarianceLinearOperator(StructuredLinearOperator):
         self.structure = structure
         self._train: SemiseparableLinearOperator | None = None
         self._latent_variance: Tensor | None = None
+        self.training_noise: Tensor | None = None
 
     def _size(self) -> torch.Size:
         return torch.Size((*self.new_times.shape, self.new_times.shape[-1]))
@@ -175,6 +178,23 @@ class PosteriorCovarianceLinearOperator(StructuredLinearOperator):
             times, noise = (t[batch_indices] if batch_indices else t for t in (self.times, self.noise))
             return type(self)(new[0], times, params, noise, new[1], feedback, structure=self.structure)
         return to_linear_operator(self.to_dense()[(*batch_indices, row_index, col_index)])
+
+    def __add__(self, other: Any) -> Any:
+        """Absorb a diagonal, and say so where a fixed-noise likelihood took the training points' noise for new points."""
+        train = self.training_noise
+        if (
+            torch.is_tensor(train)
+            and isinstance(other, DiagLinearOperator)
+            and other._diagonal().data_ptr() == train.data_ptr()
+            and not torch.equal(self.new_times, self.times)
+        ):
+            warnings.warn(
+                "the noise of the training points was used for new points, because there are as many; give the "
+                "likelihood noise=, the variances of the new observations",
+                DataWarning,
+                stacklevel=2,
+            )
+        return super().__add__(other)
 
     def _add_diagonal_values(self, values: Tensor) -> PosteriorCovarianceLinearOperator:
         batch = common_batch(self.batch_shape, values.shape[:-1])

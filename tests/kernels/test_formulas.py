@@ -58,7 +58,10 @@ SPECTRA = {
     },
     "celerite": (lambda: CeleriteKernel(1.2, 0.2, 0.4, 1.7), lambda w: celerite_psd(w, 1.2, 0.2, 0.4, 1.7)),
     "celerite, b < 0": (lambda: CeleriteKernel(1.2, -0.28, 0.4, 1.7), lambda w: celerite_psd(w, 1.2, -0.28, 0.4, 1.7)),
-    "celerite, at the edge": (lambda: CeleriteKernel(1.7, 0.4, 0.4, 1.7), lambda w: celerite_psd(w, 1.7, 0.4, 0.4, 1.7)),
+    "celerite, at the edge": (
+        lambda: CeleriteKernel(1.7, 0.4, 0.4, 1.7),
+        lambda w: celerite_psd(w, 1.7, 0.4, 0.4, 1.7),
+    ),
     "lorentzian": (lambda: LorentzianKernel(2.0, 3.0), lambda w: celerite_psd(w, 1.0, 0.0, 2.0 / 6.0, 2.0)),
 }
 
@@ -100,7 +103,9 @@ def test_break_is_the_half_power_point(kernel):
 
 
 @pytest.mark.parametrize(
-    "kernel", [SHOKernel(1.7, q) for q in (0.1, 0.5, 2.0)] + [MaternKernel(nu, 2.5) for nu in (0.5, 1.5, 2.5)], ids=lambda k: type(k).__name__
+    "kernel",
+    [SHOKernel(1.7, q) for q in (0.1, 0.5, 2.0)] + [MaternKernel(nu, 2.5) for nu in (0.5, 1.5, 2.5)],
+    ids=lambda k: type(k).__name__,
 )
 def test_integral_time_scale(kernel):
     lag = torch.linspace(0.0, 120.0, 240001)
@@ -152,21 +157,24 @@ def test_gradient_through_critical_damping(offset):
     q0 = 0.5 + offset
 
     def numpy_evidence(q):
-        return oracles.evidence(
-            (("sho",),), [1.0, 1.3, q], x[:, 0].numpy(), y.numpy(), np.full(40, 0.1)
-        ).log_likelihood
+        return oracles.evidence((("sho",),), [1.0, 1.3, q], x[:, 0].numpy(), y.numpy(), np.full(40, 0.1)).log_likelihood
 
     kernel = SHOKernel(1.3, q0)
     operator = kernel(x).evaluate_kernel().add_diagonal(torch.tensor(0.1))
     quad, logdet = operator.inv_quad_logdet(y.unsqueeze(-1), logdet=True)
     value = -0.5 * (quad + logdet + 40 * math.log(2 * math.pi))
     quality = kernel.quality
-    slope = torch.autograd.grad(value, kernel.raw_quality, retain_graph=True)[0] / torch.autograd.grad(quality, kernel.raw_quality)[0]
+    slope = (
+        torch.autograd.grad(value, kernel.raw_quality, retain_graph=True)[0]
+        / torch.autograd.grad(quality, kernel.raw_quality)[0]
+    )
     assert value.item() == pytest.approx(numpy_evidence(quality.item()), rel=1e-12)
     want = oracles.finite_difference(numpy_evidence, q0, 1e-3)
     assert float(slope) == pytest.approx(want, rel=1e-7)
     dense = -0.5 * (y @ torch.linalg.solve(operator.to_dense(), y) + torch.logdet(operator.to_dense()))
-    slope = torch.autograd.grad(dense, kernel.raw_quality)[0] / torch.autograd.grad(kernel.quality, kernel.raw_quality)[0]
+    slope = (
+        torch.autograd.grad(dense, kernel.raw_quality)[0] / torch.autograd.grad(kernel.quality, kernel.raw_quality)[0]
+    )
     assert float(slope) == pytest.approx(want, rel=1e-7)
 
 
@@ -212,5 +220,8 @@ def test_matern_is_gpytorchs(nu):
     theirs.lengthscale = 0.7
     for dims in (1, 3):
         torch.testing.assert_close(
-            ours(x[:, :dims], z[:, :dims]).to_dense(), theirs(x[:, :dims], z[:, :dims]).to_dense(), rtol=1e-9, atol=1e-11
+            ours(x[:, :dims], z[:, :dims]).to_dense(),
+            theirs(x[:, :dims], z[:, :dims]).to_dense(),
+            rtol=1e-9,
+            atol=1e-11,
         )

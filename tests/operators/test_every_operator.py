@@ -266,7 +266,9 @@ def test_derivatives(name, batch):
 def test_draws_refuse_to_be_differentiated():
     operator, _ = OPERATORS["sum, sorted"](5)
     params = operator.params.clone().requires_grad_(True)
-    trained = SemiseparableLinearOperator(operator.times, params, operator.diagonal_values, structure=operator.structure)
+    trained = SemiseparableLinearOperator(
+        operator.times, params, operator.diagonal_values, structure=operator.structure
+    )
     draws = trained.zero_mean_mvn_samples(2)
     with pytest.raises(GpkitError, match="differentiated"):
         draws.sum().backward()
