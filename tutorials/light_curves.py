@@ -20,6 +20,7 @@
 # With the environment variable `GPKIT_SMOKE=1` the notebook draws few samples, to be a quick test.
 
 # %%
+# %matplotlib inline
 import os
 import tempfile
 import warnings
@@ -173,9 +174,8 @@ plot_acf(checks, ax=axes[1])
 plot_acf(checks, squared=True, ax=axes[2])
 plot_pit(loo.pit, ax=axes[3])
 for level in coverage(loo.pit):
-    print(
-        f"{level.probability:.0%} intervals hold {level.observed:.0%} of the points; {level.low:.0%} to {level.high:.0%} expected"
-    )
+    range_expected = f"{level.low:.0%} to {level.high:.0%} expected"
+    print(f"{level.probability:.0%} intervals hold {level.observed:.0%} of the points; {range_expected}")
 
 # %% [markdown]
 # ## Is it the right kernel?
@@ -196,7 +196,7 @@ comparison.table[["log_likelihood", "n_parameters", "aicc", "delta_aicc", "bic",
 frequency = np.geomspace(0.3 / curve.baseline, 1.0 / curve.median_cadence, 200)
 power = model.psd(frequency)
 raw = periodogram(curve.time, curve.value)
-plot_psd(
+ax = plot_psd(
     frequency,
     np.median(power, axis=0),
     *np.quantile(power, [0.16, 0.84], axis=0),
@@ -207,7 +207,9 @@ plot_psd(
     limits=frequency_limits(curve.time),
     time_unit="d",
     value_unit="mag",
-).figure
+)
+ax.legend(ncols=2)
+ax.figure
 
 # %% [markdown]
 # ## What comes next
