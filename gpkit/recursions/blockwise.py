@@ -27,6 +27,26 @@ def dimension_n(order):  # type: ignore[no-untyped-def]
 
 
 @uncounted
+def total_variance_n(order, prior, lane, w):  # type: ignore[no-untyped-def]
+    """k(0) of one lane."""
+    nb, b = shape_n(order)
+    total = 0.0
+    for i in range(nb):
+        total += load(prior, i * b * w + lane, 0.0)
+    return total
+
+
+@uncounted
+def diagonal_n(order, component):  # type: ignore[no-untyped-def]
+    """Word of a state or adjoint record, and of the prior, that holds a diagonal entry."""
+    nb, b = shape_n(order)
+    i = component // b
+    r = component - i * b
+    word = nb * b + (i * (i + 1) // 2 + i) * b * b + r * b + r
+    return word, word
+
+
+@uncounted
 def inverse_slot_n(order):  # type: ignore[no-untyped-def]
     """Slot of the reciprocal innovation variance."""
     return SLOT_INVD

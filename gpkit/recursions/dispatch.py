@@ -22,6 +22,7 @@ __all__ = [
     "combine_adjoint",
     "contract",
     "contract_prior",
+    "diagonal",
     "dimension",
     "element",
     "fill",
@@ -32,6 +33,7 @@ __all__ = [
     "set_prior",
     "sizes",
     "store_rows",
+    "total_variance",
     "transition_slot",
     "unpack_transition",
 ]
@@ -58,6 +60,16 @@ sizes = _by_order(
     blockwise.sizes_n,
 )
 dimension = _by_order("dimension", "State dimension J.", order1.dimension1, order2.dimension2, blockwise.dimension_n)
+total_variance = _by_order(
+    "total_variance", "k(0) of one lane.", order1.total_variance1, order2.total_variance2, blockwise.total_variance_n
+)
+diagonal = _by_order(
+    "diagonal",
+    "Words of the diagonal entries of a component.",
+    order1.diagonal1,
+    order2.diagonal2,
+    blockwise.diagonal_n,
+)
 inverse_slot = _by_order(
     "inverse_slot",
     "Slot that holds the reciprocal innovation variance.",

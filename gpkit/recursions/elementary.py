@@ -10,7 +10,10 @@ from __future__ import annotations
 from gpkit.recursions.compilation import uncounted
 from gpkit.recursions.simd import round_even, scale_by_power_of_two, select_less
 
-__all__ = ["exp_and_expm1", "sine_cosine"]
+__all__ = ["PIVOT_FLOOR", "exp_and_expm1", "pivot_margin", "sine_cosine"]
+
+PIVOT_FLOOR = 8.0 * 2.220446049250313e-16
+"""Relative size at which a pivot of the factorisation is rounding error."""
 
 _LOG2_E = 1.4426950408889634
 _LN2_HIGH = 6.93147180369123816490e-01
@@ -44,7 +47,17 @@ def exp_and_expm1(x):  # type: ignore[no-untyped-def]
     power = scale_by_power_of_two(q * 0.0 + 1.0, n)
     expm1 = power * q + (power - 1.0)
     exp = power * q + power
-    return select_less(-707.9, x, exp, 0.0), expm1
+    # The order of the comparison lets a NaN through.
+    return select_less(x, -707.9, 0.0, exp), expm1
+
+
+@uncounted
+def pivot_margin(d, scale):  # type: ignore[no-untyped-def]
+    """What is left of a pivot above rounding: positive where ``d`` exceeds a few units in the last place of ``scale``.
+
+    A pivot below that is the rounding error of a singular matrix. Rows without information (d infinite) pass.
+    """
+    return select_less(d, 1e300, d - PIVOT_FLOOR * scale, 1.0)
 
 
 @uncounted

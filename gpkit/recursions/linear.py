@@ -15,6 +15,7 @@ import numpy as np
 
 from gpkit.recursions import dispatch
 from gpkit.recursions.compilation import ENTRY, uncounted
+from gpkit.recursions.elementary import PIVOT_FLOOR
 from gpkit.recursions.simd import load, store
 
 __all__ = [
@@ -30,7 +31,6 @@ __all__ = [
 ]
 
 _CHUNK = 256
-_FLOOR = 8.0 * 2.220446049250313e-16
 
 
 @numba.njit(**ENTRY)
@@ -144,9 +144,9 @@ def factor(blocks, p, r, floor):  # type: ignore[no-untyped-def]
             w[i] = value
         for s in range(nb):
             total += w[s * b]
-        skip = floor and total <= _FLOOR * (prior + r[k])
-        if not skip:
-            if not total > 0.0:
+        negligible = total <= PIVOT_FLOOR * (prior + r[k]) and not math.isinf(r[k])
+        if not (floor and negligible):
+            if negligible or not total > 0.0:
                 return gains, d, k
             d[k] = total
             if not math.isinf(total):

@@ -6,6 +6,7 @@ The scalar counterpart of :mod:`gpkit.recursions.order2`, which explains the qua
 from __future__ import annotations
 
 from gpkit.recursions.compilation import uncounted
+from gpkit.recursions.elementary import pivot_margin
 from gpkit.recursions.simd import (
     broadcast,
     exponent_and_mantissa,
@@ -40,6 +41,18 @@ def sizes1(order):  # type: ignore[no-untyped-def]
 def dimension1(order):  # type: ignore[no-untyped-def]
     """State dimension."""
     return 1
+
+
+@uncounted
+def total_variance1(order, prior, lane, w):  # type: ignore[no-untyped-def]
+    """k(0) of one lane."""
+    return load(prior, lane, 0.0)
+
+
+@uncounted
+def diagonal1(order, component):  # type: ignore[no-untyped-def]
+    """Word of a state or adjoint record, and of the prior, that holds a diagonal entry."""
+    return 1, 0
 
 
 @uncounted
@@ -78,7 +91,8 @@ def forward1(order, ws, steps, prior, state, acc, like):  # type: ignore[no-unty
         n = m + gain * u
         e = delta + gain * g
         quad = quad + v * u
-        lowest = select_less(lowest, d, lowest, d)
+        margin = pivot_margin(d, p + r)
+        lowest = select_less(lowest, margin, lowest, margin)
         power, fraction = exponent_and_mantissa(select_less(d, 1e300, d, 1.0))
         exponent = exponent + power
         mantissa = mantissa * fraction

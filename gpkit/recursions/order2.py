@@ -12,6 +12,7 @@ the predicted mean, ``Lam`` the information of later data, and all parameter der
 from __future__ import annotations
 
 from gpkit.recursions.compilation import uncounted
+from gpkit.recursions.elementary import pivot_margin
 from gpkit.recursions.simd import (
     broadcast,
     exponent_and_mantissa,
@@ -49,6 +50,18 @@ def sizes2(order):  # type: ignore[no-untyped-def]
 def dimension2(order):  # type: ignore[no-untyped-def]
     """State dimension."""
     return 2
+
+
+@uncounted
+def total_variance2(order, prior, lane, w):  # type: ignore[no-untyped-def]
+    """k(0) of one lane."""
+    return load(prior, lane, 0.0)
+
+
+@uncounted
+def diagonal2(order, component):  # type: ignore[no-untyped-def]
+    """Word of a state or adjoint record, and of the prior, that holds a diagonal entry."""
+    return 2 + 2 * component, 2 + 2 * component
 
 
 @uncounted
@@ -98,7 +111,8 @@ def forward2(order, ws, steps, prior, state, acc, like):  # type: ignore[no-unty
         e12 = d12 + w1 * g2
         e22 = d22 + w2 * g2
         quad = quad + v * u
-        lowest = select_less(lowest, d, lowest, d)
+        margin = pivot_margin(d, p1 + r)
+        lowest = select_less(lowest, margin, lowest, margin)
         power, fraction = exponent_and_mantissa(select_less(d, 1e300, d, 1.0))
         exponent = exponent + power
         mantissa = mantissa * fraction

@@ -29,6 +29,7 @@ from gpkit.recursions.blockwise import (
     triangle_words,
 )
 from gpkit.recursions.compilation import uncounted
+from gpkit.recursions.elementary import pivot_margin
 from gpkit.recursions.simd import broadcast, exponent_and_mantissa, load, select_less, store, view, width_of
 
 
@@ -43,16 +44,21 @@ def forward_n(order, ws, steps, prior, state, acc, like):  # type: ignore[no-unt
     exponent = load(acc, 1, like)
     mantissa = load(acc, 2, like)
     lowest = load(acc, 3, like)
+    variance = load(prior, 0, like)
+    for i in range(1, nb):
+        variance = variance + load(prior, i * b, like)
     row = 0
     for _ in range(steps):
         v = load(ws, row + SLOT_Y, like)
         for i in range(nb):
             v = v - load(state, i * b, like)
-        d = gain(prior, state, j, ws, row + slot_w, nb, b, like) + load(ws, row + SLOT_R, like)
+        r = load(ws, row + SLOT_R, like)
+        d = gain(prior, state, j, ws, row + slot_w, nb, b, like) + r
         inv = 1.0 / d
         u = v * inv
         quad = quad + v * u
-        lowest = select_less(lowest, d, lowest, d)
+        margin = pivot_margin(d, variance + r)
+        lowest = select_less(lowest, margin, lowest, margin)
         power, fraction = exponent_and_mantissa(select_less(d, 1e300, d, 1.0))
         exponent = exponent + power
         mantissa = mantissa * fraction

@@ -55,6 +55,9 @@ _FIRST = np.zeros(1, dtype=np.int64)
 def _rows(array: Any) -> Array:
     """A contiguous two-dimensional float64 array; a single row if one-dimensional."""
     out: Array = np.ascontiguousarray(array, dtype=np.float64)
+    if not out.flags.writeable:
+        # Read-only arrays are another type to numba: everything would be compiled again.
+        out = out.copy()
     return out if out.ndim == 2 else out.reshape(1, -1)
 
 
