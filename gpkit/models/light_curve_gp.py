@@ -29,6 +29,7 @@ from gpkit.models.parameters import (
     mean_model,
 )
 from gpkit.models.predictions import Prediction
+from gpkit.operators.covariances import GIVEN
 from gpkit.recursions import draws as _draws
 from gpkit.recursions import linear, series
 from gpkit.recursions.structure import block_shape, marker
@@ -182,6 +183,11 @@ class LightCurveGP:
             self.name = type(base).__name__.removesuffix("Kernel").lower()
         if base.batch_shape.numel() != 1 or len(base.batch_shape):
             raise InvalidDataError("a light-curve kernel must not have batch dimensions")
+        if base.structure == GIVEN:
+            raise InvalidDataError(
+                f"{self.name if isinstance(kernel, str) else type(kernel).__name__} is known by its state space only, which "
+                "light-curve models cannot compile: give it a structure, or use gpkit.models.ExactGP"
+            )
         self.kernel = base if has_amplitude(base) else ScaleKernel(base)
         given = dict(priors or {})
         self._kernel_parameters: tuple[KernelParameter, ...] = kernel_parameters(self.kernel, self.scale, given)

@@ -264,12 +264,15 @@ def mean_model(mean: Any, time: NDArray[np.float64], scale: DataScale, priors: M
             raise InvalidDataError("a fixed mean that is not zero: subtract it from the values instead")
         return MeanModel((), (), None, -1, middle)
     basis, offset = _jacobian(module, time)
-    doubled = torch.func.functional_call(
+    # Values without a pattern: a product of parameters may look linear where all of them are zero or one.
+    trial = np.random.default_rng(0).uniform(0.5, 2.0, basis.shape[-1])
+    parts = torch.as_tensor(trial).split([t.numel() for t in module.parameters()])
+    tried = torch.func.functional_call(
         module,
-        {name: torch.ones_like(t, dtype=torch.float64) for name, t in module.named_parameters()},
+        {name: part.reshape(t.shape) for part, (name, t) in zip(parts, module.named_parameters(), strict=True)},
         (torch.as_tensor(time).unsqueeze(-1),),
     )
-    if np.abs(offset).max() > 0.0 or not np.allclose(doubled.detach().numpy(), basis.sum(-1), rtol=1e-9, atol=1e-12):
+    if np.abs(offset).max() > 0.0 or not np.allclose(tried.detach().numpy(), basis @ trial, rtol=1e-9, atol=1e-12):
         raise InvalidDataError(
             f"{type(mean).__name__} is not linear in its parameters; LightCurveGP needs a linear mean, "
             "gpkit.models.ExactGP takes any"

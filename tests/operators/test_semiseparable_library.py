@@ -6,10 +6,10 @@ import unittest
 
 import pytest
 import torch
-from linear_operator.test.linear_operator_test_case import LinearOperatorTestCase
+from linear_operator.test.linear_operator_test_case import LinearOperatorTestCase, RectangularLinearOperatorTestCase
 
 from gpkit.errors import StructureLostError
-from gpkit.operators import SemiseparableLinearOperator
+from gpkit.operators import CrossSemiseparableLinearOperator, SemiseparableLinearOperator
 from gpkit.operators.covariances import autocovariance
 
 STRUCTURE = (("sho",), ("exponential", "celerite"))
@@ -82,3 +82,28 @@ class TestSemiseparableUnsorted(_Shared, unittest.TestCase):
     def test_cholesky(self):
         with pytest.raises(StructureLostError, match="sort the times"):
             torch.linalg.cholesky(self.create_linear_op())
+
+
+class _Rectangular(RectangularLinearOperatorTestCase):
+    seed = 0
+    batch: tuple[int, ...] = ()
+
+    def create_linear_op(self):
+        square = _operator(*self.batch)
+        rows = (square.times[..., :4].detach() + 0.3).requires_grad_(True)
+        return CrossSemiseparableLinearOperator(rows, square.times, square.params, structure=STRUCTURE)
+
+    def evaluate_linear_op(self, op):
+        return autocovariance(op.structure, op.params, (op.rows.unsqueeze(-1) - op.columns.unsqueeze(-2)).abs())
+
+
+class TestCross(_Rectangular, unittest.TestCase):
+    pass
+
+
+class TestCrossBatch(_Rectangular, unittest.TestCase):
+    batch = (2,)
+
+
+class TestCrossMultiBatch(_Rectangular, unittest.TestCase):
+    batch = (3, 2)
