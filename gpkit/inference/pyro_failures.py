@@ -8,7 +8,7 @@ __all__ = ["count_failures_as_divergent"]
 
 
 def count_failures_as_divergent() -> None:
-    """Let Pyro's integrator reject a step at which a covariance is not positive definite, as it does for torch's errors.
+    """Let Pyro's integrator reject a step whose covariance is not positive definite, as for torch's own errors.
 
     Steps of a trajectory may reach parameters that overflow; without this, one of them ends the whole run.
     """

@@ -185,8 +185,8 @@ class LightCurveGP:
             raise InvalidDataError("a light-curve kernel must not have batch dimensions")
         if base.structure == GIVEN:
             raise InvalidDataError(
-                f"{self.name if isinstance(kernel, str) else type(kernel).__name__} is known by its state space only, which "
-                "light-curve models cannot compile: give it a structure, or use gpkit.models.ExactGP"
+                f"{type(kernel).__name__} is known by its state space only, which light-curve "
+                " models cannot compile: give it a structure, or use gpkit.models.ExactGP"
             )
         self.kernel = base if has_amplitude(base) else ScaleKernel(base)
         given = dict(priors or {})

@@ -180,7 +180,7 @@ class PosteriorCovarianceLinearOperator(StructuredLinearOperator):
         return to_linear_operator(self.to_dense()[(*batch_indices, row_index, col_index)])
 
     def __add__(self, other: Any) -> Any:
-        """Absorb a diagonal, and say so where a fixed-noise likelihood took the training points' noise for new points."""
+        """Absorb a diagonal; warn where a fixed-noise likelihood took the training points' noise for new points."""
         train = self.training_noise
         if (
             torch.is_tensor(train)
