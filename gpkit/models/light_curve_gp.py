@@ -186,7 +186,7 @@ class LightCurveGP:
         if base.structure == GIVEN:
             raise InvalidDataError(
                 f"{type(kernel).__name__} is known by its state space only, which light-curve "
-                " models cannot compile: give it a structure, or use gpkit.models.ExactGP"
+                "models cannot compile: give it a structure, or use gpkit.models.ExactGP"
             )
         self.kernel = base if has_amplitude(base) else ScaleKernel(base)
         given = dict(priors or {})

@@ -138,7 +138,7 @@ def test_missing_targets():
         torch.testing.assert_close(model(NEW).mean, mean, rtol=1e-8, atol=1e-9)
 
 
-# ------------------------------------------------------------------------------------------------------- stale answers
+# --------------------------------------------------------------------------------------- stale answers
 
 
 def assert_fresh(model, new=NEW):
@@ -199,7 +199,7 @@ def test_fixed_noise_that_changes_is_seen():
     assert (assert_fresh(model) - before).abs().max() > 1e-3
 
 
-# ---------------------------------------------------------------------------------------------------------- derivatives
+# ----------------------------------------------------------------------------------------- derivatives
 
 
 def test_derivatives_of_predictions():
@@ -235,7 +235,7 @@ def test_derivatives_of_predictions():
             assert grad.view(-1)[k].item() == pytest.approx(want, rel=1e-4, abs=1e-6)
 
 
-# ----------------------------------------------------------------------------------------------- fixed noise, fantasies
+# ------------------------------------------------------------------------------ fixed noise, fantasies
 
 
 def test_fixed_noise_per_point():
@@ -293,7 +293,7 @@ def test_fantasies_are_new_data(fixed):
         torch.testing.assert_close(many(NEW).mean[0], mean, rtol=1e-8, atol=1e-9)
 
 
-# ------------------------------------------------------------------------------------------------------------- batches
+# --------------------------------------------------------------------------------------------- batches
 
 
 def test_batches_are_stacks_of_models():
@@ -321,7 +321,7 @@ def test_batches_are_stacks_of_models():
             torch.testing.assert_close(together.variance[k], single(NEW).variance)
 
 
-# ---------------------------------------------------------------------------------------------------- nothing is dense
+# ------------------------------------------------------------------------------------ nothing is dense
 
 
 @contextmanager
@@ -392,7 +392,7 @@ def test_the_watch_sees_dense_matrices(monkeypatch):
             torch.zeros(200, 1) + torch.zeros(1, 200)
 
 
-# ---------------------------------------------------------------------------------------- other kernels, bad combinations
+# --------------------------------------------------------------------- other kernels, bad combinations
 
 
 def test_other_kernels_follow_gpytorch():
@@ -455,7 +455,7 @@ def test_priors_enter_the_evidence():
     torch.testing.assert_close(values[1] - values[0], want.double(), rtol=1e-6, atol=1e-9)
 
 
-# ------------------------------------------------------------------------------------------------------------ contracts
+# ------------------------------------------------------------------------------------------- contracts
 
 
 def test_pinned_hooks_of_gpytorch():
@@ -521,7 +521,7 @@ def test_plain_gpytorch_models_train_with_the_structure():
     torch.testing.assert_close(values[0], values[1], rtol=1e-12, atol=1e-12)
 
 
-# ----------------------------------------------------------------------------------------------------------------- Pyro
+# ------------------------------------------------------------------------------------------------ Pyro
 
 
 def pyro_model(n=15):

@@ -34,7 +34,7 @@ def simulated(n=80, seed=0, kernel="sho", values=SHO, span=60.0, error=0.15, shi
     return LightCurve(time + shift, value * scale, errors * scale, time_unit="d"), truth
 
 
-# ----------------------------------------------------------------------------------------------------------- real curves
+# ----------------------------------------------------------------------------------------- real curves
 
 
 @pytest.mark.realdata
@@ -55,7 +55,7 @@ def test_published_differences_of_weekly_blazar_curves(name, transform, sho, mat
     assert fits["sho"].parameters["quality"] < 0.1
 
 
-# ------------------------------------------------------------------------------------------------------------- recovery
+# -------------------------------------------------------------------------------------------- recovery
 
 
 def test_a_flare_prefers_the_oscillator_and_recovers_its_quality():
@@ -102,7 +102,7 @@ def test_intervals_cover():
     assert 0.88 < np.mean(inside[0.95]) < 0.99
 
 
-# -------------------------------------------------------------------------------------------- agreement with dense algebra
+# ------------------------------------------------------------------------ agreement with dense algebra
 
 
 def dense_parts(model, fit):
@@ -156,7 +156,7 @@ def test_predictions_against_dense_matrices():
     np.testing.assert_array_equal(prediction.sample(3, seed=4), prediction.sample(3, seed=4))
 
 
-# ----------------------------------------------------------------------------------------------------------- invariances
+# ----------------------------------------------------------------------------------------- invariances
 
 
 @pytest.mark.parametrize(("shift", "scale"), [(5e4, 1.0), (0.0, 1e-7), (0.0, 1e6), (2.4e6, 1e-7)])
@@ -186,7 +186,7 @@ def test_the_jacobian_makes_transforms_comparable():
     assert (0 < low).all() and (low < prediction.median).all() and (prediction.median < high).all()
 
 
-# --------------------------------------------------------------------------------------------- means, priors, user kernels
+# ------------------------------------------------------------------------- means, priors, user kernels
 
 
 class Trend(gpytorch.means.Mean):
@@ -256,7 +256,7 @@ def test_a_kernel_known_by_its_state_space_only_is_refused_in_one_line():
     assert "\n" not in str(error.value)
 
 
-# ----------------------------------------------------------------------------------------------------- simulate, forecast
+# ---------------------------------------------------------------------------------- simulate, forecast
 
 
 def test_simulations_and_forecasts():
@@ -274,7 +274,7 @@ def test_simulations_and_forecasts():
         model.forecast(0.0)
 
 
-# -------------------------------------------------------------------------------------------------- sampling and files
+# ---------------------------------------------------------------------------------- sampling and files
 
 
 def summary(posterior, name):
@@ -322,7 +322,7 @@ def test_both_samplers_agree():
         assert abs(a - b) < 0.4 * width and 0.6 < other / width < 1.6, name
 
 
-# -------------------------------------------------------------------------------------------------------------- bad input
+# ------------------------------------------------------------------------------------------- bad input
 
 
 def test_bad_input_is_refused_in_one_line():

@@ -274,7 +274,7 @@ def test_draws_refuse_to_be_differentiated():
         draws.sum().backward()
 
 
-# --------------------------------------------------------------------------------------------------- cross covariances
+# ----------------------------------------------------------------------------------- cross covariances
 
 
 @pytest.mark.parametrize("batch", BATCHES)
