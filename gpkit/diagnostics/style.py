@@ -7,11 +7,13 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
+import numpy as np
+import numpy.typing as npt
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import Formatter, ScalarFormatter
 
 from gpkit.diagnostics.units import power_of_ten, pretty_unit, round_offset
 
@@ -106,19 +108,22 @@ def label(quantity: str, unit: str = "") -> str:
     return plain(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…")
 
 
-class _Plain(ScalarFormatter):
+class _Plain(Formatter):
     """Numbers less an offset, in a power of ten; both are told by the label of the axis, not in a corner of it."""
 
     def __init__(self, power: int, offset: float) -> None:
-        super().__init__(useOffset=False)
-        self.set_useOffset(offset)
-        self._power = power
+        self._power, self._offset = power, offset
 
-    def _set_order_of_magnitude(self) -> None:
-        self.orderOfMagnitude = self._power
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return self.format_ticks([x])[0]
 
-    def get_offset(self) -> str:
-        return ""
+    def format_ticks(self, values: npt.ArrayLike) -> list[str]:
+        """All with the decimals that the longest needs."""
+        scaled = (np.asarray(values, dtype=np.float64) - self._offset) / 10.0**self._power
+        size = float(np.abs(scaled).max(initial=0.0))
+        enough = (d for d in range(7) if np.all(np.abs(np.round(scaled, d) - scaled) <= 1e-6 * size))
+        decimals = next(enough, 6)
+        return [f"{value + 0.0:.{decimals}f}".replace("-", "−") for value in np.round(scaled, decimals)]
 
 
 def tidy_axes(figure: Figure) -> None:
