@@ -40,8 +40,13 @@ def test_interrupted_in_the_second_kernel(
     assert stopped.code == 130 and stopped.out == "" and len(stopped.err.splitlines()) == 1
     assert {file.name for file in out.iterdir()} == {"model_drw.gpkit", "posterior_drw.nc"}
 
-    sampled = []
-    monkeypatch.setattr(LightCurveGP, "sample", lambda m, *a, **o: sampled.append(m.name) or genuine(m, *a, **o))
+    sampled: list[str] = []
+
+    def counted(model: LightCurveGP, *arguments: Any, **options: Any) -> Any:
+        sampled.append(model.name)
+        return genuine(model, *arguments, **options)
+
+    monkeypatch.setattr(LightCurveGP, "sample", counted)
     resumed = gpkit("lightcurve", path, "--out", out, *SAMPLED)
     assert resumed.code == 0 and sampled == ["matern32"] and "drw: kept from an earlier run" in resumed.err
 
