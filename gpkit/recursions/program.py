@@ -99,12 +99,14 @@ def _contract_last(bar, left, size, small, small_bar, d, b, like):  # type: igno
 @uncounted
 def contract_n(order, ws, steps, par, grad, like):  # type: ignore[no-untyped-def]
     """Pull transition derivatives back to the factor parameters; leaves d/d(dt) in each row."""
+    slots = sizes_n(order)[0]
     if _given(order):
+        for k in range(steps):
+            store(ws, k * slots + SLOT_TDOT, broadcast(0.0, like))
         return
     program = order[1]
     nb, b = shape_n(order)
     bb = b * b
-    slots = sizes_n(order)[0]
     slot_abar = offsets(nb, b)[3]
     scratch = view(ws, steps * slots * width_of(like))
     left, small, small_bar = bb, 2 * bb, 2 * bb + 9

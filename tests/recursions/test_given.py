@@ -220,3 +220,12 @@ def test_transitions_must_be_given() -> None:
     data = make(5, seed=117)
     with pytest.raises((ValueError, AssertionError)):
         evidence(GIVEN, parameters(stationary()), data.times, data.values, data.noise)
+
+
+def test_given_transitions_have_no_derivative_with_respect_to_times() -> None:
+    n = 64
+    times = np.linspace(0.0, 10.0, n)
+    given = np.full((1, n, 1), np.exp(-0.1))
+    for _ in range(2):
+        out = evidence(GIVEN, [1.0, 1.0], times, np.sin(times), np.full(n, 0.1), given=given)
+        assert (out.times == 0.0).all()
