@@ -237,6 +237,7 @@ def main(arguments=None):
     scale, parts, target = parse(arguments)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
     facts = _measure.header()
     print(_measure.markdown_header(facts), flush=True)
     rows = []

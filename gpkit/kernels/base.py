@@ -137,9 +137,13 @@ class StateSpaceKernel(gpytorch.kernels.Kernel):
         """
         raise NotImplementedError(f"{type(self).__name__} defines neither structure_parameters nor state_space")
 
+    def _entries(self) -> list[Any]:
+        """Structure parameters as they are now."""
+        return self.structure_parameters(self.natural_parameters(), torch)
+
     def _closed_form_params(self) -> Tensor:
         """Structure parameters, (*batch_shape, P)."""
-        entries = self.structure_parameters(self.natural_parameters(), torch)
+        entries = self._entries()
         batch = self.batch_shape
         like = next((e for e in entries if isinstance(e, Tensor)), None)
         kind = {"dtype": torch.float64} if like is None else {"dtype": like.dtype, "device": like.device}
@@ -215,7 +219,10 @@ class StateSpaceKernel(gpytorch.kernels.Kernel):
     def gram(self, x: Tensor) -> SemiseparableLinearOperator:
         """Covariance operator at inputs (*batch, N, 1) against themselves."""
         (times,), params, feedback = self._expanded(self._times(x))
-        return SemiseparableLinearOperator(times, params, torch.zeros_like(times), feedback, structure=self.structure)
+        zeros = torch.zeros_like(times)
+        operator = SemiseparableLinearOperator(times, params, zeros, feedback, structure=self.structure)
+        operator.has_diagonal = False
+        return operator
 
     def cross(self, x1: Tensor, x2: Tensor) -> CrossSemiseparableLinearOperator:
         """Covariance operator between inputs (*batch, M, 1) and (*batch, N, 1)."""

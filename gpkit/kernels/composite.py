@@ -105,10 +105,19 @@ class ScaleKernel(StateSpaceKernel):
 
     def structure_parameters(self, values: Mapping[str, Any], ops: Any) -> list[Any]:
         """Structure parameters from natural values; see the base class."""
-        entries = list(self.base_kernel.structure_parameters(_prefixed(values, "base_kernel."), ops))
+        entries = self.base_kernel.structure_parameters(_prefixed(values, "base_kernel."), ops)
+        return self._scaled(entries, values["outputscale"])
+
+    def _entries(self) -> list[Any]:
+        return self._scaled(self.base_kernel._entries(), self.outputscale)
+
+    def _scaled(self, entries: list[Any], scale: Any) -> list[Any]:
+        """The entries with every term's variance scaled; a unit variance, a plain number, is not multiplied."""
+        out = list(entries)
         for term in _term_slices(self.structure):
-            entries[term.start] = values["outputscale"] * entries[term.start]
-        return entries
+            variance = out[term.start]
+            out[term.start] = scale if isinstance(variance, float) and variance == 1.0 else scale * variance
+        return out
 
     def state_space(self) -> StateSpace:
         """The base kernel's state space with a scaled stationary covariance."""

@@ -68,6 +68,8 @@ class SemiseparableLinearOperator(StructuredLinearOperator):
         self.diagonal_values = diagonal
         self.feedback = feedback
         self.structure = structure
+        self.has_diagonal = True
+        """False where the diagonal is known to be zero, so that one that is added can take its place."""
         self._sorting: tuple[Tensor | None, Tensor | None] | None = None
         self._factor_cache: Factors | None = None
 
@@ -195,7 +197,8 @@ class SemiseparableLinearOperator(StructuredLinearOperator):
     def _add_diagonal_values(self, values: Tensor) -> SemiseparableLinearOperator:
         batch = common_batch(self.batch_shape, values.shape[:-1])
         base = self if batch == self.batch_shape else self._expand_batch(batch)
-        return base._rebuild(base.times, base.params, base.diagonal_values + values.expand(*batch, self.shape[-1]))
+        added = values.expand(*batch, self.shape[-1])
+        return base._rebuild(base.times, base.params, base.diagonal_values + added if base.has_diagonal else added)
 
     def _add_same(self, other: LinearOperator) -> LinearOperator | None:
         pair = self._aligned(other)

@@ -1,0 +1,79 @@
+"""The benchmarks run and report; nothing is asserted about speed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+PARTS = ("evidence", "sums", "posterior", "training", "accuracy", "sampling", "chains", "startup", "fleet")
+
+
+def run(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(BENCHMARKS / "light_curves.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(environment or {})})
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, object]]:
+    target = tmp_path_factory.mktemp("benchmarks") / "rows.json"
+    # The fleet is simulated, so that the test does not depend on data that are not shipped.
+    absent = {"GPKIT_REAL_DATA": str(target.parent / "absent")}
+    finished = run("--smoke", "--json", str(target), environment=absent)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    return finished.stdout, json.loads(target.read_text())
+
+
+@pytest.mark.slow
+def test_every_part_gives_rows(report):
+    text, found = report
+    sections = {row["section"] for row in found["rows"]}
+    assert text.count("### ") == len(sections) >= len(PARTS)
+    for row in found["rows"]:
+        assert row["value"] is None or row["value"] == row["value"]
+        assert row["what"] in text
+
+
+@pytest.mark.slow
+def test_absent_peers_are_said_to_be_absent(report):
+    text, found = report
+    versions = found["header"]["versions"]
+    assert versions["torch"] in text
+    for row in found["rows"]:
+        if "celerite2 C++" in row["what"]:
+            missing = versions["celerite2"] == "not installed"
+            assert (row["value"] is None) == missing
+            assert (row["verdict"] == "not installed") == missing
+
+
+@pytest.mark.slow
+def test_accuracy_is_measured_against_dense_matrices(report):
+    _, found = report
+    errors = [row["value"] for row in found["rows"] if row["section"] == "Accuracy" and "comparison" not in row["what"]]
+    assert len(errors) == 3
+    assert max(errors) < 1e-6
+
+
+def test_unknown_parts_are_refused():
+    finished = run("--only", "nonsense")
+    assert finished.returncode == 2
+    assert "no such part: nonsense" in finished.stderr
+
+
+def test_verdicts(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from _measure import Row, slope
+
+    assert Row("s", "w", 4.0, 3.0, 5.0).verdict == "reached"
+    assert Row("s", "w", 6.0, 3.0, 5.0).verdict == "reached (stretch)"
+    assert Row("s", "w", 2.0, 3.0, 5.0).verdict == "MISSED"
+    assert Row("s", "w", 2.0, 3.0, upper=True).verdict == "reached"
+    assert Row("s", "w", 4.0, 3.0, upper=True).verdict == "MISSED"
+    assert Row("s", "w", None, 3.0).verdict == "not installed"
+    assert Row("s", "w", 4.0).verdict == ""
+    assert slope([10, 100, 1000], [2.0, 20.0, 200.0]) == pytest.approx(1.0)
