@@ -139,6 +139,8 @@ def test_chains_without_a_gradient_are_not_stopped_by_walls():
 def test_an_interrupt_stops_the_sampler_and_is_raised():
     spec = matern_potential(400)
     sample_nuts(spec, draws=5, tune=5, progress=False)
+    # Processes that a shell starts in the background ignore interrupts unless they ask for them.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()
     try:
@@ -146,6 +148,7 @@ def test_an_interrupt_stops_the_sampler_and_is_raised():
             sample_nuts(spec, draws=2_000_000, tune=200, chains=1, progress=False)
     finally:
         timer.cancel()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_nutpies_private_interface_is_the_expected_one():
