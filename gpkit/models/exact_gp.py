@@ -67,7 +67,7 @@ class StructuredMultivariateNormal(MultivariateNormal):
             covariance = covariance.add_diagonal(noise)
         right = residual if residual.dim() == 1 else residual.unsqueeze(-1)
         quad, logdet = covariance.inv_quad_logdet(right, logdet=True)
-        return -0.5 * (quad + logdet + count * _LOG_TWO_PI)
+        return torch.rsub(quad + logdet, -0.5 * _LOG_TWO_PI * count, alpha=0.5)
 
     def rsample(self, sample_shape: Any = (), base_samples: Tensor | None = None) -> Tensor:
         """Exact draws (*sample_shape, *batch, N), O(N) each for structured covariances."""

@@ -197,7 +197,8 @@ class SemiseparableLinearOperator(StructuredLinearOperator):
     def _add_diagonal_values(self, values: Tensor) -> SemiseparableLinearOperator:
         batch = common_batch(self.batch_shape, values.shape[:-1])
         base = self if batch == self.batch_shape else self._expand_batch(batch)
-        added = values.expand(*batch, self.shape[-1])
+        shape = self.times.shape if base is self else (*batch, self.shape[-1])
+        added = values if values.shape == shape else values.expand(shape)
         return base._rebuild(base.times, base.params, base.diagonal_values + added if base.has_diagonal else added)
 
     def _add_same(self, other: LinearOperator) -> LinearOperator | None:
@@ -275,15 +276,15 @@ class SemiseparableLinearOperator(StructuredLinearOperator):
         """
         order, _ = self._order()
         sorted_self = self._sorted()
+        if inv_quad_rhs is not None and inv_quad_rhs.dim() == 1 and logdet and (order is None or order.dim() == 1):
+            # What training asks for at every step: one vector, with nothing around the one node of the graph.
+            vector = inv_quad_rhs if order is None else inv_quad_rhs.gather(-1, order)
+            quad, determinant = sweeps.inv_quad_logdet(sorted_self, vector)
+            return (quad if reduce_inv_quad else quad.unsqueeze(-1)), determinant
         empty = torch.zeros(self.batch_shape, dtype=self.dtype, device=self.device)
         if inv_quad_rhs is None:
             values = torch.zeros_like(sorted_self.times)
             return torch.zeros(0, dtype=self.dtype), sweeps.inv_quad_logdet(sorted_self, values)[1] if logdet else empty
-        if inv_quad_rhs.dim() == 1 and (order is None or order.dim() == 1):
-            # What training asks for at every step: one vector, with nothing around the one node of the graph.
-            vector = inv_quad_rhs if order is None else inv_quad_rhs.gather(-1, order)
-            quad, determinant = sweeps.inv_quad_logdet(sorted_self, vector)
-            return (quad if reduce_inv_quad else quad.unsqueeze(-1)), determinant if logdet else empty
         rhs = inv_quad_rhs.unsqueeze(-1) if inv_quad_rhs.dim() == 1 else inv_quad_rhs
         rhs = self._permute(rhs, order)
         columns = rhs.movedim(-1, 0)

@@ -177,10 +177,11 @@ def merge_times(times: Array, new_times: Array) -> tuple[Array, NDArray[np.int64
     place = np.searchsorted(times, new_times, side="right") + np.arange(new_times.shape[0])
     keep = np.ones(times.shape[0] + new_times.shape[0], dtype=bool)
     keep[place] = False
+    old = np.flatnonzero(keep)
     union = np.empty(keep.shape[0])
     union[place] = new_times
-    union[keep] = times
-    return union, np.flatnonzero(keep), place
+    union[old] = times
+    return union, old, place
 
 
 def posterior(
@@ -203,7 +204,8 @@ def posterior(
     all_noise = np.full((noise.shape[0], union.shape[0]), np.inf)
     all_noise[:, old] = noise
     mean, variance, failed = smooth(structure, params, union, all_values, all_noise)
-    return mean[:, new], np.maximum(variance[:, new], 0.0), failed
+    mean, variance = mean.take(new, axis=1), variance.take(new, axis=1)
+    return mean, np.maximum(variance, 0.0, out=variance), failed
 
 
 def log_likelihood(structure: Structure, params: Any, times: Any, values: Any, noise: Any, **options: Any) -> Array:
