@@ -150,7 +150,7 @@ def test_folder_that_cannot_be_used(gpkit: Run, columns: Columns, tmp_path: Path
     _refused(gpkit("lightcurve", path, "--no-sample", "--out", taken))
     assert taken.read_text() == "mine"
     _refused(gpkit("lightcurve", path, "--no-sample", "--out", taken / "below"), code=1)
-    monkeypatch.setattr("gpkit.cli.os.access", lambda *_: False)
+    monkeypatch.setattr("gpkit.cli.common.os.access", lambda *_: False)
     outcome = gpkit("lightcurve", path, "--no-sample", "--out", tmp_path / "out")
     _refused(outcome, code=1)
     assert "cannot be written" in outcome.err

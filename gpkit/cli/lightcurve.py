@@ -1,54 +1,28 @@
-"""The ``gpkit`` command: parses, calls, prints."""
+"""``gpkit lightcurve``: fit, sample, check and compare models of a light curve."""
 
 from __future__ import annotations
 
 import argparse
-import errno
 import hashlib
 import json
-import os
-import shlex
 import sys
 import time
-import warnings
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from gpkit import __version__
-from gpkit.errors import GpkitError, InvalidDataError
+from gpkit.cli.common import column_name, count, results_folder, whole_number
+from gpkit.errors import InvalidDataError
 
-__all__ = ["main"]
+__all__ = ["ADVICE", "INTERRUPTED", "add_parser", "run"]
 
-_BAD_INPUT, _FAILURE, _INTERRUPTED = 2, 1, 130
-
-
-class _Parser(argparse.ArgumentParser):
-    """Errors on one line, with the exit code of bad input."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(_BAD_INPUT, f"gpkit: {message} (see {self.prog} --help)\n")
+# Advice of the library, with the options of the command in place of the arguments of functions.
+ADVICE = (("bad_errors='drop'", "--bad-errors drop"), ("transform=None", "--transform none"))
+INTERRUPTED = "interrupted; run the same command again to continue with the unfinished kernels"
 
 
-def _whole(least: int, most: int = 2**32 - 1) -> Callable[[str], int]:
-    """A parser of whole numbers from ``least`` to ``most``."""
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{value} is not between {least} and {most}")
-        return value
-
-    return parse
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="gpkit", description="Gaussian processes with structured covariances.")
-    parser.add_argument("--version", action="version", version=f"gpkit {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+def add_parser(commands: Any) -> None:
+    """Add the subcommand to the parser of the command."""
     curve = commands.add_parser(
         "lightcurve",
         help="fit, sample, check and compare models of a light curve; write a report",
@@ -79,69 +53,19 @@ def _parser() -> argparse.ArgumentParser:
     curve.add_argument("--transform", choices=("none", "log"), default="none", help="model the value or its logarithm")
     curve.add_argument("--mean", choices=("constant", "linear", "zero"), default="constant", help="mean function")
     curve.add_argument("--no-jitter", action="store_true", help="no white noise beyond the errors")
-    curve.add_argument("--draws", type=_whole(4), default=1000, help="posterior draws per chain (default: %(default)s)")
-    curve.add_argument("--tune", type=_whole(1), default=500, help="tuning steps per chain (default: %(default)s)")
-    curve.add_argument("--chains", type=_whole(1), default=4, help="number of chains (default: %(default)s)")
-    curve.add_argument("--starts", type=_whole(1), default=5, help="starts of each fit (default: %(default)s)")
-    curve.add_argument("--seed", type=_whole(0), default=0, help="of everything random (default: %(default)s)")
+    curve.add_argument(
+        "--draws", type=whole_number(4), default=1000, help="posterior draws per chain (default: %(default)s)"
+    )
+    curve.add_argument(
+        "--tune", type=whole_number(1), default=500, help="tuning steps per chain (default: %(default)s)"
+    )
+    curve.add_argument("--chains", type=whole_number(1), default=4, help="number of chains (default: %(default)s)")
+    curve.add_argument("--starts", type=whole_number(1), default=5, help="starts of each fit (default: %(default)s)")
+    curve.add_argument("--seed", type=whole_number(0), default=0, help="of everything random (default: %(default)s)")
     curve.add_argument("--no-sample", action="store_true", help="fit only")
     curve.add_argument("--out", metavar="DIR", help="folder of the results (default: <name of PATH>_gpkit)")
     curve.add_argument("--json", action="store_true", help="print summary.json instead of the table")
     curve.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 2 for bad input, 1 for a failure, 130 when interrupted."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    parser = _parser()
-    try:
-        options = parser.parse_args(words)
-        if options.command is None:
-            parser.print_help()
-            return _BAD_INPUT
-        with warnings.catch_warnings():
-            warnings.showwarning = _note
-            return _light_curve(options, shlex.join(["gpkit", *words]))
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else _BAD_INPUT
-    except InvalidDataError as error:
-        return _complain(_in_words_of_the_command(str(error)), _BAD_INPUT)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        return _complain(f"{error.filename}: {reason}" if error.filename else reason, _FAILURE)
-    except MemoryError:
-        return _complain("out of memory", _FAILURE)
-    except GpkitError as error:
-        return _complain(error, _FAILURE)
-    except KeyboardInterrupt:
-        return _complain(
-            "interrupted; run the same command again to continue with the unfinished kernels", _INTERRUPTED
-        )
-    except Exception as error:  # A traceback helps no user of a command; the type says what to report.
-        return _complain(f"unexpected {type(error).__name__}: {error}", _FAILURE)
-
-
-def _complain(error: object, code: int) -> int:
-    print(f"gpkit: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
-    return code
-
-
-def _note(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    """Show a warning on one line; those of other libraries are about their code, not about the user's data."""
-    if issubclass(category, UserWarning):
-        _complain(f"note: {message}", 0)
-
-
-def _in_words_of_the_command(message: str) -> str:
-    """Advice of the library, with the options of the command in place of the arguments of functions."""
-    for said, meant in (("bad_errors='drop'", "--bad-errors drop"), ("transform=None", "--transform none")):
-        message = message.replace(said, meant)
-    return message
-
-
-def _column(text: str | None) -> str | int | None:
-    return int(text) if text is not None and text.isdigit() else text
 
 
 def _kernels(text: str) -> list[str]:
@@ -156,12 +80,13 @@ def _kernels(text: str) -> list[str]:
     return names
 
 
-def _light_curve(options: argparse.Namespace, command: str) -> int:
+def run(options: argparse.Namespace, command: str) -> int:
+    """Fit, sample, report; returns the exit code."""
     from gpkit.datasets import read_light_curve
 
     names = _kernels(options.kernels)
     columns: dict[str, Any] = {
-        k: _column(getattr(options, k)) for k in ("time", "value", "error") if getattr(options, k) is not None
+        k: column_name(getattr(options, k)) for k in ("time", "value", "error") if getattr(options, k) is not None
     }
     curve = read_light_curve(
         options.path,
@@ -187,11 +112,7 @@ def _light_curve(options: argparse.Namespace, command: str) -> int:
         name: LightCurveGP(curve, name, mean=options.mean, jitter=not options.no_jitter, transform=options.transform)
         for name in names
     }
-    if folder.exists() and not folder.is_dir():
-        raise InvalidDataError(f"--out {folder} is a file: name a folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, "this folder cannot be written to", str(folder))
+    results_folder(folder)
     seconds = {}
     for name, model in models.items():
         models[name], seconds[name] = _finish(name, model, folder, settings, options)
@@ -267,16 +188,12 @@ def _kept(file: Path, fingerprint: str) -> tuple[Any, float] | None:
         return None
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
 def _print(curve: Any, table: Any, findings: list[dict[str, Any]], html: Path) -> None:
     from gpkit.diagnostics import Finding, group_findings
 
     columns = ["log_likelihood", "n_parameters", "aicc", "delta_aicc", "bic", "elpd_loo", "elpd_loo_se"]
-    dropped = f", {_count(curve.n_dropped, 'row')} dropped" if curve.n_dropped else ""
-    limits = f", {_count(curve.n_upper_limits, 'upper limit')} left out" if curve.n_upper_limits else ""
+    dropped = f", {count(curve.n_dropped, 'row')} dropped" if curve.n_dropped else ""
+    limits = f", {count(curve.n_upper_limits, 'upper limit')} left out" if curve.n_upper_limits else ""
     length = f"{curve.n_detections} points over {curve.baseline:.6g} {curve.time_unit}"
     print(f"{curve.name or 'light curve'}: {length}{limits}{dropped}")
     print(table[columns].round(2).to_string(na_rep="-"))
@@ -284,7 +201,3 @@ def _print(curve: Any, table: Any, findings: list[dict[str, Any]], html: Path) -
         where = f" [{', '.join(group.kernels)}]" if group.kernels else ""
         print(f"{group.level}{where}: {group.message}")
     print(f"report: {html}")
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

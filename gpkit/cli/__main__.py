@@ -1,0 +1,5 @@
+"""``python -m gpkit.cli``."""
+
+from gpkit.cli import main
+
+raise SystemExit(main())
