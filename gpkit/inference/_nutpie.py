@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gpkit.inference.potential import Compiled
 from gpkit.recursions import potential as _potential
 
-__all__ = ["DensityError", "compiled_model", "has_compiled_interface", "python_model", "run"]
+__all__ = ["DensityError", "Rows", "compiled_model", "has_compiled_interface", "python_model", "run"]
 
 Array = NDArray[np.float64]
 InitialPoint = Callable[[int], Array]
@@ -29,6 +29,20 @@ class DensityError(ArithmeticError):
     """Tells nutpie that a point has no density: the trajectory diverges, the chain goes on."""
 
     is_recoverable = True
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """A density that is evaluated at many points at once."""
+
+    @property
+    def dimension(self) -> int:
+        """Number of coordinates, D."""
+        ...
+
+    def rows(self, points: Array) -> tuple[Array, Array, NDArray[np.int64]]:
+        """Values (S,), gradients (S, D) and status (S,), zero where there is a density, at (S, D)."""
+        ...
 
 
 def _nutpie() -> Any:
@@ -82,7 +96,7 @@ def compiled_model(compiled: Compiled, initial_point: InitialPoint, progress: Ca
     return Model(dims={"z": ("coordinate",)})
 
 
-def python_model(compiled: Compiled, initial_point: InitialPoint) -> Any:
+def python_model(compiled: Rows, initial_point: InitialPoint) -> Any:
     """The same model through nutpie's public interface; slower, since every evaluation takes the interpreter lock."""
 
     def make_density() -> Any:
