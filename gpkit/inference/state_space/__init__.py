@@ -1,0 +1,21 @@
+"""Markov Gaussian processes with Gaussian sites: the engine of models whose functions live on ordered coordinates.
+
+:func:`smooth`, :func:`filter` and :func:`sample` take kernels, coordinates and sites (a precision and an information
+at each coordinate) and return the evidence, posterior moments and draws, in linear time.
+"""
+
+from gpkit.inference.state_space.engine import filter, sample, smooth
+from gpkit.inference.state_space.paths import KernelBlocks, MarkovPaths, kernel_blocks, markov_paths
+from gpkit.inference.state_space.results import FilterResult, SmoothResult
+
+__all__ = [
+    "FilterResult",
+    "KernelBlocks",
+    "MarkovPaths",
+    "SmoothResult",
+    "filter",
+    "kernel_blocks",
+    "markov_paths",
+    "sample",
+    "smooth",
+]
