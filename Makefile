@@ -16,7 +16,7 @@ export MPLCONFIGDIR ?= $(CURDIR)/.cache/matplotlib
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 DEMO_OUT   ?= demo_report
-DEMO_FLAGS ?= --kernels sho,drw,matern32 --draws 1000 --tune 500 --chains 4 --seed 0
+DEMO_FLAGS ?= --kernels sho,drw,matern32 --draws 1500 --tune 500 --chains 4 --seed 0
 
 .PHONY: help demo test lint format types docs notebooks tutorials bench clean distclean
 .DEFAULT_GOAL := help
