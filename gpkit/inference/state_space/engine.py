@@ -8,22 +8,20 @@ import torch
 from torch import Tensor
 
 from gpkit.errors import InvalidDataError
-from gpkit.inference.state_space import sequential
+from gpkit.inference.state_space import scan, sequential
 from gpkit.inference.state_space.paths import MarkovPaths, markov_paths
 from gpkit.inference.state_space.results import FilterResult, SmoothResult
 from gpkit.operators.structured import common_batch
 
 __all__ = ["filter", "sample", "smooth"]
 
-_BACKENDS = ("sequential", "scan")
+_BACKENDS = {"sequential": sequential, "scan": scan}
 
 
 def _problem(
-    kernels: Any, coordinates: Tensor, precision: Tensor, information: Tensor, backend: str
-) -> tuple[MarkovPaths, torch.Size]:
-    """Checked shapes and types: prior paths and the common batch shape."""
-    if backend not in _BACKENDS:
-        raise InvalidDataError(f"backend must be 'sequential' or 'scan', got {backend!r}")
+    kernels: Any, coordinates: Any, precision: Any, information: Any
+) -> tuple[MarkovPaths, Tensor, Tensor, torch.Size]:
+    """Prior paths, symmetric precision, information and the common batch shape, checked."""
     for name, tensor, shape in (
         ("precision", precision, "(*batch, N, R, R)"),
         ("information", information, "(*batch, N, R)"),
@@ -45,7 +43,16 @@ def _problem(
     paths = markov_paths(kernels, coordinates, functions)
     if paths.nodes != nodes:
         raise InvalidDataError(f"{paths.nodes} coordinates but sites at {nodes} nodes")
-    return paths, common_batch(paths.batch_shape, precision.shape[:-3], information.shape[:-2])
+    batch = common_batch(paths.batch_shape, precision.shape[:-3], information.shape[:-2])
+    if functions > 1:
+        precision = 0.5 * (precision + precision.mT)
+    return paths, precision, information, batch
+
+
+def _backend(name: str) -> Any:
+    if name not in _BACKENDS:
+        raise InvalidDataError(f"backend must be 'sequential' or 'scan', got {name!r}")
+    return _BACKENDS[name]
 
 
 def filter(
@@ -65,8 +72,8 @@ def filter(
         NotSortedError: for coordinates that decrease.
         NotPositiveDefiniteError: for a precision that is not positive semidefinite.
     """
-    paths, batch = _problem(kernels, coordinates, precision, information, backend)
-    return FilterResult(*sequential.filter_sites(paths, precision, information, batch))
+    engine = _backend(backend)
+    return FilterResult(*engine.filter_sites(*_problem(kernels, coordinates, precision, information)))
 
 
 def smooth(
@@ -91,7 +98,7 @@ def smooth(
         kernels: one kernel with a state space, which all functions share, or a sequence of one for each function;
             batches of kernels broadcast with those of the sites.
         coordinates: x, (*batch, N) float64, not decreasing; (*batch, N, 2) for a kernel of bins.
-        precision: Lambda, (*batch, N, R, R), positive semidefinite; lower triangles are read.
+        precision: Lambda, (*batch, N, R, R), positive semidefinite; its symmetric part is used.
         information: eta = Lambda times the site's mean, (*batch, N, R).
         lag_one: also return covariances of consecutive nodes.
         backend: "sequential", compiled loops (CPU), or "scan", an associative scan of torch operations, whose results
@@ -109,8 +116,8 @@ def smooth(
     References:
         Solin, Hensman & Turner (2018), NeurIPS 31; Wilkinson, Sarkka & Solin (2023), JMLR 24(83).
     """
-    paths, batch = _problem(kernels, coordinates, precision, information, backend)
-    return SmoothResult(*sequential.smooth_sites(paths, precision, information, batch, lag_one))
+    engine = _backend(backend)
+    return SmoothResult(*engine.smooth_sites(*_problem(kernels, coordinates, precision, information), lag_one))
 
 
 def sample(
@@ -144,5 +151,4 @@ def sample(
         raise InvalidDataError(f"the number of draws must not be negative, got {n}")
     generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        paths, batch = _problem(kernels, coordinates, precision, information, "sequential")
-        return sequential.draw(paths, precision, information, batch, n, generator)
+        return sequential.draw(*_problem(kernels, coordinates, precision, information), n, generator)

@@ -222,7 +222,7 @@ def _torch_transitions(structure: Structure, params: Tensor, steps: Tensor, size
     return torch.stack(blocks, -3)
 
 
-def _checked(coordinates: Tensor) -> Tensor:
+def _checked(coordinates: Any) -> Tensor:
     if not isinstance(coordinates, Tensor) or coordinates.dtype != torch.float64:
         kind = str(coordinates.dtype) if isinstance(coordinates, Tensor) else type(coordinates).__name__
         raise InvalidDataError(f"coordinates must be a float64 tensor (*batch, N), got {kind}")
@@ -230,10 +230,11 @@ def _checked(coordinates: Tensor) -> Tensor:
     if not bool(finite.all()):
         where = (~finite).nonzero()[0].tolist()
         raise InvalidDataError(f"coordinates must be finite, the one at {where} is not")
-    return coordinates
+    checked: Tensor = coordinates
+    return checked
 
 
-def markov_paths(kernels: Any, coordinates: Tensor, functions: int) -> MarkovPaths:
+def markov_paths(kernels: Any, coordinates: Any, functions: int) -> MarkovPaths:
     """Prior paths of R functions at sorted coordinates.
 
     Args:

@@ -105,7 +105,9 @@ def _spread(first: NDArray[Any], layout: _Layout) -> NDArray[Any]:
 def _gathered(bar: NDArray[Any], layout: _Layout, shape: tuple[int, ...]) -> NDArray[Any]:
     """The adjoint of :func:`_spread`."""
     out = np.zeros(shape, bar.dtype)
-    np.add.at(out, (slice(None), layout.which), bar.reshape(len(bar), len(layout.which), shape[-1]))
+    bar = bar.reshape(len(bar), len(layout.which), shape[-1])
+    for k, which in enumerate(layout.which):
+        out[:, which] += bar[:, k]
     return out
 
 
