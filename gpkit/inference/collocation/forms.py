@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -285,7 +286,7 @@ def evaluate(function: Function, coordinates: Sequence[Tensor], what: str) -> Te
     Raises:
         InvalidDataError: It returned something that is not numeric, not finite, or not of shape S (or a scalar).
     """
-    shape = torch.broadcast_shapes(*(c.shape for c in coordinates))
+    shape = np.broadcast_shapes(*(c.shape for c in coordinates))
     try:
         returned = function(*coordinates)
         values = torch.as_tensor(returned, dtype=torch.float64).detach()
@@ -295,8 +296,8 @@ def evaluate(function: Function, coordinates: Sequence[Tensor], what: str) -> Te
         ) from error
     if values.dim() and values.shape != shape:
         try:
-            fits = torch.broadcast_shapes(values.shape, shape) == shape and values.dim() == len(shape)
-        except RuntimeError:
+            fits = np.broadcast_shapes(values.shape, shape) == shape and values.dim() == len(shape)
+        except ValueError:
             fits = False
         if not fits:
             raise InvalidDataError(

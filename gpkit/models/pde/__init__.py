@@ -1,0 +1,58 @@
+"""Differential equations, stated as mathematics and solved by conditioning Gaussian processes."""
+
+from gpkit.models.pde.calculus import (
+    Vector,
+    apply,
+    biharmonic,
+    coordinates,
+    cos,
+    d,
+    divergence,
+    dot,
+    dt,
+    exp,
+    gradient,
+    laplacian,
+    log,
+    sin,
+    sqrt,
+    tanh,
+)
+from gpkit.models.pde.conditions import Condition, Dirichlet, Initial, Neumann, Observe, Periodic, Robin
+from gpkit.models.pde.domain import Box
+from gpkit.models.pde.expressions import Equation, Expression, Field, Unknown
+from gpkit.models.pde.gridded import Noisy
+from gpkit.models.pde.problem import PDE
+
+__all__ = [
+    "PDE",
+    "Box",
+    "Condition",
+    "Dirichlet",
+    "Equation",
+    "Expression",
+    "Field",
+    "Initial",
+    "Neumann",
+    "Noisy",
+    "Observe",
+    "Periodic",
+    "Robin",
+    "Unknown",
+    "Vector",
+    "apply",
+    "biharmonic",
+    "coordinates",
+    "cos",
+    "d",
+    "divergence",
+    "dot",
+    "dt",
+    "exp",
+    "gradient",
+    "laplacian",
+    "log",
+    "sin",
+    "sqrt",
+    "tanh",
+]

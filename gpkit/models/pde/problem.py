@@ -1,0 +1,116 @@
+"""Boundary value problems as they are stated, and solved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from gpkit.errors import InvalidDataError
+from gpkit.inference.collocation import forms
+from gpkit.models.pde.conditions import FaceCondition, Initial, Observe, Periodic, prior_fields
+from gpkit.models.pde.expressions import Equation, Field, Unknown
+from gpkit.models.pde.normal import equation_form, fields_of
+from gpkit.models.pde.wellposed import check_problem
+
+__all__ = ["PDE"]
+
+
+class PDE:
+    """Equations on a box, with the conditions that make their solution unique.
+
+    Args:
+        equations: One equation, or several for coupled fields: ``laplacian(u) + u * (u**2 - 1) == source``.
+        conditions: Any of `Dirichlet`, `Neumann`, `Robin`, `Periodic`, `Initial`, `Observe`, and linear expressions on
+            faces, ``d(u, "x", 2).on("x=0") == 0``.
+
+    Attributes:
+        fields: The fields, in the order in which they appear.
+        form: The normal form, which engines solve.
+
+    Raises:
+        InvalidDataError: The problem is not well posed as stated; the sentence says why.
+
+    Example:
+        >>> from math import pi
+        >>> import torch
+        >>> from gpkit.models.pde import PDE, Box, Dirichlet, Field, laplacian
+        >>> u = Field("u", Box(x=(0, 2 * pi)))
+        >>> PDE(laplacian(u) == (lambda x: -torch.sin(x)), Dirichlet(u, 0))
+        PDE(u_xx = f on Box(x=(0, 6.28319)), 2 conditions)
+    """
+
+    def __init__(self, equations: Equation | Iterable[Equation], conditions: Any = ()) -> None:
+        self.equations = _equations(equations)
+        self.conditions = list(conditions) if isinstance(conditions, Sequence) else [conditions]
+        self.fields: list[Field] = fields_of(self.equations)
+        if not self.fields:
+            raise InvalidDataError(f"the equation {self.equations[0]!r} holds no field")
+        self.box = self.fields[0].box
+        self.form = self._normal()
+        check_problem(self.form)
+
+    def _normal(self) -> forms.Problem:
+        box, numbers = self.box, {field.name: k for k, field in enumerate(self.fields)}
+        faces: list[FaceCondition] = []
+        observations: list[forms.Observation] = []
+        periodic: frozenset[int] = frozenset()
+        for given in self.conditions:
+            if isinstance(given, FaceCondition):
+                faces.append(given)
+            elif isinstance(given, Periodic):
+                periodic |= given.numbers(box)
+            elif isinstance(given, Observe):
+                observations.append(given.normal(box, numbers))
+            else:
+                raise InvalidDataError(
+                    f"{type(given).__name__} is not a condition: use Dirichlet, Neumann, Robin, Periodic, Initial, "
+                    "Observe, or an expression on a face"
+                )
+        initial = {
+            jet.field.name: box.names.index(f.place.axis)
+            for f in faces
+            if isinstance(f, Initial) and f.place is not None and f.place.axis in box.names
+            for jet in f.target.jets
+        }
+        conditions = []
+        for face in faces:
+            own = {initial[jet.field.name] for jet in face.target.jets if jet.field.name in initial}
+            conditions += face.on_faces(box, numbers, periodic | own)
+        equations = tuple(equation_form(e, box, numbers) for e in self.equations)
+        if len(equations) > len(self.fields):
+            raise InvalidDataError(f"there are {len(equations)} equations for {len(self.fields)} fields")
+        return forms.Problem(
+            box=box,
+            fields=tuple(numbers),
+            equations=equations,
+            conditions=tuple(conditions),
+            periodic=periodic,
+            observations=tuple(observations),
+            unknowns=_unknowns(self.equations),
+            free=prior_fields(self.fields, conditions, equations),
+        )
+
+    def __repr__(self) -> str:
+        equations = "; ".join(map(repr, self.equations))
+        count = len(self.form.conditions) + len(self.form.periodic)
+        return f"PDE({equations} on {self.box!r}, {count} condition{'s' * (count != 1)})"
+
+
+def _equations(given: Any) -> list[Equation]:
+    equations = [given] if isinstance(given, Equation) else given
+    if isinstance(equations, list | tuple) and equations and all(isinstance(e, Equation) for e in equations):
+        return list(equations)
+    raise InvalidDataError(
+        "PDE needs an equation, such as laplacian(u) == source, or a list of them; got "
+        f"{type(given).__name__} {str(given)[:60]}"
+    )
+
+
+def _unknowns(equations: Iterable[Equation]) -> dict[str, Any]:
+    found: dict[str, Unknown] = {}
+    for equation in equations:
+        sides = [equation.left] + ([equation.right] if hasattr(equation.right, "walk") else [])
+        for node in (n for side in sides for n in side.walk()):
+            if isinstance(node, Unknown) and found.setdefault(node.name, node) is not node:
+                raise InvalidDataError(f"two different unknowns are called {node.name!r}")
+    return {name: node.prior for name, node in found.items()}
