@@ -15,6 +15,7 @@ from gpkit.diagnostics.calibration import (
     rank_histogram,
     sbc_ranks,
 )
+from gpkit.diagnostics.findings import Finding, FindingGroup, group_findings, sort_findings
 from gpkit.diagnostics.information import (
     Elpd,
     InformationCriteria,
@@ -49,16 +50,12 @@ from gpkit.diagnostics.spectra import (
     power_from_celerite,
 )
 from gpkit.diagnostics.warnings import (
-    Finding,
-    FindingGroup,
     collapse_findings,
     data_findings,
-    group_findings,
     jitter_findings,
     optimum_findings,
     residual_findings,
     sampler_findings,
-    sort_findings,
     timescale_findings,
 )
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from gpkit.diagnostics.arrays import FloatArray
-from gpkit.diagnostics.warnings import Finding, sampler_findings
+from gpkit.diagnostics.findings import Finding
+from gpkit.diagnostics.warnings import sampler_findings
 from gpkit.errors import InvalidDataError
 
 HDI_PROBABILITY = 0.68

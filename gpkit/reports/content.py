@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from gpkit.diagnostics.arrays import FloatArray
+from gpkit.diagnostics.findings import Finding
 from gpkit.diagnostics.information import ModelScore
-from gpkit.diagnostics.warnings import Finding
 from gpkit.errors import InvalidDataError
 
 NAN = float("nan")

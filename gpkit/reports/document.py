@@ -16,9 +16,9 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.figure import Figure
 
+from gpkit.diagnostics.findings import FindingGroup
 from gpkit.diagnostics.style import styled, tidy_axes
 from gpkit.diagnostics.units import superscript
-from gpkit.diagnostics.warnings import FindingGroup
 
 DPI = 200
 """Resolution of figures that are embedded as pixels."""

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from gpkit.diagnostics.findings import group_findings
 from gpkit.diagnostics.residuals import ResidualChecks, check_residuals
 from gpkit.diagnostics.units import pretty_unit
-from gpkit.diagnostics.warnings import group_findings
 from gpkit.files import write_atomic
 from gpkit.reports import light_curve_figures as figures
 from gpkit.reports.content import KernelSection, LightCurveSection, Quantity, ReportContent, RunSection

@@ -5,16 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from gpkit.diagnostics.findings import Finding, as_plain, sort_findings
 from gpkit.diagnostics.information import best, compare_table
 from gpkit.diagnostics.residuals import check_residuals
-from gpkit.diagnostics.warnings import (
-    Finding,
-    as_plain,
-    count_tiny_errors,
-    data_findings,
-    residual_findings,
-    sort_findings,
-)
+from gpkit.diagnostics.warnings import count_tiny_errors, data_findings, residual_findings
 from gpkit.reports.content import KernelSection, Quantity, ReportContent
 
 DECISIVE = 10.0
