@@ -22,6 +22,7 @@ _SUBPACKAGES = (
     "datasets",
     "diagnostics",
     "errors",
+    "geometry",
     "inference",
     "kernels",
     "likelihoods",

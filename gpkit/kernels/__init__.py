@@ -4,10 +4,12 @@ from gpkit.kernels.base import StateSpaceKernel
 from gpkit.kernels.composite import ProductKernel, ScaleKernel, SumKernel, as_state_space
 from gpkit.kernels.matern import DRWKernel, MaternKernel
 from gpkit.kernels.oscillators import CeleriteKernel, CosineKernel, LorentzianKernel, RotationKernel, SHOKernel
+from gpkit.kernels.spectral import ConnectionLaplacianKernel, SpectralKernel
 from gpkit.kernels.state_space import StateSpace
 
 __all__ = [
     "CeleriteKernel",
+    "ConnectionLaplacianKernel",
     "CosineKernel",
     "DRWKernel",
     "LorentzianKernel",
@@ -16,6 +18,7 @@ __all__ = [
     "RotationKernel",
     "SHOKernel",
     "ScaleKernel",
+    "SpectralKernel",
     "StateSpace",
     "StateSpaceKernel",
     "SumKernel",

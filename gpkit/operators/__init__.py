@@ -1,6 +1,7 @@
 """Structured linear operators: a kernel evaluated at inputs, with the exact algebra that its structure allows."""
 
 from gpkit.operators.cross import CrossSemiseparableLinearOperator
+from gpkit.operators.eigenbasis import CrossEigenbasisLinearOperator, EigenbasisLinearOperator
 from gpkit.operators.factors import CholeskyFactorLinearOperator
 from gpkit.operators.posterior import PosteriorCovarianceLinearOperator
 from gpkit.operators.semiseparable import SemiseparableLinearOperator
@@ -8,7 +9,9 @@ from gpkit.operators.structured import StructuredLinearOperator
 
 __all__ = [
     "CholeskyFactorLinearOperator",
+    "CrossEigenbasisLinearOperator",
     "CrossSemiseparableLinearOperator",
+    "EigenbasisLinearOperator",
     "PosteriorCovarianceLinearOperator",
     "SemiseparableLinearOperator",
     "StructuredLinearOperator",

@@ -1,0 +1,174 @@
+"""Tangent frames by weighted local principal components, and the dimension that they suggest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpkit.errors import InvalidDataError
+from gpkit.geometry.checks import Floats, Integers
+from gpkit.geometry.neighbours import Neighbourhoods
+
+__all__ = ["DimensionEvidence", "estimate_dimension", "frames_of_normals", "local_frames", "node_frames"]
+
+_CHUNK = 20_000
+_RANK = 1e-10
+"""A neighbourhood spans a direction if its variance there exceeds this share of the largest one."""
+
+
+@dataclass(frozen=True)
+class DimensionEvidence:
+    """What the neighbourhoods say about the dimension of the manifold.
+
+    Attributes:
+        dim: the dimension taken.
+        likelihood: maximum-likelihood estimate from neighbour distances, not rounded (mean over points).
+        votes: share of points whose local spectrum has its largest drop after each dimension, (D,).
+        explained: mean cumulative share of the local variance by dimension, (D,).
+
+    References:
+        Levina & Bickel (2004), NeurIPS 17 (the likelihood estimate, with MacKay & Ghahramani's averaging).
+    """
+
+    dim: int
+    likelihood: float
+    votes: Floats
+    explained: Floats
+
+    @property
+    def agrees(self) -> bool:
+        """Whether most local spectra vote for the dimension taken, and neighbour distances do not speak against it."""
+        return bool(self.votes.max() >= 0.6 and abs(self.likelihood - self.dim) < 0.75)
+
+
+def _weights(distances: Floats) -> Floats:
+    """Epanechnikov weights with a floor that keeps the rank; (m, K)."""
+    reach = (1.0 + 1e-7) * distances[:, -1:]
+    reach = np.where(reach > 0.0, reach, 1.0)
+    return np.maximum(1.0 - (distances / reach) ** 2, 0.0) + 1e-3
+
+
+def local_frames(
+    centres: Floats, points: Floats, distances: Floats, indices: Integers, dim: int | None
+) -> tuple[Floats, Floats]:
+    """Leading principal directions of each neighbourhood, centred on its own point.
+
+    Args:
+        centres: (m, D).
+        points: (n, D), the nodes.
+        distances: (m, K), increasing.
+        indices: (m, K), nodes of the neighbourhoods.
+        dim: number of directions d; None to return the spectrum only.
+
+    Returns:
+        Frames (m, D, d) with orthonormal columns, and local variances (m, min(D, K)), decreasing.
+    """
+    m, ambient = centres.shape
+    width = min(ambient, indices.shape[1])
+    frames = np.empty((m, ambient, dim or 0))
+    spectrum = np.empty((m, width))
+    for start in range(0, m, _CHUNK):
+        part = slice(start, start + _CHUNK)
+        weight = _weights(distances[part])
+        offsets = points[indices[part]] - centres[part, None]
+        offsets *= np.sqrt(weight / weight.sum(1, keepdims=True))[..., None]
+        if ambient <= indices.shape[1]:
+            values, vectors = np.linalg.eigh(offsets.swapaxes(1, 2) @ offsets)
+            spectrum[part] = values[:, ::-1]
+            if dim is not None:
+                frames[part] = vectors[:, :, ::-1][:, :, :dim]
+        else:
+            _, singular, right = np.linalg.svd(offsets, full_matrices=False)
+            spectrum[part] = singular**2
+            if dim is not None:
+                frames[part] = right[:, :dim].swapaxes(1, 2)
+    return frames, np.maximum(spectrum, 0.0)
+
+
+def node_frames(nodes: Neighbourhoods, count: int, dim: int) -> tuple[Floats, Floats, Integers]:
+    """Frames at every node; neighbourhoods that do not span d directions are enlarged until they do.
+
+    Returns:
+        Frames (n, D, d), local variances, and the nodes whose neighbourhood was enlarged.
+
+    Raises:
+        InvalidDataError: a neighbourhood does not span d directions even at eight times the size.
+    """
+    points = nodes.points
+    distances, indices = nodes.of_nodes(count)
+    frames, spectrum = local_frames(points, points, distances, indices, dim)
+    short = _deficient(spectrum, dim)
+    enlarged, size = short, count
+    while short.size:
+        size = min(2 * size, len(points) - 1)
+        distances, indices = nodes.of_points(points[short], size + 1)
+        frames[short], found = local_frames(points[short], points, distances[:, 1:], indices[:, 1:], dim)
+        width = min(spectrum.shape[1], found.shape[1])
+        spectrum[short, :width] = found[:, :width]
+        short = short[_deficient(found, dim)]
+        if short.size and size >= min(8 * count, len(points) - 1):
+            raise InvalidDataError(
+                f"the {size} points around point {short[0]} span fewer than dim = {dim} directions "
+                f"({short.size} such points): lower dim, or remove repeated and collinear points"
+            )
+    return frames, spectrum, enlarged
+
+
+def _deficient(spectrum: Floats, dim: int) -> Integers:
+    return np.flatnonzero(spectrum[:, dim - 1] <= _RANK * np.maximum(spectrum[:, 0], 1e-300))
+
+
+def estimate_dimension(nodes: Neighbourhoods, count: int) -> DimensionEvidence:
+    """Dimension of the manifold that the points lie on: where the local spectra drop most.
+
+    Raises:
+        InvalidDataError: all points coincide.
+    """
+    points = nodes.points
+    distances, indices = nodes.of_nodes(count)
+    if not (distances > 0.0).any():
+        raise InvalidDataError("all points coincide: no dimension can be estimated")
+    _, spectrum = local_frames(points, points, distances, indices, None)
+    width = spectrum.shape[1]
+    total = np.maximum(spectrum.sum(1, keepdims=True), 1e-300)
+    share = spectrum / total
+    # A drop to nothing counts as one to the floor; a flat spectrum has no drop and votes for the whole space.
+    floor = np.maximum(share, 1e-6)
+    ratios = floor[:, :-1] / floor[:, 1:]
+    votes_for = np.full(len(points), width)
+    if width > 1:
+        clear = ratios.max(1) > 4.0
+        votes_for[clear] = ratios[clear].argmax(1) + 1
+    votes = np.bincount(votes_for - 1, minlength=width) / len(points)
+    return DimensionEvidence(
+        dim=int(votes.argmax()) + 1,
+        likelihood=_likelihood_dimension(distances),
+        votes=votes,
+        explained=share.cumsum(1).mean(0),
+    )
+
+
+def _likelihood_dimension(distances: Floats) -> float:
+    """Levina-Bickel estimate: the inverse mean of log(r_K / r_j) over all points and neighbours."""
+    if distances.shape[1] < 3:
+        return float("nan")
+    reach = distances[:, -1:]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(reach / distances[:, :-1])
+    logs = logs[np.isfinite(logs)]
+    if not logs.size or logs.mean() <= 0.0:
+        return float("nan")
+    # K - 1 terms of which K - 2 are free: the unbiased inverse.
+    k = distances.shape[1]
+    return float((k - 2.0) / (k - 1.0) / logs.mean())
+
+
+def frames_of_normals(normals: Floats) -> Floats:
+    """Right-handed tangent frames (n, 3, 2) of unit normals (n, 3): cross(first, second) is the normal."""
+    axis = np.abs(normals).argmin(1)
+    helper = np.zeros_like(normals)
+    helper[np.arange(len(normals)), axis] = 1.0
+    first = np.cross(normals, helper)
+    first /= np.linalg.norm(first, axis=1, keepdims=True)
+    return np.stack([first, np.cross(normals, first)], axis=2)

@@ -1,0 +1,100 @@
+"""Scalar and connection Laplacians of weighted graphs as sparse matrices."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from gpkit.geometry.checks import Floats, Integers
+
+__all__ = ["Laplacian", "connection_laplacian", "scalar_laplacian"]
+
+
+@dataclass(frozen=True, eq=False)
+class Laplacian:
+    r"""The generalised eigenvalue problem :math:`S u = \lambda M u` of a Laplacian, eigenvalues in 1 / length^2.
+
+    Unknowns are ordered point by point: entry ``i d + a`` is coordinate a at point i.
+
+    Args:
+        stiffness: (N, N) sparse, symmetric, positive semidefinite.
+        mass: (N,) positive, mean 1.
+        root: (rows, N) sparse with ``root^T root = stiffness``, where the weights allow one, else None.
+    """
+
+    stiffness: sparse.csr_matrix
+    mass: Floats
+    root: sparse.csr_matrix | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of unknowns N."""
+        return len(self.mass)
+
+    @functools.cached_property
+    def symmetric(self) -> sparse.csr_matrix:
+        """``M^-1/2 S M^-1/2``: the same eigenvalues, eigenvectors ``M^1/2 u``."""
+        scale = sparse.diags(1.0 / np.sqrt(self.mass))
+        return (scale @ self.stiffness @ scale).tocsr()
+
+    def energy(self, values: Floats) -> float:
+        """``u^T S u``, the Dirichlet energy of values (N,)."""
+        return float(values @ (self.stiffness @ values))
+
+
+def _blocks(edges: Integers, values: Any, diagonal: Any, n: int, d: int) -> sparse.csr_matrix:
+    """Symmetric block matrix from blocks (E, d, d) above the diagonal and multiples (n,) of the identity on it."""
+    count = len(edges)
+    nodes = np.arange(n)
+    rows = np.concatenate([nodes, edges[:, 0], edges[:, 1]])
+    columns = np.concatenate([nodes, edges[:, 1], edges[:, 0]])
+    blocks = np.empty((n + 2 * count, d, d))
+    blocks[:n] = diagonal[:, None, None] * np.eye(d)
+    blocks[n : n + count] = values
+    blocks[n + count :] = values.swapaxes(1, 2)
+    order = sparse.csr_matrix((np.arange(len(rows)), (rows, columns)), shape=(n, n))
+    matrix = sparse.bsr_matrix((blocks[order.data], order.indices, order.indptr), shape=(n * d, n * d))
+    return matrix.tocsr()
+
+
+def connection_laplacian(
+    edges: Integers, weights: Floats, rotations: Floats, mass: Floats, extra: Floats | None = None
+) -> Laplacian:
+    """Laplacian of tangent vector fields: energy ``sum_ij w_ij |v_i - O_ij v_j|^2``.
+
+    Args:
+        edges: (E, 2), i < j.
+        weights: (E,), calibrated (1 / length^2 times the mass).
+        rotations: (E, d, d), transport from j to i.
+        mass: (n,).
+        extra: (n,) added to the diagonal of every point, or None.
+    """
+    n, d = len(mass), rotations.shape[-1]
+    degree = np.bincount(edges[:, 0], weights, n) + np.bincount(edges[:, 1], weights, n)
+    if extra is not None:
+        degree = degree + extra
+    stiffness = _blocks(edges, -weights[:, None, None] * rotations, degree, n, d)
+    root = None
+    if extra is None and (weights >= 0.0).all():
+        root = _difference_operator(edges, np.sqrt(weights), rotations, n)
+    return Laplacian(stiffness, np.repeat(mass, d), root)
+
+
+def scalar_laplacian(edges: Integers, weights: Floats, mass: Floats) -> Laplacian:
+    """Laplacian of functions: energy ``sum_ij w_ij (f_i - f_j)^2``; arguments as of :func:`connection_laplacian`."""
+    return connection_laplacian(edges, weights, np.ones((len(edges), 1, 1)), mass)
+
+
+def _difference_operator(edges: Integers, roots: Floats, rotations: Floats, n: int) -> sparse.csr_matrix:
+    """Rows ``sqrt(w_ij) (v_i - O_ij v_j)``, (E d, n d)."""
+    count, d = len(edges), rotations.shape[-1]
+    blocks = np.empty((count, 2, d, d))
+    blocks[:, 0] = roots[:, None, None] * np.eye(d)
+    blocks[:, 1] = -roots[:, None, None] * rotations
+    pointers = np.arange(0, 2 * count + 1, 2)
+    matrix = sparse.bsr_matrix((blocks.reshape(-1, d, d), edges.ravel(), pointers), shape=(count * d, n * d))
+    return matrix.tocsr()
