@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from gpkit.errors import InvalidDataError
 from gpkit.inference.collocation.forms import Box
@@ -66,7 +65,8 @@ def d(expression: Any, *along: Any) -> Expression:
     if not along:
         raise InvalidDataError("d needs the name of an axis: d(u, 'x') or d(u, 'x', 2)")
     while index < len(along):
-        axis, order = along[index], 1
+        axis = along[index]
+        order: Any = 1
         if not isinstance(axis, str):
             raise InvalidDataError(f"d needs the name of an axis before {axis!r}: d(u, 'x', 2)")
         index += 1
@@ -169,7 +169,7 @@ def dot(a: Vector | Sequence[Any], b: Vector | Sequence[Any]) -> Expression:
 
 
 def coordinates(of: Any) -> tuple[Coordinate, ...]:
-    """Axes of a box, or of a field's box, as expressions: ``x, y = coordinates(u)``."""
+    """Axes of a box, or of a field's box, as expressions that may stand in equations."""
     box = getattr(of, "box", of)
     if not isinstance(box, Box):
         raise InvalidDataError(f"coordinates needs a Box or a Field, not {type(of).__name__}")
