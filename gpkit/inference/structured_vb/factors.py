@@ -1,0 +1,335 @@
+"""Factors: the latent functions of one mode, with their prior and their Gaussian posterior given sites.
+
+A factor holds R functions of the J distinct coordinates of its mode. Sites (a precision (J, R, R) and an information
+(J, R)) come from the data and the other factors; the posterior is exact given them.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gpkit.inference import state_space
+
+__all__ = ["BasisFactor", "Factor", "IndependentFactor", "MarkovFactor"]
+
+Array = NDArray[np.float64]
+
+_FIXED = ("period", "frequency")  # named by the user, in the unit of the coordinate
+_WIDEST_STEP = math.log(2.0)
+
+
+class Factor(ABC):
+    """Posterior of R functions at J coordinates.
+
+    Attributes:
+        rank: R.
+        mean: (J, R).
+        covariance: (J, R, R).
+        precision: sites of the last update, (J, R, R).
+        information: the same, (J, R).
+        log_evidence: of the prior and these sites.
+    """
+
+    def __init__(self, size: int, rank: int) -> None:
+        self.rank = rank
+        self.mean: Array = np.zeros((size, rank))
+        self.covariance: Array = np.tile(np.eye(rank), (size, 1, 1))
+        self.precision: Array = np.zeros((size, rank, rank))
+        self.information: Array = np.zeros((size, rank))
+        self.log_evidence = 0.0
+
+    @property
+    def size(self) -> int:
+        """Number of distinct coordinates J."""
+        return len(self.mean)
+
+    def start(self, rng: np.random.Generator) -> None:
+        """Random means and a small covariance, from which a sweep can begin."""
+        self.mean = rng.uniform(0.0, 1.0, (self.size, self.rank))
+        self.covariance = np.tile(0.1 * np.eye(self.rank), (self.size, 1, 1))
+
+    def update(self, precision: Array, information: Array) -> None:
+        """Set the sites and compute the posterior."""
+        self.precision, self.information = precision, information
+        if self.rank and self.size:
+            self.log_evidence, self.mean, self.covariance = self._posterior(precision, information)
+
+    def divergence(self) -> float:
+        """Kullback-Leibler divergence of the posterior of the last update from the prior, over whole paths."""
+        if not self.rank or not self.size:
+            return 0.0
+        second = self.covariance + self.mean[:, :, None] * self.mean[:, None, :]
+        return float((self.information * self.mean).sum() - 0.5 * (self.precision * second).sum() - self.log_evidence)
+
+    def learn(self) -> None:
+        """Move prior parameters where the evidence with the present sites is higher; the posterior is left as it was.
+
+        With the sites fixed the evidence is the bound as a function of the prior and the posterior of this factor
+        together, so that the update which follows cannot lower the bound.
+        """
+        return None
+
+    def parameters(self) -> dict[str, float]:
+        """Learned parameters of the prior by name, natural units."""
+        return {}
+
+    def set_parameters(self, values: dict[str, float]) -> None:
+        """Set what :meth:`parameters` gives."""
+        return None
+
+    @abstractmethod
+    def _posterior(self, precision: Array, information: Array) -> tuple[float, Array, Array]:
+        """Log-evidence, means (J, R) and covariances (J, R, R)."""
+
+    @abstractmethod
+    def at(self, coordinates: Array) -> tuple[Array, Array]:
+        """Posterior means (M, R) and covariances (M, R, R) at any coordinates, exact given the sites."""
+
+    @abstractmethod
+    def sample(self, coordinates: Array, n: int, rng: np.random.Generator) -> Array:
+        """Joint draws (n, M, R) of the functions at any coordinates."""
+
+
+class MarkovFactor(Factor):
+    """Functions of an ordered coordinate, by the state-space engine.
+
+    Args:
+        kernel: any kernel with a state space; it is copied.
+        coordinates: distinct, increasing, (J,).
+        rank: R.
+        learn: whether length scales and variances are learned; they then start at a tenth of the range.
+        search: the same kernel is kept as it is where its parameters have been learned already.
+    """
+
+    def __init__(
+        self, kernel: Any, coordinates: Array, rank: int, *, learn: bool = True, search: bool = True
+    ) -> None:
+        super().__init__(len(coordinates), rank)
+        self.kernel = copy.deepcopy(kernel).double()
+        self.coordinates = np.ascontiguousarray(coordinates, dtype=np.float64)
+        span = float(np.ptp(self.coordinates)) if self.size > 1 else 1.0
+        gap = float(np.median(np.diff(self.coordinates))) if self.size > 1 else 1.0
+        self._names: list[str] = []
+        self._limits: dict[str, tuple[float, float]] = {}
+        for path, parameter in self.kernel.named_parameters():
+            name = path.rpartition(".")[2].removeprefix("raw_")
+            if parameter.numel() != 1 or not parameter.requires_grad or name in _FIXED:
+                continue
+            self._names.append(path)
+            is_length = name in ("lengthscale", "timescale") and not self._within_period(path)
+            self._limits[path] = (0.05 * gap, 20.0 * span) if is_length else (1e-4, 1e4)
+            if learn and search and is_length:
+                self._set(path, 0.1 * span)
+        if not learn:
+            self._names = []
+        self._step = dict.fromkeys(self._names, _WIDEST_STEP)
+        self._turn = 0
+
+    def _within_period(self, path: str) -> bool:
+        module = self.kernel.get_submodule(path.rpartition(".")[0])
+        return any(name.removeprefix("raw_") == "period" for name, _ in module.named_parameters(recurse=False))
+
+    def _constraint(self, path: str) -> tuple[Any, Any]:
+        owner, _, leaf = path.rpartition(".")
+        module = self.kernel.get_submodule(owner)
+        return getattr(module, leaf), module.constraint_for_parameter_name(leaf)
+
+    def _get(self, path: str) -> float:
+        raw, constraint = self._constraint(path)
+        return float(raw.detach() if constraint is None else constraint.transform(raw.detach()))
+
+    def _set(self, path: str, value: float) -> None:
+        raw, constraint = self._constraint(path)
+        natural = torch.full_like(raw.detach(), value)
+        with torch.no_grad():
+            raw.copy_(natural if constraint is None else constraint.inverse_transform(natural))
+
+    def _evidence(self) -> float:
+        with torch.no_grad():
+            found = state_space.filter(
+                self.kernel,
+                torch.from_numpy(self.coordinates),
+                torch.from_numpy(self.precision),
+                torch.from_numpy(self.information),
+            )
+        return float(found.log_evidence)
+
+    def learn(self) -> None:
+        """One parameter in turn, up and down by a factor that grows with success and shrinks without."""
+        if not self._names or not self.rank or self.size < 2:
+            return
+        path = self._names[self._turn % len(self._names)]
+        self._turn += 1
+        now, (low, high) = self._get(path), self._limits[path]
+        best, kept = self._evidence(), now
+        moved = False
+        for sign in (1.0, -1.0):
+            trial = min(max(now * math.exp(sign * self._step[path]), low), high)
+            self._set(path, trial)
+            value = self._evidence()
+            if value > best:
+                best, kept, moved = value, trial, True
+                break
+        self._set(path, kept)
+        self._step[path] = min(self._step[path] * (1.4 if moved else 0.5), _WIDEST_STEP)
+        self._step[path] = max(self._step[path], 0.01)
+
+    def parameters(self) -> dict[str, float]:
+        """Natural values of all parameters of the kernel."""
+        return {p.replace("raw_", ""): self._get(p) for p, t in self.kernel.named_parameters() if t.numel() == 1}
+
+    def set_parameters(self, values: dict[str, float]) -> None:
+        """Set what :meth:`parameters` gives."""
+        for path, _ in self.kernel.named_parameters():
+            if path.replace("raw_", "") in values:
+                self._set(path, values[path.replace("raw_", "")])
+
+    def _posterior(self, precision: Array, information: Array) -> tuple[float, Array, Array]:
+        with torch.no_grad():
+            found = state_space.smooth(
+                self.kernel,
+                torch.from_numpy(self.coordinates),
+                torch.from_numpy(np.ascontiguousarray(precision)),
+                torch.from_numpy(np.ascontiguousarray(information)),
+            )
+        return float(found.log_evidence), found.mean.numpy(), found.covariance.numpy()
+
+    def _merged(self, coordinates: Array) -> tuple[Array, Array, Array, Array]:
+        """Old and new coordinates in order, their sites (none at new ones), and where the new ones went."""
+        nodes, inverse = np.unique(np.concatenate([self.coordinates, coordinates]), return_inverse=True)
+        precision = np.zeros((len(nodes), self.rank, self.rank))
+        information = np.zeros((len(nodes), self.rank))
+        precision[inverse[: self.size]] = self.precision
+        information[inverse[: self.size]] = self.information
+        return nodes, precision, information, inverse[self.size :]
+
+    def at(self, coordinates: Array) -> tuple[Array, Array]:
+        """New coordinates are nodes without information: interpolation and extrapolation are exact."""
+        nodes, precision, information, where = self._merged(coordinates)
+        with torch.no_grad():
+            found = state_space.smooth(
+                self.kernel, torch.from_numpy(nodes), torch.from_numpy(precision), torch.from_numpy(information)
+            )
+        return found.mean.numpy()[where], found.covariance.numpy()[where]
+
+    def sample(self, coordinates: Array, n: int, rng: np.random.Generator) -> Array:
+        """Joint draws along the path."""
+        nodes, precision, information, where = self._merged(coordinates)
+        drawn = state_space.sample(
+            self.kernel,
+            torch.from_numpy(nodes),
+            torch.from_numpy(precision),
+            torch.from_numpy(information),
+            n,
+            seed=int(rng.integers(2**31)),
+        )
+        return drawn.numpy()[:, where]
+
+
+class IndependentFactor(Factor):
+    """Functions of a category: independent standard normal values at each level.
+
+    Coordinates are codes from 0; codes that are not there (unseen levels) have the prior.
+    """
+
+    def _posterior(self, precision: Array, information: Array) -> tuple[float, Array, Array]:
+        matrix = precision + np.eye(self.rank)
+        covariance = np.linalg.inv(matrix)
+        covariance = 0.5 * (covariance + covariance.transpose(0, 2, 1))
+        mean = np.einsum("jab,jb->ja", covariance, information)
+        evidence = 0.5 * (information * mean).sum() - 0.5 * np.linalg.slogdet(matrix)[1].sum()
+        return float(evidence), mean, covariance
+
+    def at(self, coordinates: Array) -> tuple[Array, Array]:
+        """Posterior of seen levels, prior of others."""
+        code = coordinates.astype(np.int64)
+        seen = (code >= 0) & (code < self.size)
+        safe = np.where(seen, code, 0)
+        mean = np.where(seen[:, None], self.mean[safe], 0.0)
+        covariance = np.where(seen[:, None, None], self.covariance[safe], np.eye(self.rank))
+        return mean, covariance
+
+    def sample(self, coordinates: Array, n: int, rng: np.random.Generator) -> Array:
+        """Draws; equal codes have equal values."""
+        levels, inverse = np.unique(coordinates, return_inverse=True)
+        mean, covariance = self.at(levels)
+        root = np.linalg.cholesky(covariance + 1e-14 * np.eye(self.rank))
+        white = rng.standard_normal((n, len(levels), self.rank))
+        return (mean + np.einsum("jab,njb->nja", root, white))[:, inverse]
+
+
+class BasisFactor(Factor):
+    """Functions of a place: a Gaussian process over sites in the basis of its principal components.
+
+    With all components it is the exact process at the sites; with fewer, what is left out is added to the variance.
+
+    Args:
+        kernel: a GPyTorch kernel of the places; it is copied.
+        places: (J, D).
+        rank: R.
+        components: number of principal components; None keeps all above 1e-10 of the largest.
+    """
+
+    def __init__(self, kernel: Any, places: Array, rank: int, *, components: int | None = None) -> None:
+        super().__init__(len(places), rank)
+        self.kernel = copy.deepcopy(kernel).double()
+        self.places = np.ascontiguousarray(places, dtype=np.float64)
+        values, vectors = np.linalg.eigh(self._gram(self.places, self.places))
+        keep = np.flatnonzero(values > 1e-10 * values[-1])[::-1]
+        keep = keep if components is None else keep[:components]
+        self._values, self._vectors = values[keep], vectors[:, keep]
+        self._weights_mean: Array = np.zeros((len(keep), rank))
+        self._weights_covariance: Array = np.eye(len(keep) * rank)
+
+    def _gram(self, a: Array, b: Array) -> Array:
+        with torch.no_grad():
+            dense: Array = self.kernel(torch.from_numpy(a), torch.from_numpy(b)).to_dense().numpy()
+        return dense
+
+    def _basis(self, places: Array) -> tuple[Array, Array]:
+        """Values (M, C) of the components and the variance (M,) that they leave out."""
+        basis = self._gram(places, self.places) @ (self._vectors / np.sqrt(self._values))
+        with torch.no_grad():
+            prior = self.kernel(torch.from_numpy(places), diag=True).numpy()
+        return basis, np.maximum(prior - (basis**2).sum(1), 0.0)
+
+    def _posterior(self, precision: Array, information: Array) -> tuple[float, Array, Array]:
+        basis = self._vectors * np.sqrt(self._values)
+        size = basis.shape[1] * self.rank
+        matrix = np.einsum("jc,jab,jd->cadb", basis, precision, basis, optimize=True).reshape(size, size)
+        matrix += np.eye(size)
+        linear = np.einsum("jc,ja->ca", basis, information).reshape(size)
+        root = np.linalg.cholesky(matrix)
+        inverse = np.linalg.inv(root)
+        self._weights_covariance = inverse.T @ inverse
+        weights = self._weights_covariance @ linear
+        self._weights_mean = weights.reshape(-1, self.rank)
+        evidence = 0.5 * linear @ weights - np.log(np.diag(root)).sum()
+        mean, covariance = self._project(basis)
+        return float(evidence), mean, covariance
+
+    def _project(self, basis: Array) -> tuple[Array, Array]:
+        c, r = basis.shape[1], self.rank
+        v = self._weights_covariance.reshape(c, r, c, r)
+        return basis @ self._weights_mean, np.einsum("jc,cadb,jd->jab", basis, v, basis, optimize=True)
+
+    def at(self, coordinates: Array) -> tuple[Array, Array]:
+        """Kriging from the sites; the variance that the components leave out is added."""
+        basis, left = self._basis(coordinates)
+        mean, covariance = self._project(basis)
+        return mean, covariance + left[:, None, None] * np.eye(self.rank)
+
+    def sample(self, coordinates: Array, n: int, rng: np.random.Generator) -> Array:
+        """Joint draws of the components' weights; what they leave out is drawn independently."""
+        basis, left = self._basis(coordinates)
+        root = np.linalg.cholesky(self._weights_covariance)
+        weights = self._weights_mean.reshape(-1) + rng.standard_normal((n, len(root))) @ root.T
+        drawn = np.einsum("jc,ncr->njr", basis, weights.reshape(n, -1, self.rank))
+        return drawn + np.sqrt(left)[:, None] * rng.standard_normal(drawn.shape)
