@@ -60,13 +60,20 @@ def determinants(rotations: Floats) -> Floats:
     return np.where(np.linalg.det(rotations) < 0.0, -1.0, 1.0)
 
 
-def orientation_signs(edges: Integers, rotations: Floats, n: int) -> tuple[Floats, int]:
+def orientation_signs(
+    edges: Integers, rotations: Floats, n: int, alignment: Floats | None = None
+) -> tuple[Floats, int]:
     """Signs (n,) that make every transport proper where this is possible, and the number of edges that contradict.
 
-    Signs spread from one node of each component along a tree; edges outside of the tree check them.
+    Signs spread from one node of each component along a tree; edges outside of the tree check them. With the
+    alignment (E,) of the frames across edges (their smallest singular value), the tree takes the best aligned edges,
+    and only edges that align better than 1/2 can contradict: across the others the sign of a transport means nothing.
     """
     signs_of_edges = determinants(rotations)
     graph = sparse.coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(n, n)).tocsr()
+    if alignment is not None:
+        steepness = sparse.coo_matrix((1.001 - alignment, (edges[:, 0], edges[:, 1])), shape=(n, n)).tocsr()
+        graph = sparse.csgraph.minimum_spanning_tree(steepness)
     signed = sparse.coo_matrix((signs_of_edges, (edges[:, 0], edges[:, 1])), shape=(n, n)).tocsr()
     signed = (signed + signed.T).tocsr()
     signs = np.zeros(n)
@@ -80,4 +87,6 @@ def orientation_signs(edges: Integers, rotations: Floats, n: int) -> tuple[Float
         for child, parent, step in zip(children.tolist(), parents[children].tolist(), steps.tolist(), strict=True):
             signs[child] = signs[parent] * step
     conflict = signs[edges[:, 0]] * signs_of_edges * signs[edges[:, 1]] < 0.0
+    if alignment is not None:
+        conflict &= alignment > 0.5
     return signs, int(conflict.sum())
