@@ -1,0 +1,334 @@
+"""What models of vector fields, functions and edge flows share: fits, draws of parameters, predictions."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpkit.errors import DataWarning, InvalidDataError
+from gpkit.inference.inference_data import provenance, to_inference_data
+from gpkit.inference.log_parameters import LogFit, maximise_log, sample_log
+from gpkit.models.fields.kernels import FAMILIES, Setting, candidates, make_terms
+from gpkit.models.fields.observations import Observations
+from gpkit.models.fields.predictions import FieldPrediction
+from gpkit.models.fields.regression import FieldPosterior, FieldRegression
+from gpkit.models.fields.selection import Candidate, KernelComparison, fit_candidates
+from gpkit.models.fields.sites import Sites
+from gpkit.models.fields.terms import Scales, Term
+
+__all__ = ["FieldFit", "FieldGP"]
+
+Array = NDArray[np.float64]
+
+_COMPONENTS = 20
+"""Draws of the parameters that predictions average over."""
+
+
+@dataclass(frozen=True, eq=False)
+class FieldFit:
+    """Outcome of a fit.
+
+    Attributes:
+        kernel: Name of the kernel that is used.
+        parameters: Best values, natural units.
+        log_likelihood: Of the tangent coordinates.
+        log_evidence: Laplace's approximation of the marginal likelihood.
+        n: Number of observed places.
+        converged: Whether the optimiser ended at a maximum.
+        at_bound: Parameters that ended at a bound.
+        trace: Log posterior after each iteration.
+        comparison: All kernels that were tried.
+        notes: What the reader should know.
+        seconds: Wall time of the chosen kernel's fit.
+    """
+
+    kernel: str
+    parameters: dict[str, float]
+    log_likelihood: float
+    log_evidence: float
+    n: int
+    converged: bool
+    at_bound: tuple[str, ...]
+    trace: Array
+    comparison: KernelComparison
+    notes: tuple[str, ...]
+    seconds: float
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{k}={v:.4g}" for k, v in self.parameters.items())
+        state = "converged" if self.converged else "NOT CONVERGED"
+        return f"FieldFit({self.kernel}, {state}, ln evidence = {self.log_evidence:.2f}; {values})"
+
+
+class FieldGP(ABC):
+    """Base of the field models.
+
+    Args:
+        kernel: A name (see :mod:`gpkit.models.fields.kernels`), or terms.
+        rank: Number of basis functions of intrinsic kernels; all if there are at most ``full_below`` coordinates.
+        full_below: Up to this many coordinates (n d) intrinsic kernels have full rank.
+        dense_rows: Up to this many observed coordinates kernels with a dense covariance are used; "auto" leaves
+            them out above and says so.
+        length_unit: For reports.
+        value_unit: For reports.
+    """
+
+    _what = "values"
+
+    def __init__(
+        self,
+        kernel: str | Sequence[Term] = "auto",
+        *,
+        rank: int = 300,
+        full_below: int = 2500,
+        dense_rows: int = 6000,
+        length_unit: str = "",
+        value_unit: str = "",
+    ) -> None:
+        if not isinstance(kernel, str) and not all(isinstance(term, Term) for term in kernel):
+            raise InvalidDataError(f"kernel must be a name or a list of terms, got {kernel!r}")
+        for name, value in (("rank", rank), ("full_below", full_below), ("dense_rows", dense_rows)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0 or (name == "rank" and value < 1):
+                raise InvalidDataError(f"{name} must be a positive integer, got {value!r}")
+        self.kernel = kernel
+        self.rank = rank
+        self.full_below = full_below
+        self.dense_rows = dense_rows
+        self.length_unit = length_unit
+        self.value_unit = value_unit
+        self.observations: Observations | None = None
+        self.result: FieldFit | None = None
+        self.posterior: Any = None
+        self._draws: Array | None = None
+        self._best: Candidate | None = None
+        self._cache: dict[bytes, FieldPosterior] = {}
+
+    # -- what the kinds of field differ in ------------------------------------------------------------------------
+
+    @abstractmethod
+    def _setting(self, scales: Scales) -> Setting:
+        """What kernels are built for."""
+
+    @abstractmethod
+    def sites(self, where: Any = None) -> Sites:
+        """Places by node numbers, a mask, or points; all nodes if None."""
+
+    @abstractmethod
+    def _size(self) -> float:
+        """Length by which length scales are measured."""
+
+    # -- fitting --------------------------------------------------------------------------------------------------
+
+    def _fit(self, observations: Observations, starts: int, seed: int, progress: bool) -> FieldFit:
+        self.observations = observations
+        self.result = self.posterior = self._draws = self._best = None
+        self._cache = {}
+        scales = Scales(self._size(), float(np.sqrt(np.square(observations.coordinates).mean())))
+        setting = self._setting(scales)
+        sites = self.sites(observations.where)
+        rows = sites.rows
+        names, skipped = self._names(setting, rows)
+
+        def make(name: str) -> FieldRegression:
+            terms = list(self.kernel) if not isinstance(self.kernel, str) else make_terms(name, setting)
+            terms += self._extra_terms(scales)
+            return FieldRegression(terms, sites, observations.coordinates, scales, observations.noise)
+
+        combine = self._sums if self.kernel == "auto" and not skipped else None
+        comparison = fit_candidates(
+            names, make, combine=combine, left_out=skipped, starts=starts, seed=seed, progress=progress
+        )
+        best = comparison.best
+        self._best = best
+        self.result = FieldFit(
+            kernel=best.name,
+            parameters=best.fit.values,
+            log_likelihood=best.fit.log_likelihood,
+            log_evidence=best.fit.log_evidence,
+            n=len(observations),
+            converged=best.fit.converged,
+            at_bound=best.fit.at_bound,
+            trace=best.fit.trace,
+            comparison=comparison,
+            notes=tuple(self._notes(best, skipped)),
+            seconds=best.fit.seconds,
+        )
+        for note in self.result.notes:
+            warnings.warn(note, DataWarning, stacklevel=3)
+        return self.result
+
+    def _extra_terms(self, scales: Scales) -> list[Term]:
+        return []
+
+    def _names(self, setting: Setting, rows: int) -> tuple[list[str], dict[str, str]]:
+        """Kernels to fit, and those that are too large to be fitted with the reason."""
+        if not isinstance(self.kernel, str):
+            return ["given"], {}
+        names = candidates(self.kernel, setting)
+        dense = [name for name in names if "projected" in name or "helmholtz" in name]
+        if not dense or rows <= self.dense_rows:
+            return names, {}
+        gigabytes = 8.0 * rows**2 * 6 / 1e9
+        reason = (
+            f"its covariance is dense: {rows} observed coordinates need about {gigabytes:.0f} GB and {rows**3:.1g} "
+            f"operations an evaluation (dense_rows={self.dense_rows} allows less)"
+        )
+        if len(dense) == len(names):
+            raise InvalidDataError(
+                f"kernel {self.kernel!r} cannot be used: {reason}; choose 'intrinsic', or raise dense_rows"
+            )
+        return [name for name in names if name not in dense], dict.fromkeys(dense, reason)
+
+    @staticmethod
+    def _sums(fitted: Sequence[Candidate]) -> list[str]:
+        """Sums of the best intrinsic and the best ambient kernel, and of the best of each other family."""
+        best: dict[str, str] = {}
+        for candidate in fitted:
+            best.setdefault(candidate.name.partition(":")[0], candidate.name)
+        ambient = next((c.name for c in fitted if not c.name.startswith("intrinsic")), None)
+        out = []
+        if ambient is not None and "intrinsic" in best:
+            out.append(f"{ambient} + {best['intrinsic']}")
+        if "projected" in best and "helmholtz" in best:
+            out.append(f"{best['helmholtz']} + {best['projected']}")
+        return out
+
+    def _notes(self, best: Candidate, skipped: dict[str, str]) -> list[str]:
+        notes = []
+        if skipped:
+            notes.append(f"{len(skipped)} kernels were not compared ({', '.join(skipped)}): {next(iter(skipped.values()))}")
+        if not best.fit.converged:
+            notes.append(f"the fit of {best.name} did not converge: raise starts, or use the result with care")
+        return notes
+
+    def _fitted(self) -> Candidate:
+        if self._best is None:
+            raise InvalidDataError(f"{type(self).__name__} has not been fitted: call fit(where, {self._what}) first")
+        return self._best
+
+    # -- the parameters' posterior --------------------------------------------------------------------------------
+
+    def sample(
+        self,
+        draws: int = 500,
+        tune: int = 300,
+        chains: int = 4,
+        seed: int = 0,
+        *,
+        progress: bool = True,
+    ) -> Any:
+        """Draw the chosen kernel's parameters from their posterior by NUTS; returns an ``arviz.InferenceData``.
+
+        Predictions average over these draws from then on.
+
+        Args:
+            draws: Per chain, after tuning.
+            tune: Tuning steps per chain, discarded.
+            chains: Number of chains.
+            seed: Of everything random.
+            progress: Whether a bar is shown.
+
+        Raises:
+            InvalidDataError: not fitted yet, or nothing to draw.
+        """
+        best = self._fitted()
+        theta, stats = sample_log(
+            best.regression, best.fit, draws=draws, tune=tune, chains=chains, seed=seed, progress=progress
+        )
+        self._draws = theta
+        names = [p.name for p in best.regression.parameters]
+        assert self.observations is not None
+        self.posterior = to_inference_data(
+            {name: np.exp(theta[:, :, k]) for k, name in enumerate(names)},
+            stats,
+            groups={"observed_data": {"coordinates": self.observations.coordinates}},
+            dims={"coordinates": ["place", "coordinate"]},
+            attrs=provenance(seed=seed, kernel=best.name, sampler="nutpie", tune=tune),
+        )
+        return self.posterior
+
+    def _components(self, draws: int | None) -> list[FieldPosterior]:
+        """Posteriors of the field at the fit, or at thinned draws of the parameters."""
+        best = self._fitted()
+        if self._draws is None:
+            thetas = [best.fit.theta]
+        else:
+            flat = self._draws.reshape(-1, self._draws.shape[-1])
+            count = min(len(flat), _COMPONENTS if draws is None else max(1, draws))
+            thetas = list(flat[np.linspace(0, len(flat) - 1, count).astype(int)])
+        out = []
+        for theta in thetas:
+            key = np.asarray(theta).tobytes()
+            if key not in self._cache:
+                if len(self._cache) > 2 * _COMPONENTS:
+                    self._cache.clear()
+                self._cache[key] = best.regression.posterior(theta)
+            out.append(self._cache[key])
+        return out
+
+    # -- predictions ----------------------------------------------------------------------------------------------
+
+    def _predict(self, sites: Sites, draws: int | None = None) -> FieldPrediction:
+        components = self._components(draws)
+        moments = [component.moments(sites) for component in components]
+        noise = [math.nan if c.regression.noise is not None else c.noise for c in components]
+
+        def draw(n: int, seed: int) -> Array:
+            return self._draw_fields(components, sites, n, seed)
+
+        return FieldPrediction(
+            frames=sites.frames.numpy(),
+            component_means=np.stack([mean for mean, _ in moments]),
+            component_covariances=np.stack([covariance for _, covariance in moments]),
+            noise=np.array(noise),
+            far=sites.far,
+            distance=sites.distance,
+            _draw=draw,
+        )
+
+    @staticmethod
+    def _draw_fields(components: Sequence[FieldPosterior], sites: Sites, n: int, seed: int) -> Array:
+        """Draws (n, m, d) of tangent coordinates: components in turn, so that each has its share."""
+        rng = np.random.default_rng(seed)
+        out = np.zeros((n, len(sites), sites.d))
+        for index, component in enumerate(components[:n]):
+            mine = np.arange(index, n, len(components))
+            mean, root = component.joint(sites)
+            noise = rng.standard_normal((len(mine), root.shape[1]))
+            out[mine] = (mean + noise @ root.T).reshape(len(mine), len(sites), sites.d)
+        return out
+
+    def leave_one_out(self) -> tuple[Array, Array]:
+        """Predictions of each observed place from all the others, at the fit: means (m, d), covariances with noise."""
+        best = self._fitted()
+        return best.regression.posterior(best.fit.theta).leave_one_out()
+
+    def refit(self, kernel: str, *, starts: int = 1, seed: int = 0) -> LogFit:
+        """Use another of the kernels that were compared, without comparing again.
+
+        Raises:
+            InvalidDataError: the kernel was not among them.
+        """
+        best = self._fitted()
+        assert self.result is not None
+        chosen = next((c for c in self.result.comparison.candidates if c.name == kernel), None)
+        if chosen is None:
+            names = ", ".join(c.name for c in self.result.comparison.candidates)
+            raise InvalidDataError(f"kernel {kernel!r} was not compared; there are {names}")
+        if chosen is not best:
+            self._best, self._draws, self.posterior, self._cache = chosen, None, None, {}
+        if starts > 1:
+            return maximise_log(chosen.regression, starts=starts, seed=seed, init=[chosen.fit.theta])
+        return chosen.fit
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Names of the families of kernels."""
+        return tuple(FAMILIES)

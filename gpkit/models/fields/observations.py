@@ -1,0 +1,159 @@
+"""What a user gives to a field model, checked once: where it was observed, the values, their noise."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpkit.errors import DataWarning, InvalidDataError
+from gpkit.geometry import Manifold
+
+__all__ = ["Observations", "as_places", "check_noise", "check_values", "observe_vectors"]
+
+Array = NDArray[np.float64]
+
+_NORMAL = 1e-6
+"""Share of the vectors outside of the tangent spaces below which nobody is told."""
+
+
+@dataclass(frozen=True, eq=False)
+class Observations:
+    """Values of a field.
+
+    Attributes:
+        where: Node numbers (m,), or points (m, D).
+        coordinates: Tangent coordinates, (m, d).
+        noise: Known standard deviations (m,), or None.
+        normal: Root mean square of what was outside of the tangent spaces.
+        normal_share: The same, as a share of the root mean square length of the vectors.
+        repeated: Number of observations at a node that was observed before.
+    """
+
+    where: NDArray[np.int64] | Array
+    coordinates: Array
+    noise: Array | None
+    normal: float = 0.0
+    normal_share: float = 0.0
+    repeated: int = 0
+
+    @property
+    def at_nodes(self) -> bool:
+        """Whether the places are nodes."""
+        return self.where.ndim == 1
+
+    def __len__(self) -> int:
+        return len(self.coordinates)
+
+
+def as_places(where: Any, n: int, ambient_dim: int, manifold: Manifold | None) -> NDArray[np.int64] | Array:
+    """Node numbers (m,) or points (m, D), whichever was given.
+
+    A floating-point table with as many columns as the space has dimensions holds points; masks, integers, lists of
+    them and single columns hold node numbers.
+
+    Raises:
+        InvalidDataError: neither, or points without a manifold.
+    """
+    from gpkit.geometry.checks import as_indices, as_matrix
+
+    array = np.asarray(where) if where is not None else None
+    is_table = array is not None and array.ndim == 2 and array.dtype.kind == "f"
+    if is_table and (array is not None) and array.shape[1] == ambient_dim and ambient_dim > 1:
+        if manifold is None:
+            raise InvalidDataError("these nodes have no places between them: give node numbers or a mask")
+        return as_matrix(array, "points", ambient_dim)
+    if is_table and array is not None and array.shape[1] != 1:
+        raise InvalidDataError(
+            f"points must have {ambient_dim} columns, as the nodes have, got a table of shape {array.shape}"
+        )
+    return as_indices(where, n)
+
+
+def check_values(values: Any, rows: int, columns: int, name: str) -> Array:
+    """A finite table (rows, columns) with something in it.
+
+    Raises:
+        InvalidDataError: other shapes, no row, entries that are not finite, or nothing but zeros.
+    """
+    from gpkit.geometry.checks import as_matrix
+
+    array = np.asarray(values)
+    if columns == 1 and array.ndim == 1:
+        array = array[:, None]
+    table = as_matrix(array, name, columns)
+    if len(table) != rows:
+        raise InvalidDataError(f"{len(table)} {name} were given for {rows} places")
+    if not rows:
+        raise InvalidDataError(f"a fit needs {name} at one place at least")
+    if not table.any():
+        raise InvalidDataError(f"all {name} are zero: there is no field to model")
+    return table
+
+
+def check_noise(noise: Any, rows: int) -> Array | None:
+    """Standard deviations (rows,) from one number or one per place; None stays None.
+
+    Raises:
+        InvalidDataError: not positive and finite, or another number of them.
+    """
+    if noise is None:
+        return None
+    array = np.asarray(noise, dtype=np.float64).ravel()
+    if array.size not in (1, rows):
+        raise InvalidDataError(f"noise must be one standard deviation or one for each of {rows} places, got {array.size}")
+    bad = ~(np.isfinite(array) & (array > 0.0))
+    if bad.any():
+        at = int(np.flatnonzero(bad)[0])
+        raise InvalidDataError(
+            f"noise[{at}] is {array[at]:g}: standard deviations must be positive (noise=None learns one)"
+        )
+    return np.broadcast_to(array, (rows,)).copy()
+
+
+def observe_vectors(manifold: Manifold, where: Any, vectors: Any, noise: Any = None) -> Observations:
+    """Vectors of the ambient space at nodes or points, projected to the tangent spaces.
+
+    Args:
+        manifold: Where the nodes are.
+        where: Node numbers, a mask, or points (m, D).
+        vectors: (m, D).
+        noise: See :func:`check_noise`.
+
+    Raises:
+        InvalidDataError: anything that cannot be used, with its row.
+
+    Warns:
+        DataWarning: vectors have components outside of the tangent spaces, which are left out; or places are far.
+    """
+    places = as_places(where, manifold.n, manifold.ambient_dim, manifold)
+    table = check_values(vectors, len(places), manifold.ambient_dim, "vectors")
+    if places.ndim == 1:
+        frames = manifold.frames[places]
+        repeated = len(places) - len(np.unique(places))
+    else:
+        location = manifold.locate(places)
+        if location.far.any():
+            at = int(np.flatnonzero(location.far)[0])
+            raise InvalidDataError(
+                f"{int(location.far.sum())} of {len(places)} observed places are far from the manifold (place {at} by "
+                f"{location.distance[at]:.4g}): leave them out"
+            )
+        frames, repeated = location.frames, 0
+    coordinates = np.einsum("mad,ma->md", frames, table)
+    normal = np.linalg.norm(table - np.einsum("mad,md->ma", frames, coordinates), axis=1)
+    size = float(np.sqrt(np.square(table).sum(1).mean()))
+    rms = float(np.sqrt(np.square(normal).mean()))
+    if not coordinates.any():
+        raise InvalidDataError("all vectors are normal to the manifold: there is no tangent field to model")
+    if rms > _NORMAL * size:
+        warnings.warn(
+            f"vectors have components normal to the manifold, which are left out: {100 * rms / size:.2g} % of their "
+            f"root mean square length (largest {normal.max():.3g}, at row {int(normal.argmax())})",
+            DataWarning,
+            stacklevel=3,
+        )
+    return Observations(places, coordinates, check_noise(noise, len(places)), rms, rms / size, repeated)

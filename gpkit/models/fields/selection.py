@@ -1,0 +1,169 @@
+"""Which kernel a field gets: every candidate is fitted, and the Laplace evidence decides."""
+
+from __future__ import annotations
+
+import sys
+import time as clock
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from gpkit.errors import ConvergenceError, NotPositiveDefiniteError
+from gpkit.inference.log_parameters import LogFit, log_prior, maximise_log
+from gpkit.models.fields.regression import FieldRegression
+
+__all__ = ["Candidate", "KernelComparison", "fit_candidates", "fit_regression"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A fitted kernel.
+
+    Attributes:
+        name: Of the kernel.
+        regression: Data and terms.
+        fit: The maximum a posteriori.
+        elpd: Sum of the leave-one-place-out log predictive densities.
+        elpd_each: Its summands, (m,).
+    """
+
+    name: str
+    regression: FieldRegression
+    fit: LogFit
+    elpd: float
+    elpd_each: Array
+
+
+@dataclass(frozen=True, eq=False)
+class KernelComparison:
+    """Fitted kernels, best first, and those that were not fitted with the reason.
+
+    Attributes:
+        candidates: Sorted by evidence.
+        left_out: Reason by name.
+    """
+
+    candidates: tuple[Candidate, ...]
+    left_out: dict[str, str]
+
+    @property
+    def best(self) -> Candidate:
+        """The one with the highest evidence."""
+        return self.candidates[0]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Scores by kernel: log evidence, log likelihood, leave-one-out density, parameters, convergence, seconds."""
+        top = self.best.fit.log_evidence
+        return pd.DataFrame(
+            {
+                "log_evidence": [c.fit.log_evidence for c in self.candidates],
+                "delta": [c.fit.log_evidence - top for c in self.candidates],
+                "log_likelihood": [c.fit.log_likelihood for c in self.candidates],
+                "elpd_loo": [c.elpd for c in self.candidates],
+                "n_parameters": [len(c.fit.theta) for c in self.candidates],
+                "converged": [c.fit.converged for c in self.candidates],
+                "seconds": [c.fit.seconds for c in self.candidates],
+            },
+            index=pd.Index([c.name for c in self.candidates], name="kernel"),
+        )
+
+    def verdict(self) -> str:
+        """Who won, in a sentence."""
+        if len(self.candidates) == 1:
+            return f"{self.best.name} was fitted; nothing was compared."
+        second = self.candidates[1]
+        lead = self.best.fit.log_evidence - second.fit.log_evidence
+        how = "decisively" if lead > 5.0 else ("clearly" if lead > 2.3 else "by little")
+        return f"{self.best.name} has the highest evidence, {how}: {second.name} is {lead:.1f} behind in ln evidence."
+
+    def __repr__(self) -> str:
+        return f"{self.verdict()}\n{self.table.round(2).to_string()}"
+
+
+def fit_regression(regression: FieldRegression, *, starts: int = 1, seed: int = 0) -> LogFit:
+    """Fit from the best point of a coarse scan of length scales, then from further starts.
+
+    Raises:
+        ConvergenceError: no start found a finite density.
+    """
+    values = []
+    points = regression.starts()
+    for point in points:
+        try:
+            value = regression.value_and_gradient(point)[0] + log_prior(regression.parameters, point)[0]
+        except NotPositiveDefiniteError:
+            value = -np.inf
+        values.append(value)
+    order = np.argsort(values)[::-1]
+    return maximise_log(regression, starts=starts, seed=seed, init=[points[order[0]]])
+
+
+def _candidate(name: str, regression: FieldRegression, starts: int, seed: int) -> Candidate:
+    fit = fit_regression(regression, starts=starts, seed=seed)
+    mean, covariance = regression.posterior(fit.theta).leave_one_out()
+    rest = regression.values - mean
+    d = rest.shape[1]
+    sign, log_det = np.linalg.slogdet(covariance)
+    quadratic = np.einsum("mi,mi->m", rest, np.linalg.solve(covariance, rest[..., None])[..., 0])
+    each = np.where(sign > 0, -0.5 * (quadratic + log_det + d * np.log(2.0 * np.pi)), -np.inf)
+    return Candidate(name, regression, fit, float(each.sum()), each)
+
+
+def fit_candidates(
+    names: Sequence[str],
+    make: Callable[[str], FieldRegression],
+    *,
+    combine: Callable[[Sequence[Candidate]], Sequence[str]] | None = None,
+    left_out: dict[str, str] | None = None,
+    starts: int = 1,
+    seed: int = 0,
+    progress: bool = True,
+) -> KernelComparison:
+    """Fit kernels one after the other, and the sums that ``combine`` makes of the fitted ones.
+
+    Args:
+        names: Kernels.
+        make: The regression of a kernel.
+        combine: Names of sums worth trying, from the candidates so far, best first.
+        left_out: Reasons of those that were not tried.
+        starts: Starts of each fit.
+        seed: Of the starts.
+        progress: Whether a bar is shown where stderr is a terminal.
+
+    Raises:
+        ConvergenceError: no candidate could be fitted.
+    """
+    skipped = dict(left_out or {})
+    fitted: list[Candidate] = []
+    begun = clock.perf_counter()
+    with tqdm(
+        total=len(names), unit="kernel", desc="comparing", leave=False, disable=not (progress and sys.stderr.isatty())
+    ) as bar:
+
+        def run(name: str) -> None:
+            try:
+                fitted.append(_candidate(name, make(name), starts, seed))
+            except (ConvergenceError, NotPositiveDefiniteError) as error:
+                skipped[name] = str(error)
+            bar.update()
+
+        for name in names:
+            run(name)
+        if combine is not None and fitted:
+            fitted.sort(key=lambda c: -c.fit.log_evidence)
+            more = combine(fitted)
+            bar.total = len(names) + len(more)
+            for name in more:
+                run(name)
+    if not fitted:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
+        raise ConvergenceError(f"no kernel could be fitted in {clock.perf_counter() - begun:.1f} s ({reasons})")
+    fitted.sort(key=lambda c: -c.fit.log_evidence)
+    return KernelComparison(tuple(fitted), skipped)

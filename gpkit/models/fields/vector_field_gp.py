@@ -1,0 +1,153 @@
+"""Gaussian processes of tangent vector fields on manifolds that are known by points or meshes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpkit.errors import InvalidDataError
+from gpkit.geometry import Manifold, PointCloud, SpectralBasis
+from gpkit.models.fields.field_gp import FieldFit, FieldGP
+from gpkit.models.fields.kernels import Setting
+from gpkit.models.fields.observations import as_places, observe_vectors
+from gpkit.models.fields.predictions import FieldPrediction
+from gpkit.models.fields.sites import Sites, node_sites, point_sites
+from gpkit.models.fields.terms import Scales, SpectralPart, Term
+
+__all__ = ["VectorFieldGP"]
+
+Array = NDArray[np.float64]
+
+
+class VectorFieldGP(FieldGP):
+    """Gaussian process of a tangent vector field.
+
+    Args:
+        manifold: A :class:`gpkit.geometry.PointCloud` or :class:`gpkit.geometry.Mesh`, or points (n, D).
+        kernel: "auto" compares intrinsic kernels (connection Laplacian), ambient ones projected to the tangent
+            spaces (with and without the structure of potential and rotational flows) and their sum by evidence;
+            "intrinsic", "projected", "helmholtz" or "ambient" compares the members of a family; a full name such as
+            "helmholtz:rbf + intrinsic:heat" compares nothing. Terms may be given instead of a name.
+        rank: Number of eigenfields of intrinsic kernels where there are more than ``full_below`` coordinates.
+        full_below: Up to this many coordinates (n d) intrinsic kernels use all eigenfields.
+        dense_rows: Up to this many observed coordinates ambient kernels are used.
+        length_unit: Of the points, for reports.
+        value_unit: Of the vectors, for reports.
+
+    Raises:
+        InvalidDataError: a manifold that cannot be used, or an unknown kernel.
+    """
+
+    _what = "vectors"
+
+    def __init__(
+        self,
+        manifold: Manifold | Any,
+        kernel: str | Sequence[Term] = "auto",
+        *,
+        rank: int = 300,
+        full_below: int = 2500,
+        dense_rows: int = 6000,
+        length_unit: str = "",
+        value_unit: str = "",
+    ) -> None:
+        super().__init__(
+            kernel,
+            rank=rank,
+            full_below=full_below,
+            dense_rows=dense_rows,
+            length_unit=length_unit,
+            value_unit=value_unit,
+        )
+        self.manifold: Manifold = manifold if isinstance(manifold, Manifold) else PointCloud(manifold)
+        self._bases: dict[str, SpectralBasis] = {}
+        self._setting(Scales(1.0, 1.0)).check(kernel)
+
+    # -- geometry -------------------------------------------------------------------------------------------------
+
+    @property
+    def basis(self) -> SpectralBasis:
+        """Eigenfields of the connection Laplacian, made when they are first needed."""
+        if "connection" not in self._bases:
+            size = self.manifold.n * self.manifold.dim
+            k, cut = (size, None) if size <= self.full_below else (min(self.rank, size), "gap")
+            self._bases["connection"] = self.manifold.connection_basis(k, cut=cut)
+        return self._bases["connection"]
+
+    def _parts(self) -> list[SpectralPart]:
+        return [SpectralPart.of("connection", self.basis)]
+
+    def _size(self) -> float:
+        return self.manifold.scale
+
+    def _setting(self, scales: Scales) -> Setting:
+        return Setting(
+            scales=scales,
+            dim=self.manifold.dim,
+            oriented=self.manifold.dim == 2 and self.manifold.orientable,
+            ambient=True,
+            vector=True,
+            parts=self._parts,
+        )
+
+    def sites(self, where: Any = None) -> Sites:
+        """Places by node numbers, a mask, or points (m, D); all nodes if None."""
+        places = as_places(where, self.manifold.n, self.manifold.ambient_dim, self.manifold)
+        if places.ndim == 1:
+            return node_sites(self.manifold.frames, self.manifold.points, self._bases, places)
+        return point_sites(self.manifold, self._bases, places)
+
+    # -- fitting and prediction -----------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        where: Any,
+        vectors: Any,
+        *,
+        noise: Any = None,
+        starts: int = 1,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> FieldFit:
+        """Condition on vectors at nodes or points, all of which are used.
+
+        Args:
+            where: Node numbers in any integer type, a mask of all nodes, or points (m, D) near the manifold.
+            vectors: (m, D), in the ambient space; components outside of the tangent spaces are left out and reported.
+            noise: None to learn one standard deviation per tangent coordinate; or known ones, one or (m,).
+            starts: Starts of each kernel's fit beyond the scan of length scales.
+            seed: Of the starts.
+            progress: Whether a bar is shown while kernels are compared.
+
+        Raises:
+            InvalidDataError: data that cannot be used, with the row.
+            ConvergenceError: no kernel could be fitted.
+        """
+        if isinstance(where, str):
+            raise InvalidDataError(f"where must be node numbers, a mask or points, got {where!r}")
+        observations = observe_vectors(self.manifold, where, vectors, noise)
+        self._prepare_bases()
+        return self._fit(observations, starts, seed, progress)
+
+    def _prepare_bases(self) -> None:
+        if self._setting(Scales(1.0, 1.0)).uses_basis(self.kernel):
+            _ = self.basis
+
+    def predict(self, where: Any = None, *, draws: int | None = None) -> FieldPrediction:
+        """The field at nodes or points: reconstruction, inpainting, super-resolution and denoising are all this.
+
+        Args:
+            where: Node numbers, a mask or points (m, D); all nodes if None.
+            draws: Number of draws of the parameters to average over, after :meth:`sample`.
+
+        Raises:
+            InvalidDataError: not fitted, or places that cannot be used.
+
+        Warns:
+            DataWarning: points are far from the manifold; they are flagged in the result and get the prior.
+        """
+        self._fitted()
+        return self._predict(self.sites(where), draws)
