@@ -23,21 +23,25 @@ from gpkit.models.pde.domain import Box
 from gpkit.models.pde.expressions import Equation, Expression, Field, Unknown
 from gpkit.models.pde.gridded import Noisy
 from gpkit.models.pde.problem import PDE
+from gpkit.models.pde.solution import Draws, FieldSolution, Solution
 
 __all__ = [
     "PDE",
     "Box",
     "Condition",
     "Dirichlet",
+    "Draws",
     "Equation",
     "Expression",
     "Field",
+    "FieldSolution",
     "Initial",
     "Neumann",
     "Noisy",
     "Observe",
     "Periodic",
     "Robin",
+    "Solution",
     "Unknown",
     "Vector",
     "apply",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gpkit.errors import InvalidDataError
@@ -10,6 +10,8 @@ from gpkit.inference.collocation import forms
 from gpkit.models.pde.conditions import FaceCondition, Initial, Observe, Periodic, prior_fields
 from gpkit.models.pde.expressions import Equation, Field, Unknown
 from gpkit.models.pde.normal import equation_form, fields_of
+from gpkit.models.pde.solution import Solution
+from gpkit.models.pde.solving import solve
 from gpkit.models.pde.wellposed import check_problem
 
 __all__ = ["PDE"]
@@ -88,6 +90,44 @@ class PDE:
             observations=tuple(observations),
             unknowns=_unknowns(self.equations),
             free=prior_fields(self.fields, conditions, equations),
+        )
+
+    def solve(
+        self,
+        grid: Any = None,
+        *,
+        kernel: Any = "auto",
+        method: str = "auto",
+        parameters: Mapping[str, float] | None = None,
+        progress: bool = True,
+        seed: int = 0,
+        **options: Any,
+    ) -> Solution:
+        """Condition Gaussian processes on the equations, conditions and observations.
+
+        Args:
+            grid: Number of collocation points along each axis, or one number for all.
+            kernel: "auto", or a kernel that the method takes.
+            method: "spectral" (weight space), "exact" (function space), "gphm" (the objective of Fang et al. 2024), or
+                "auto": spectral, and exact where the residual off the grid says that the former is not enough.
+            parameters: Values of unknowns, for a solution with these given.
+            progress: Whether bars are shown where stderr is a terminal.
+            seed: Of everything random.
+            **options: For the chosen engine, see its ``solve``.
+
+        Warns:
+            ConvergenceWarning: The residual off the grid is large, or the grid has too few points per period.
+
+        Raises:
+            InvalidDataError: The grid is too small or would not fit into memory, or the operator is singular.
+            ConvergenceError: A nonlinear problem seems to have no solution.
+
+        References:
+            S. Fang, M. Cooley, D. Long, S. Li, R. Kirby, S. Zhe. Solving High Frequency and Multi-Scale PDEs with
+            Gaussian Processes. ICLR 2024.
+        """
+        return solve(
+            self, grid, kernel=kernel, method=method, parameters=parameters, progress=progress, seed=seed, **options
         )
 
     def __repr__(self) -> str:
