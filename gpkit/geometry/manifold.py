@@ -102,9 +102,9 @@ class ManifoldDiagnostics:
             f"{'orientable' if self.orientable else f'not orientable ({self.conflicting_edges} edges contradict)'}",
         ]
         if self.dimension is not None:
+            share, likely = 100 * self.dimension.votes.max(), self.dimension.likelihood
             lines.append(
-                f"dimension {self.dimension.dim} by local spectra ({100 * self.dimension.votes.max():.0f} % of points), "
-                f"by neighbour distances {self.dimension.likelihood:.2f}"
+                f"dimension {self.dimension.dim} by {share:.0f} % of the local spectra, {likely:.2f} by neighbour distances"
             )
         return "\n".join([*lines, *self.repairs])
 
@@ -149,7 +149,7 @@ class Manifold(ABC):
         self._diagonal = diagonal
         self._check_components(components)
         rotations, self._alignment = transports(frames, edges, proper=oriented)
-        signs, self._conflicts = orientation_signs(edges, rotations, len(points))
+        signs, self._conflicts = orientation_signs(edges, rotations, len(points), self._alignment)
         if oriented:
             signs = np.ones(len(points))
         self.orientable = self._conflicts == 0

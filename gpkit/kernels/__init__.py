@@ -4,6 +4,7 @@ from gpkit.kernels.base import StateSpaceKernel
 from gpkit.kernels.composite import ProductKernel, ScaleKernel, SumKernel, as_state_space
 from gpkit.kernels.matern import DRWKernel, MaternKernel
 from gpkit.kernels.oscillators import CeleriteKernel, CosineKernel, LorentzianKernel, RotationKernel, SHOKernel
+from gpkit.kernels.projected import ProjectedKernel
 from gpkit.kernels.spectral import ConnectionLaplacianKernel, SpectralKernel
 from gpkit.kernels.state_space import StateSpace
 
@@ -15,6 +16,7 @@ __all__ = [
     "LorentzianKernel",
     "MaternKernel",
     "ProductKernel",
+    "ProjectedKernel",
     "RotationKernel",
     "SHOKernel",
     "ScaleKernel",

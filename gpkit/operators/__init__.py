@@ -1,6 +1,7 @@
 """Structured linear operators: a kernel evaluated at inputs, with the exact algebra that its structure allows."""
 
 from gpkit.operators.cross import CrossSemiseparableLinearOperator
+from gpkit.operators.dense import DenseCovarianceLinearOperator
 from gpkit.operators.eigenbasis import CrossEigenbasisLinearOperator, EigenbasisLinearOperator
 from gpkit.operators.factors import CholeskyFactorLinearOperator
 from gpkit.operators.posterior import PosteriorCovarianceLinearOperator
@@ -11,6 +12,7 @@ __all__ = [
     "CholeskyFactorLinearOperator",
     "CrossEigenbasisLinearOperator",
     "CrossSemiseparableLinearOperator",
+    "DenseCovarianceLinearOperator",
     "EigenbasisLinearOperator",
     "PosteriorCovarianceLinearOperator",
     "SemiseparableLinearOperator",

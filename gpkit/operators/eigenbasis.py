@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from linear_operator.operators import LinearOperator, RootLinearOperator, to_linear_operator
+from linear_operator.operators import DenseLinearOperator, LinearOperator, RootLinearOperator, to_linear_operator
 from torch import Tensor
 
 from gpkit.errors import NotPositiveDefiniteError
+from gpkit.operators.dense import DenseCovarianceLinearOperator, exact_cholesky
 from gpkit.operators.structured import StructuredLinearOperator, common_batch, refuse_gradient
 
 __all__ = ["CrossEigenbasisLinearOperator", "EigenbasisLinearOperator", "gram_of"]
@@ -196,7 +197,14 @@ class EigenbasisLinearOperator(StructuredLinearOperator):
                 return type(self)(base.features, base.spectrum, total.expand(*batch, self.shape[-1]))
         return type(self)(base.features, base.spectrum, base.diagonal_values + values)
 
+    def __add__(self, other: Any) -> Any:
+        if isinstance(other, DenseLinearOperator):
+            return DenseCovarianceLinearOperator(self.to_dense() + other.to_dense())
+        return super().__add__(other)
+
     def _add_same(self, other: LinearOperator) -> LinearOperator | None:
+        if isinstance(other, DenseCovarianceLinearOperator):
+            return other._add_same(self)
         if not isinstance(other, EigenbasisLinearOperator) or other.shape[-1] != self.shape[-1]:
             return None
         batch = common_batch(self.batch_shape, other.batch_shape)
@@ -257,7 +265,7 @@ class EigenbasisLinearOperator(StructuredLinearOperator):
             root = self.spectrum.sqrt()
             matrix = root.unsqueeze(-1) * gram * root.unsqueeze(-2)
             matrix = matrix + torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-            self._capacitance = (precision, root, _cholesky(matrix, "I + S^1/2 Phi^T D^-1 Phi S^1/2"))
+            self._capacitance = (precision, root, exact_cholesky(matrix, "I + S^1/2 Phi^T D^-1 Phi S^1/2"))
         precision, root, factor = self._capacitance
         return precision, root, factor
 
@@ -269,7 +277,7 @@ class EigenbasisLinearOperator(StructuredLinearOperator):
 
     def _dense_factor(self) -> Tensor:
         if self._capacitance is None:
-            self._capacitance = (_cholesky(self.to_dense(), "the covariance"),)
+            self._capacitance = (exact_cholesky(self.to_dense()),)
         return self._capacitance[0]
 
     def _solve(self, rhs: Tensor, preconditioner: Any = None, num_tridiag: int | None = 0) -> Tensor:
@@ -346,7 +354,7 @@ class EigenbasisLinearOperator(StructuredLinearOperator):
     def _cholesky(self, upper: bool = False) -> Any:
         from linear_operator.operators import TriangularLinearOperator
 
-        factor = TriangularLinearOperator(_cholesky(self.to_dense(), "the covariance"))
+        factor = TriangularLinearOperator(exact_cholesky(self.to_dense()))
         return factor._transpose_nonbatch() if upper else factor
 
     def cholesky(self, upper: bool = False) -> Any:
@@ -371,11 +379,3 @@ class EigenbasisLinearOperator(StructuredLinearOperator):
 def _constant(diagonal: Tensor) -> Tensor | None:
     """The value (*batch, 1) of a diagonal that is stored once and expanded, else None."""
     return diagonal[..., :1] if diagonal.shape[-1] and diagonal.stride(-1) == 0 else None
-
-
-def _cholesky(matrix: Tensor, what: str) -> Tensor:
-    factor, info = torch.linalg.cholesky_ex(matrix)
-    if bool((info > 0).any()):
-        first = int(info.reshape(-1)[(info.reshape(-1) > 0).nonzero()[0, 0]])
-        raise NotPositiveDefiniteError(f"{what} is not positive definite: add noise to the diagonal", row=first - 1)
-    return factor
