@@ -104,7 +104,7 @@ class Axis:
         windows = np.moveaxis(windows, 1, 0)
         # Rows are scaled within each window: derivatives of high degrees are large.
         scaled = windows / np.maximum(np.abs(windows).max(axis=2, keepdims=True), 1e-300)
-        vectors = np.linalg.svd(scaled)[2][:, -1, :]  # the null vector
+        vectors = _null_vectors(scaled)
         if np.abs(vectors[:, 0]).min() < 1e-9 * np.abs(vectors).max():
             return self._null_space()  # a window's first function satisfies nothing: columns may repeat
         vectors = vectors * np.sign(vectors[:, :1])
@@ -167,7 +167,11 @@ class Axis:
         for order, value in symbol.items():
             if value != 0.0:
                 shifted = sparse.diags(
-                    [math.prod(range(1, 2 * order, 2)) * basis.norms[order:] * (2.0 / (basis.upper - basis.lower)) ** order],
+                    [
+                        math.prod(range(1, 2 * order, 2))
+                        * basis.norms[order:]
+                        * (2.0 / (basis.upper - basis.lower)) ** order
+                    ],
                     [order],
                     shape=(r, r),
                 )
@@ -175,6 +179,17 @@ class Axis:
         keep = slice(0, r - m)
         left = (rows @ operator).tocsr()[keep] @ self.constrained
         return sparse.csr_matrix(left), sparse.csr_matrix(self.test(m) @ self.constrained)
+
+
+def _null_vectors(rows: Array) -> Array:
+    """Unit vectors (count, b + 1) that are orthogonal to b rows each, (count, b, b + 1)."""
+    if rows.shape[1] == 1:
+        vectors = np.stack([-rows[:, 0, 1], rows[:, 0, 0]], axis=1)
+    elif rows.shape[1] == 2:
+        vectors = np.cross(rows[:, 0], rows[:, 1])
+    else:
+        return np.asarray(np.linalg.svd(rows)[2][:, -1, :])
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-300))
 
 
 def _conversion(size: int, start: int, stop: int) -> sparse.csr_matrix:
