@@ -286,7 +286,7 @@ def evaluate(function: Function, coordinates: Sequence[Tensor], what: str) -> Te
     Raises:
         InvalidDataError: It returned something that is not numeric, not finite, or not of shape S (or a scalar).
     """
-    shape = np.broadcast_shapes(*(c.shape for c in coordinates))
+    shape = torch.Size(np.broadcast_shapes(*(c.shape for c in coordinates)))
     try:
         returned = function(*coordinates)
         values = torch.as_tensor(returned, dtype=torch.float64).detach()
@@ -336,8 +336,9 @@ def evaluate_on_grid(function: Function, axes: Sequence[Tensor], what: str) -> T
     slim = [x.reshape([-1 if k == j else 1 for k in range(d)]) for j, x in enumerate(axes)]
     shape = open_mesh[0].shape
     if open_mesh[0].numel() > 64:
-        picks = torch.linspace(0, open_mesh[0].numel() - 1, 16, dtype=torch.float64).long()
-        index = torch.unravel_index(picks, shape)
+        # numpy's, because torch's own imports sympy, which takes half a second.
+        picks = np.linspace(0, open_mesh[0].numel() - 1, 16).astype(int)
+        index = tuple(torch.from_numpy(i) for i in np.unravel_index(picks, shape))
         probe = evaluate(function, [x[i] for x, i in zip(axes, index, strict=True)], what)
         try:
             values = torch.as_tensor(function(*slim), dtype=torch.float64).detach()
