@@ -13,6 +13,7 @@ __all__ = [
     "DataWarning",
     "GpkitError",
     "InvalidDataError",
+    "MemoryEstimateError",
     "MissingDependencyError",
     "NotPositiveDefiniteError",
     "NotSortedError",
@@ -51,6 +52,10 @@ class NotPositiveDefiniteError(GpkitError, ArithmeticError):
 
 class StructureLostError(GpkitError, TypeError):
     """An operation would have turned a structured operator into a dense matrix without being asked to."""
+
+
+class MemoryEstimateError(GpkitError, MemoryError):
+    """Work was refused before it began, because it would not fit in memory."""
 
 
 class MissingDependencyError(GpkitError, ImportError):

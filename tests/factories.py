@@ -26,8 +26,15 @@ from gpkit.kernels import (
     StateSpace,
     StateSpaceKernel,
 )
-from gpkit.operators import SemiseparableLinearOperator
+from gpkit.operators import (
+    KroneckerLinearOperator,
+    KroneckerSumLinearOperator,
+    KroneckerTermsLinearOperator,
+    SemiseparableLinearOperator,
+)
 from gpkit.operators.covariances import GIVEN, autocovariance
+from gpkit.operators.grid_cells import GridCells
+from gpkit.operators.kronecker_products import kronecker_dense
 from gpkit.operators.posterior import PosteriorCovarianceLinearOperator
 
 
@@ -231,6 +238,40 @@ def _posterior(missing: bool, diagonal: bool) -> Callable[..., tuple[Any, Tensor
     return build
 
 
+def _axis_covariance(n: int, batch: tuple[int, ...], seed: int) -> Tensor:
+    """(*batch, n, n), well conditioned."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(*batch, n, generator=generator, dtype=torch.float64) * n
+    return torch.exp(-(x.unsqueeze(-1) - x.unsqueeze(-2)).abs()) + 0.2 * torch.eye(n, dtype=torch.float64)
+
+
+def _on_grid(kind: str, noise: str, empty: int = 2) -> Callable[..., tuple[Any, Tensor]]:
+    """n cells, in random order, of a grid of about n + empty; an empty of zero takes an axis of length n."""
+
+    def build(n: int, batch: tuple[int, ...] = ()) -> tuple[Any, Tensor]:
+        sizes = (3, -(-(n + empty) // 3)) if empty else (1, n)
+        count = sizes[0] * sizes[1]
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(3))[:n]
+        cells = GridCells(sizes, order if empty else None)
+        terms = [[_axis_covariance(m, batch, 17 * t + m) for m in sizes] for t in range(2)]
+        ones = [torch.eye(m, dtype=torch.float64) for m in sizes]
+        diagonal = {"none": torch.zeros, "equal": torch.ones}.get(noise, torch.zeros)(*batch, n, dtype=torch.float64)
+        diagonal = _noise(n, batch) if noise == "unequal" else 0.3 * diagonal
+        if kind == "product":
+            operator: Any = KroneckerLinearOperator(diagonal, *terms[0], cells=cells)
+            dense = kronecker_dense(terms[0])
+        elif kind == "sum":
+            operator = KroneckerSumLinearOperator(diagonal, *terms[0], cells=cells)
+            dense = kronecker_dense([terms[0][0], ones[1]]) + kronecker_dense([ones[0], terms[0][1]])
+        else:
+            operator = KroneckerTermsLinearOperator(diagonal, *terms[0], *terms[1], cells=cells)
+            dense = kronecker_dense(terms[0]) + kronecker_dense(terms[1])
+        dense = dense[..., cells.flat, :][..., cells.flat]
+        return operator, dense + torch.diag_embed(diagonal)
+
+    return build
+
+
 OPERATORS: dict[str, Callable[..., tuple[Any, Tensor]]] = {
     "sum, sorted": _closed("sorted"),
     "sum, unsorted": _closed("unsorted"),
@@ -241,6 +282,12 @@ OPERATORS: dict[str, Callable[..., tuple[Any, Tensor]]] = {
     "matern 3/2": _single((("matern32",),), [1.3, 0.7]),
     "matern 5/2": _single((("matern52",),), [1.3, 0.7]),
     "given": _given("unsorted"),
+    "kronecker": _on_grid("product", "equal"),
+    "kronecker, no noise": _on_grid("product", "none", empty=0),
+    "kronecker, unequal noise": _on_grid("product", "unequal"),
+    "kronecker sum": _on_grid("sum", "equal"),
+    "kronecker sum, unequal noise": _on_grid("sum", "unequal", empty=0),
+    "kronecker terms": _on_grid("terms", "unequal"),
     "posterior": _posterior(missing=False, diagonal=True),
     "posterior, missing data": _posterior(missing=True, diagonal=True),
     "posterior, latent": _posterior(missing=False, diagonal=False),

@@ -4,6 +4,9 @@ from gpkit.operators.cross import CrossSemiseparableLinearOperator
 from gpkit.operators.dense import DenseCovarianceLinearOperator
 from gpkit.operators.eigenbasis import CrossEigenbasisLinearOperator, EigenbasisLinearOperator
 from gpkit.operators.factors import CholeskyFactorLinearOperator
+from gpkit.operators.kronecker import KroneckerLinearOperator
+from gpkit.operators.kronecker_sum import KroneckerSumLinearOperator
+from gpkit.operators.kronecker_terms import KroneckerTermsLinearOperator
 from gpkit.operators.posterior import PosteriorCovarianceLinearOperator
 from gpkit.operators.semiseparable import SemiseparableLinearOperator
 from gpkit.operators.structured import StructuredLinearOperator
@@ -14,6 +17,9 @@ __all__ = [
     "CrossSemiseparableLinearOperator",
     "DenseCovarianceLinearOperator",
     "EigenbasisLinearOperator",
+    "KroneckerLinearOperator",
+    "KroneckerSumLinearOperator",
+    "KroneckerTermsLinearOperator",
     "PosteriorCovarianceLinearOperator",
     "SemiseparableLinearOperator",
     "StructuredLinearOperator",

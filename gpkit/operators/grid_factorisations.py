@@ -1,0 +1,249 @@
+"""Exact factorisations of a covariance on a grid plus a diagonal.
+
+Four algorithms, all exact; which one is used follows from the diagonal alone, and from the count of operations where
+two apply:
+
+* one noise variance in all cells: eigenvectors of the axes (``SpectralFactorisation``);
+* few cells missing or with another noise: the same, corrected by a matrix as large as their number
+  (``CorrectedFactorisation``);
+* noise that is a product over axes (one variance per row or per column): the same after scaling
+  (``ScaledFactorisation``);
+* anything else: Cholesky of the matrix of the observed cells (``DenseFactorisation``), refused if it does not fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gpkit.errors import NotPositiveDefiniteError
+from gpkit.operators.factorised import DenseFactorisation, Factorisation
+from gpkit.operators.kronecker_products import kronecker_matmul, outer_product
+from gpkit.operators.memory import available_memory
+
+if TYPE_CHECKING:
+    from gpkit.operators.grid import SpectralGridLinearOperator
+
+__all__ = ["CorrectedFactorisation", "ScaledFactorisation", "SpectralFactorisation", "factorise_grid"]
+
+_REMEDY = "give all cells one noise variance or a product of one per axis, or leave fewer cells empty"
+
+
+def factorise_grid(operator: SpectralGridLinearOperator) -> Factorisation:
+    """The cheapest exact factorisation of the operator."""
+    cells = operator.cells
+    if cells.repeated:
+        return DenseFactorisation(operator, _REMEDY)
+    noise = operator.diagonal_values.detach()
+    full = noise.new_full((*noise.shape[:-1], cells.count), torch.inf)
+    full[..., cells.flat] = noise
+    common = _most_common(full)
+    unlike = (full != common.unsqueeze(-1)).reshape(-1, cells.count).any(0).nonzero().squeeze(-1)
+    if not unlike.numel():
+        return SpectralFactorisation(operator, common)
+    scales = _separable(full, cells.sizes)
+    if scales is not None and operator.scalable:
+        return ScaledFactorisation(operator, scales)
+    n, m = cells.rows, int(unlike.numel())
+    corrected = 4.0 * m * cells.count * sum(cells.sizes) + m**3
+    fits = 8 * 4 * m * cells.count * max(operator.batch_shape.numel(), 1) < available_memory()
+    if corrected < n**3 / 3.0 and fits:
+        spectral = SpectralFactorisation(operator, common)
+        if spectral.well_conditioned():
+            return CorrectedFactorisation(operator, spectral, unlike, full[..., unlike] - common.unsqueeze(-1))
+    return DenseFactorisation(operator, _REMEDY)
+
+
+def _most_common(full: Tensor) -> Tensor:
+    """The finite value that occurs most often, (*batch,); zero if there is none."""
+    if not full.shape[-1]:
+        return full.new_zeros(full.shape[:-1])
+    first = full[..., 0]
+    if bool((full == first.unsqueeze(-1)).all()) and bool(torch.isfinite(first).all()):
+        return first
+    # Infinite entries are made unlike each other, so that missing cells are never the majority.
+    spread = -1.0 - torch.arange(full.shape[-1], dtype=full.dtype, device=full.device)
+    common = torch.where(torch.isinf(full), spread.expand_as(full), full).mode(-1).values
+    return common.clamp_min(0.0)
+
+
+def _separable(full: Tensor, sizes: Sequence[int]) -> list[Tensor] | None:
+    """Positive factors (*batch, n_j) whose outer product is the noise, if there are such to rounding."""
+    if not (bool(torch.isfinite(full).all()) and bool((full > 0.0).all())):
+        return None
+    logs = full.log().reshape(*full.shape[:-1], *sizes)
+    lead = full.dim() - 1
+    mean = logs.flatten(lead).mean(-1)
+    parts = []
+    for axis in range(len(sizes)):
+        others = [lead + k for k in range(len(sizes)) if k != axis]
+        profile = logs.mean(others) if others else logs
+        parts.append(profile - mean.unsqueeze(-1) * (1.0 - 1.0 / len(sizes)))
+    factors = [p.exp() for p in parts]
+    agreement = (outer_product(factors) - full).abs() <= 1e-13 * full
+    return factors if bool(agreement.all()) else None
+
+
+class SpectralFactorisation(Factorisation):
+    """All cells of the grid with one noise variance.
+
+    Args:
+        operator: the grid and its axes; its own diagonal and cells are not looked at.
+        noise: (*batch,) variance in every cell.
+    """
+
+    def __init__(self, operator: SpectralGridLinearOperator, noise: Tensor) -> None:
+        self.operator = operator
+        pairs = [torch.linalg.eigh(f.detach()) for f in operator.factors]
+        self.eigenvalues = [p[0] for p in pairs]
+        self.vectors = [p[1] for p in pairs]
+        self.spectrum = operator.combine(self.eigenvalues)
+        self.pivots = self.spectrum + noise.unsqueeze(-1)
+        if bool((self.pivots <= 0.0).any()):
+            lowest, highest = float(self.pivots.min()), float(self.pivots.max())
+            raise NotPositiveDefiniteError(
+                f"the covariance on the grid has the eigenvalue {lowest:.3g} beside {highest:.3g}; add noise, or a "
+                "kernel that is less smooth on this spacing"
+            )
+
+    def well_conditioned(self) -> bool:
+        """Whether a correction loses no more than the matrix itself does."""
+        ends = self.pivots.aminmax(dim=-1)
+        return bool((ends.min > 1e-13 * ends.max).all())
+
+    def solve(self, rhs: Tensor) -> Tensor:
+        """In the eigenbasis."""
+        cells = self.operator.cells
+        return cells.gather(self.solve_grid(cells.scatter(rhs)))
+
+    def solve_grid(self, rhs: Tensor) -> Tensor:
+        """The same for (*batch, count, C) in grid order."""
+        inner = kronecker_matmul([q.mT for q in self.vectors], rhs) / self.pivots.unsqueeze(-1)
+        return kronecker_matmul(self.vectors, inner)
+
+    def logdet(self) -> Tensor:
+        """Sum over eigenvalues."""
+        return self.pivots.log().sum(-1)
+
+    def inverse_diagonal(self) -> Tensor:
+        """Diagonal of the inverse, (*batch, count)."""
+        return kronecker_matmul([q * q for q in self.vectors], self.pivots.reciprocal().unsqueeze(-1)).squeeze(-1)
+
+    def logdet_gradients(self) -> tuple[Tensor | None, ...]:
+        """``Q diag(weights) Q^T`` per axis: exact where eigenvalues coincide."""
+        weights = self.operator.eigenvalue_weights(self.eigenvalues, self.pivots.reciprocal())
+        factors = [(q * w.unsqueeze(-2)) @ q.mT for q, w in zip(self.vectors, weights, strict=True)]
+        index = self.operator.cells.index
+        diagonal = self.inverse_diagonal()
+        return (diagonal if index is None else diagonal[..., index], *factors)
+
+
+class CorrectedFactorisation(Factorisation):
+    """One noise variance except in m cells, which have another or are missing.
+
+    With A the matrix of equal noise on the whole grid, E the m cells and W their excess noise,
+    ``(A + E W E^T)^-1 = A^-1 - A^-1 E (W^-1 + E^T A^-1 E)^-1 E^T A^-1``; a missing cell has ``W^-1 = 0``.
+
+    Args:
+        operator: the grid, its axes and cells.
+        spectral: A.
+        where: (m) flat cells.
+        excess: (*batch, m) noise beyond the common one, ``inf`` for missing.
+
+    References:
+        Hager (1989), SIAM Review 31, 221 (Woodbury's formula).
+    """
+
+    def __init__(
+        self, operator: SpectralGridLinearOperator, spectral: SpectralFactorisation, where: Tensor, excess: Tensor
+    ) -> None:
+        self.operator, self.spectral, self.where = operator, spectral, where
+        count = operator.cells.count
+        unit = torch.zeros(count, where.shape[0], dtype=excess.dtype, device=excess.device)
+        unit[where, torch.arange(where.shape[0])] = 1.0
+        self.columns = spectral.solve_grid(unit.expand(*excess.shape[:-1], *unit.shape))
+        missing = torch.isinf(excess)
+        self.weights = excess.masked_fill(missing, 1.0).unsqueeze(-1)
+        core = self.weights * self.columns[..., where, :] + torch.diag_embed((~missing).to(excess.dtype))
+        self.lu, self.swaps, _ = torch.linalg.lu_factor_ex(core)
+        sign = torch.linalg.slogdet(core)
+        self.core_logdet = sign.logabsdet
+        if bool((sign.sign <= 0.0).any()):
+            raise NotPositiveDefiniteError("the covariance of the observed cells is not positive definite; add noise")
+
+    def _correction(self, values: Tensor) -> Tensor:
+        """``core^-1 W E^T values``."""
+        return torch.linalg.lu_solve(self.lu, self.swaps, self.weights * values[..., self.where, :])
+
+    def solve(self, rhs: Tensor) -> Tensor:
+        """Zero in rows without information."""
+        cells = self.operator.cells
+        plain = self.spectral.solve_grid(cells.scatter(rhs))
+        return cells.gather(plain - self.columns @ self._correction(plain))
+
+    def logdet(self) -> Tensor:
+        """Over the cells with information."""
+        return self.spectral.logdet() + self.core_logdet
+
+    def logdet_gradients(self) -> tuple[Tensor | None, ...]:
+        """Those of the equal-noise matrix, less the m directions of the correction."""
+        diagonal = self.spectral.inverse_diagonal()
+        right = self._transposed_correction()
+        diagonal = diagonal - (self.columns * right).sum(-1)
+        _, *factors = self.spectral.logdet_gradients()
+        with torch.enable_grad():
+            args = [f.detach().requires_grad_(True) for f in self.operator.factors]
+            product = self.operator._like(self.operator.diagonal_values.detach(), *args).grid_matmul(right)
+            lost = torch.autograd.grad((self.columns * product).sum(), args)
+        cells = self.operator.cells
+        own = diagonal if cells.index is None else diagonal[..., cells.index]
+        return (own, *(f - part for f, part in zip(factors, lost, strict=True) if f is not None))
+
+    def _transposed_correction(self) -> Tensor:
+        """``A^-1 E (core^-1 W)^T``, (*batch, count, m)."""
+        m = self.where.shape[0]
+        eye = torch.eye(m, dtype=self.lu.dtype, device=self.lu.device)
+        core = torch.linalg.lu_solve(self.lu, self.swaps, self.weights * eye)
+        return self.columns @ core.mT
+
+
+class ScaledFactorisation(Factorisation):
+    """Noise that is a product over axes: ``A = S (S^-1 K S^-1 + 1) S`` with ``S^2`` the noise.
+
+    Args:
+        operator: a Kronecker product on the whole grid.
+        scales: noise factors (*batch, n_j).
+    """
+
+    def __init__(self, operator: SpectralGridLinearOperator, scales: Sequence[Tensor]) -> None:
+        self.operator = operator
+        self.roots = [s.sqrt() for s in scales]
+        whitened = [
+            f.detach() / (r.unsqueeze(-1) * r.unsqueeze(-2)) for f, r in zip(operator.factors, self.roots, strict=True)
+        ]
+        diagonal = operator.diagonal_values.detach()
+        inner: Any = type(operator)(torch.ones_like(diagonal), *whitened)
+        self.inner = SpectralFactorisation(inner, torch.ones_like(diagonal[..., :1]).squeeze(-1))
+        self.order = operator.cells
+        self.scale = outer_product(self.roots).unsqueeze(-1)
+
+    def solve(self, rhs: Tensor) -> Tensor:
+        """Scaled, solved, scaled."""
+        return self.order.gather(self.inner.solve(self.order.scatter(rhs) / self.scale) / self.scale)
+
+    def logdet(self) -> Tensor:
+        """With the determinant of the scaling."""
+        return self.inner.logdet() + 2.0 * self.scale.squeeze(-1).log().sum(-1)
+
+    def logdet_gradients(self) -> tuple[Tensor | None, ...]:
+        """Of the whitened matrix, scaled back."""
+        _, *inner = self.inner.logdet_gradients()
+        factors = [
+            g / (r.unsqueeze(-1) * r.unsqueeze(-2)) for g, r in zip(inner, self.roots, strict=True) if g is not None
+        ]
+        diagonal = self.inner.inverse_diagonal() / self.scale.squeeze(-1) ** 2
+        index = self.order.index
+        return (diagonal if index is None else diagonal[..., index], *factors)
