@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -19,12 +20,12 @@ from gpkit.inference.collocation.bases import Array, Basis, LegendreBasis
 __all__ = ["Axis", "EndCondition", "along"]
 
 
-def along(matrix: Array | sparse.spmatrix, tensor: Array, axis: int) -> Array:
-    """Apply a matrix to one axis of a tensor."""
+def along(matrix: Any, tensor: Array, axis: int) -> Array:
+    """Apply a matrix (dense, sparse, or anything that multiplies) to one axis of a tensor."""
     if axis == 0:
         flat = tensor.reshape(tensor.shape[0], -1)
         return np.asarray(matrix @ flat).reshape(-1, *tensor.shape[1:])
-    if axis == tensor.ndim - 1 and not sparse.issparse(matrix):
+    if axis == tensor.ndim - 1 and isinstance(matrix, np.ndarray):
         return np.asarray(tensor @ matrix.T)
     moved = np.moveaxis(tensor, axis, 0)
     flat = np.ascontiguousarray(moved).reshape(moved.shape[0], -1)

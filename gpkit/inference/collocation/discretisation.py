@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from gpkit.errors import InvalidDataError
 from gpkit.inference.collocation.axes import Axis, along
 from gpkit.inference.collocation.bases import Array, Basis, FourierBasis, LegendreBasis
 from gpkit.inference.collocation.layout import Layout
+from gpkit.inference.collocation.parity import Folded, Unfolded
 
 __all__ = ["Discretisation"]
 
@@ -39,7 +41,13 @@ class Discretisation:
         counts = [int(np.ceil(oversampling * b.size)) for b in self.bases]
         grids = [b.nodes(q) for b, q in zip(self.bases, counts, strict=True)]
         self.nodes, self.weights = [g[0] for g in grids], [g[1] for g in grids]
-        self._tables = [b.at_nodes(q) for b, q in zip(self.bases, counts, strict=True)]
+        tables = [b.at_nodes(q) for b, q in zip(self.bases, counts, strict=True)]
+        self._synthesis: list[Any] = []
+        self._analysis: list[Any] = []
+        for basis, table, w in zip(self.bases, tables, self.weights, strict=True):
+            even = isinstance(basis, LegendreBasis)
+            self._synthesis.append(Unfolded(table) if even else table)
+            self._analysis.append(Folded(table, w) if even else table.T * w)
         made: dict[object, Axis] = {}
         self.axes: list[list[Axis]] = []
         for f in range(layout.count):
@@ -59,15 +67,15 @@ class Discretisation:
         """A jet on the nodes."""
         for j, order in enumerate(orders):
             coefficients = self.bases[j].differentiate(coefficients, j, order)
-        for j, table in enumerate(self._tables):
-            coefficients = along(table, coefficients, j)
+        for j, matrix in enumerate(self._synthesis):
+            coefficients = along(matrix, coefficients, j)
         return coefficients
 
     def analyse(self, values: Array, skip: int = -1) -> Array:
         """Coefficients of values on the nodes; ``skip`` is an axis to leave alone."""
-        for j in range(len(self.bases)):
+        for j, matrix in enumerate(self._analysis):
             if j != skip:
-                values = along(self._tables[j].T * self.weights[j], values, j)
+                values = along(matrix, values, j)
         return values
 
     def lift(self, which: int) -> tuple[Array, float]:

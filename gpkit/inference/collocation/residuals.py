@@ -49,11 +49,10 @@ def off_grid(layout: Layout, seed: int = 7, largest: int = 150) -> list[Array]:
 
 
 class _Evaluator:
-    """Jets of fields on one tensor grid, each table and each jet made once."""
+    """Jets of fields on one tensor grid, or on a face of it; each jet is made once."""
 
-    def __init__(self, bases: Sequence[Basis], axes: Sequence[Array], state: Sequence[Array]) -> None:
-        self._bases, self._state = bases, state
-        self._tables = [b.evaluate(x) for b, x in zip(bases, axes, strict=True)]
+    def __init__(self, bases: Sequence[Basis], tables: Sequence[Array], state: Sequence[Array]) -> None:
+        self._bases, self._tables, self._state = bases, tables, state
         self._jets: dict[Jet, Array] = {}
 
     def __call__(self, jet: Jet) -> Array:
@@ -65,6 +64,21 @@ class _Evaluator:
                 values = along(table, values, j)
             self._jets[jet] = values
         return self._jets[jet]
+
+    def on_face(self, axis: int, end: float) -> _Evaluator:
+        """The same on the face where one axis is at an end."""
+        at_end: Array = self._bases[axis].evaluate(np.array([end]))
+        tables = [at_end if j == axis else t for j, t in enumerate(self._tables)]
+        return _Evaluator(self._bases, tables, self._state)
+
+    def normal(self, which: int, axis: int, end: float, order: int) -> Array:
+        """A derivative along the normal on a face: the normal axis is summed first."""
+        at_end: Array = self._bases[axis].evaluate(np.array([end]), order)
+        values = along(at_end, self._state[which], axis)
+        for j, table in enumerate(self._tables):
+            if j != axis:
+                values = along(table, values, j)
+        return values
 
 
 def measure(
@@ -79,7 +93,7 @@ def measure(
         axes: Points of each axis; random ones if not given.
     """
     axes = off_grid(layout) if axes is None else axes
-    jets = _Evaluator(bases, axes, state)
+    jets = _Evaluator(bases, [b.evaluate(x) for b, x in zip(bases, axes, strict=True)], state)
     shape = tuple(len(x) for x in axes)
     coordinates = open_grid(axes)
     relative, worst = [], 0.0
@@ -102,38 +116,37 @@ def measure(
         scale = scale or 1.0
         relative.append(float(np.sqrt(np.mean(total**2))) / scale)
         worst = max(worst, float(np.abs(total).max()) / scale)
-    return Residuals(tuple(relative), worst, _boundary(layout, bases, state, axes), int(np.prod(shape)))
+    return Residuals(tuple(relative), worst, _boundary(layout, jets, axes), int(np.prod(shape)))
 
 
-def _boundary(layout: Layout, bases: Sequence[Basis], state: Sequence[Array], axes: Sequence[Array]) -> float:
+def _boundary(layout: Layout, jets: _Evaluator, axes: Sequence[Array]) -> float:
     mismatch = 0.0
     for face in layout.faces:
+        end = layout.ends[face.axis][face.end.side]
         grid = list(axes)
-        grid[face.axis] = np.array([layout.ends[face.axis][face.end.side]])
-        jets = _Evaluator(bases, grid, state)
+        grid[face.axis] = np.array([end])
         data = face.value.on_grid(grid)
         found = np.zeros_like(data)
         scale = float(np.abs(data).max())
         for order, c in face.end.terms:
-            orders = tuple(order if j == face.axis else 0 for j in range(layout.dim))
-            term = c * jets(Jet(face.field, orders))
+            term = c * jets.normal(face.field, face.axis, end, order)
             scale = max(scale, float(np.abs(term).max()))
             found = found + term
         # A function that is zero on a face is compared with its size inside the box.
-        if not any(order for order, _ in face.end.terms):
-            inside = _Evaluator(bases, axes, state)(Jet(face.field, (0,) * layout.dim))
-            scale = max(scale, float(np.abs(inside).max()))
+        if all(order == 0 for order, _ in face.end.terms):
+            scale = max(scale, float(np.abs(jets(Jet(face.field, (0,) * layout.dim))).max()))
         mismatch = max(mismatch, float(np.abs(found - data).max()) / (scale or 1.0))
     for condition, right in layout.others:
+        end = layout.ends[condition.axis][condition.side]
         grid = list(axes)
-        grid[condition.axis] = np.array([layout.ends[condition.axis][condition.side]])
-        jets = _Evaluator(bases, grid, state)
-        data = right.on_grid(grid)
+        grid[condition.axis] = np.array([end])
+        on_face = jets.on_face(condition.axis, end)
         coordinates = open_grid(grid)
+        data = right.on_grid(grid)
         found, scale = np.zeros_like(data), float(np.abs(data).max())
-        for term_ in condition.terms:
-            c = term_.coefficient(coordinates, layout.parameters).detach()
-            values = (c.expand(data.shape) if c.dim() else c).numpy() * jets(term_.jet)
+        for part in condition.terms:
+            c = part.coefficient(coordinates, layout.parameters).detach().numpy()
+            values = c * on_face(part.jet)
             scale = max(scale, float(np.abs(values).max()))
             found = found + values
         mismatch = max(mismatch, float(np.abs(found - data).max()) / (scale or 1.0))

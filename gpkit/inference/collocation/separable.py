@@ -17,6 +17,7 @@ from scipy import linalg, sparse
 from gpkit.errors import InvalidDataError
 from gpkit.inference.collocation.axes import Axis, along
 from gpkit.inference.collocation.bases import Array, FourierBasis
+from gpkit.inference.collocation.parity import Split
 
 __all__ = ["SeparableSolver"]
 
@@ -64,19 +65,32 @@ def _periodic(axis: Axis, symbol: Symbol) -> _Reduced:
     return _Reduced("diagonal", rotation.conj().T.tocsr(), rotation, np.asarray(values), np.ones(r))
 
 
-def _eigen(mass: Array) -> tuple[Array, Array]:
-    """Eigenvalues and vectors of a symmetric matrix that may couple equal parities only."""
-    n = len(mass)
-    if n < 8 or np.abs(np.diagonal(mass, 1)).max() > 1e-14 or np.abs(np.diagonal(mass, 4)).max(initial=0.0) > 1e-14:
+def _keeps_parity(mass: Array, axis: Axis) -> bool:
+    """Whether a mass couples neighbours of equal parity only, as it does under the same condition at both ends."""
+    if len(mass) < 8 or sparse.issparse(axis.constrained) is False:
+        return False
+    z = axis.constrained
+    return np.abs(np.diagonal(mass, 1)).max() < 1e-14 and np.abs(z.diagonal(-1)).max(initial=0.0) < 1e-14
+
+
+def _eigen(mass: Array, axis: Axis, scale: Array) -> tuple[Array, Array | Split]:
+    """Eigenvalues of a symmetric mass, and the eigenvectors as coefficients: Z diag(scale) V, (r, s)."""
+    z = axis.constrained
+    if not _keeps_parity(mass, axis):
         values, vectors = np.linalg.eigh(mass)
-        return values, vectors
-    values, vectors, at = np.empty(n), np.zeros((n, n)), 0
+        return values, np.asarray(z @ (vectors * scale[:, None]))
+    n, r = len(mass), axis.basis.size
+    values, blocks, rows = [], [], []
     for parity in (0, 1):
-        part = np.arange(parity, n, 2)
-        w, v = linalg.eigh_tridiagonal(np.diagonal(mass)[part], np.diagonal(mass, 2)[parity::2][: len(part) - 1])
-        values[at : at + len(part)], vectors[part, at : at + len(part)] = w, v
-        at += len(part)
-    return values, vectors
+        part = slice(parity, n, 2)
+        main = np.diagonal(mass)[part]
+        w, v = linalg.eigh_tridiagonal(main, np.diagonal(mass, 2)[parity::2][: len(main) - 1])
+        values.append(w)
+        blocks.append(np.asarray(z[parity::2, part] @ (v * scale[part, None])))
+        rows.append(slice(parity, r, 2))
+    cut = len(values[0])
+    split = Split((blocks[0], blocks[1]), (rows[0], rows[1]), (slice(0, cut), slice(cut, n)), (r, n))
+    return np.concatenate(values), split
 
 
 def _self_adjoint(axis: Axis, symbol: Symbol) -> _Reduced | None:
@@ -98,8 +112,7 @@ def _self_adjoint(axis: Axis, symbol: Symbol) -> _Reduced | None:
     z = axis.constrained
     if np.abs(np.tril(stiffness, -1)).max(initial=0.0) == 0.0 and diagonal.min() > 0.0:
         scale = 1.0 / np.sqrt(diagonal)
-        values, vectors = _eigen(mass * scale[:, None] * scale)
-        right = z @ (vectors * scale[:, None])
+        values, right = _eigen(mass * scale[:, None] * scale, axis, scale)
         return _Reduced("diagonal", right.T, right, np.full(len(values), sign), np.maximum(values, 0.0))
     shift = (2.0 / (axis.basis.upper - axis.basis.lower)) ** order * abs(symbol[order])
     for factor in (1.0, 100.0):
