@@ -1,0 +1,225 @@
+"""A Gaussian process over several columns at once, conditioned on nearest neighbours: the full-rank residual of tables.
+
+The kernel is a learned sum of products of exponential (Matern-1/2) kernels over all columns, categories included. Each
+conditional distribution is exact given the m data rows of largest covariance: Vecchia's approximation on both sides, so
+that the answer for a row does not depend on an order. Parameters maximise the leave-one-out density.
+
+References:
+    Vecchia (1988), JRSS B 50, 297; Kang & Katzfuss (2023), Statistics and Computing 33, 17 (neighbours by correlation).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.spatial import cKDTree
+
+from gpkit.errors import InvalidDataError
+from gpkit.recursions import nearest_neighbours as compiled
+
+__all__ = ["NearestNeighbourProcess"]
+
+Array = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+_LEARNING_ROWS = 600
+_LEARNING_NEIGHBOURS = 24
+_SCAN = (0.3, 1.0, 3.0, 10.0, 30.0)
+
+
+@dataclass
+class NearestNeighbourProcess:
+    """Covariance ``sum_t v_t exp(-sum_k r_tk d_k)`` of the rows of a table, and how neighbours are found.
+
+    Attributes:
+        category: which columns are categories (codes), (D,).
+        variance: v, (T,).
+        rate: r, (T, D), per unit of the column; for a category, minus the logarithm of the correlation of levels.
+        noise: noise variance of a row of relative variance one.
+        neighbours: m.
+    """
+
+    category: NDArray[np.bool_]
+    variance: Array
+    rate: Array
+    noise: float
+    neighbours: int = 40
+
+    @classmethod
+    def start(
+        cls, points: Array, target: Array, category: NDArray[np.bool_], *, neighbours: int = 40
+    ) -> NearestNeighbourProcess:
+        """A term that is local in every column, and one for each column that is local in this one only.
+
+        Raises:
+            InvalidDataError: for fewer than three rows.
+        """
+        if len(points) < 3:
+            raise InvalidDataError(f"a local residual needs at least three rows, got {len(points)}")
+        columns = points.shape[1]
+        span = np.maximum(np.ptp(points, axis=0), 1e-300)
+        wide = np.where(category, 0.05, 0.5 / span)
+        narrow = np.where(category, 2.0, 100.0 / span)
+        rate = np.tile(wide, (columns + 1, 1))
+        rate[0] = np.where(category, 0.05, 30.0 / span)
+        for k in range(columns):
+            rate[k + 1, k] = narrow[k]
+        total = float(np.var(target)) or 1.0
+        variance = np.full(columns + 1, total / (columns + 1))
+        return cls(category, variance, rate, 0.1 * total, neighbours)
+
+    def parameters(self) -> dict[str, NDArray[np.float64] | float]:
+        """Variances, length scales (1 / rate) and noise variance."""
+        return {"variance": self.variance, "lengthscale": 1.0 / self.rate, "noise_variance": self.noise}
+
+    # -- neighbours ------------------------------------------------------------------------------------------------
+
+    def find(self, points: Array, queries: Array, own: Rows, count: int) -> Rows:
+        """The ``count`` rows of largest covariance among the nearest in the metric of every term, (Q, count).
+
+        Args:
+            points: data (N, D).
+            queries: (Q, D).
+            own: the row that each query is, or -1; it is never its own neighbour.
+            count: m; -1 fills up where there are fewer rows.
+        """
+        candidates = []
+        share = self.variance / self.variance.sum()
+        width = min(count + 1, len(points))
+        continuous = np.flatnonzero(~self.category)
+        categories = np.flatnonzero(self.category)
+        for t in np.flatnonzero(share > 0.01):
+            scaled, asked = points[:, continuous] * self.rate[t, continuous], queries[:, continuous] * self.rate[t, continuous]
+            # A category separates where it is worth more than the distances: once without it, once within levels.
+            choices = [np.zeros(len(categories))]
+            if len(categories) and self.rate[t, categories].max() > 0.1:
+                choices.append(np.where(self.rate[t, categories] > 0.1, 1e6, 0.0))
+            for apart in choices:
+                if not continuous.size and not apart.any():
+                    continue
+                tree = cKDTree(np.hstack([scaled, points[:, categories] * apart]), balanced_tree=False, leafsize=32)
+                _, found = tree.query(np.hstack([asked, queries[:, categories] * apart]), k=width, p=1)
+                candidates.append(np.asarray(found).reshape(len(queries), -1))
+        joined = np.hstack(candidates) if candidates else np.tile(np.arange(width), (len(queries), 1))
+        joined = np.where(joined >= len(points), -1, joined).astype(np.int64)
+        out = np.empty((len(queries), count), np.int64)
+        compiled.rank_candidates(points, queries, own, joined, self.category, self.variance, self.rate, out)
+        return out
+
+    # -- learning --------------------------------------------------------------------------------------------------
+
+    def learn(
+        self,
+        points: Array,
+        target: Array,
+        relative: Array,
+        *,
+        rows: int = _LEARNING_ROWS,
+        rounds: int = 2,
+        iterations: int = 20,
+        scan: bool = True,
+        seed: int = 0,
+    ) -> float:
+        """Maximise the leave-one-out density of a random set of rows over all parameters.
+
+        Every row is conditioned on neighbours from the whole table; only the sum over rows is a random part of it.
+
+        Args:
+            points: (N, D).
+            target: (N,), of mean zero.
+            relative: relative noise variances (N,).
+            rows: number of rows in the sum.
+            rounds: neighbours are found again this many times.
+            iterations: of L-BFGS in each round.
+            scan: whether length scales are first searched over factors, one at a time.
+            seed: of the choice of rows.
+
+        Returns:
+            The mean log-density of the rows left out.
+        """
+        chosen = np.random.default_rng(seed).permutation(len(points))[: min(rows, len(points))]
+        count = min(_LEARNING_NEIGHBOURS, len(points) - 1)
+        value = np.inf
+        for turn in range(rounds):
+            near = self.find(points, points[chosen], chosen, count)
+            if scan and turn == 0:
+                self._scan(points, target, relative, chosen, near)
+                near = self.find(points, points[chosen], chosen, count)
+            value = self._climb(points, target, relative, chosen, near, iterations)
+        return -value
+
+    def _value(
+        self, points: Array, target: Array, relative: Array, chosen: Rows, near: Rows
+    ) -> tuple[float, Array, Array, float]:
+        to_variance, to_rate = np.empty_like(self.variance), np.empty_like(self.rate)
+        value, to_noise = compiled.leave_one_out_gradient(
+            points, relative, target, chosen, near, self.category, self.variance, self.rate, self.noise, to_variance, to_rate
+        )
+        return value, to_variance, to_rate, to_noise
+
+    def _scan(self, points: Array, target: Array, relative: Array, chosen: Rows, near: Rows) -> None:
+        part, near = chosen[:200], near[:200]
+        for t in range(len(self.rate)):
+            for k in range(self.rate.shape[1]):
+                if t and k != t - 1:
+                    continue
+                begin = self.rate[t, k]
+                values = []
+                for factor in _SCAN:
+                    self.rate[t, k] = begin * factor
+                    values.append(self._value(points, target, relative, part, near)[0])
+                self.rate[t, k] = begin * _SCAN[int(np.argmin(values))]
+
+    def _climb(
+        self, points: Array, target: Array, relative: Array, chosen: Rows, near: Rows, iterations: int
+    ) -> float:
+        terms, columns = self.rate.shape
+        total = float(np.var(target)) or 1.0
+        span = np.maximum(np.ptp(points, axis=0), 1e-300)
+        slowest = np.where(self.category, 1e-3, 1e-2 / span)
+        fastest = np.where(self.category, 8.0, 1e4 / span)
+
+        def unpack(z: Array) -> None:
+            e = np.exp(z)
+            self.variance, self.noise = e[:terms], float(e[-1])
+            self.rate = np.ascontiguousarray(e[terms:-1].reshape(terms, columns))
+
+        def objective(z: Array) -> tuple[float, Array]:
+            unpack(z)
+            value, to_variance, to_rate, to_noise = self._value(points, target, relative, chosen, near)
+            slope = np.concatenate(
+                [to_variance * self.variance, (to_rate * self.rate).reshape(-1), [to_noise * self.noise]]
+            )
+            return value, slope
+
+        bounds = [(np.log(1e-6 * total), np.log(1e2 * total))] * terms
+        bounds += [(np.log(a), np.log(b)) for _ in range(terms) for a, b in zip(slowest, fastest, strict=True)]
+        bounds += [(np.log(1e-6 * total), np.log(2.0 * total))]
+        begin = np.log(np.concatenate([self.variance, self.rate.reshape(-1), [self.noise]]))
+        begin = np.clip(begin, [low for low, _ in bounds], [high for _, high in bounds])
+        found = minimize(objective, begin, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": iterations})
+        unpack(found.x)
+        return float(found.fun)
+
+    # -- answers ---------------------------------------------------------------------------------------------------
+
+    def condition(
+        self, points: Array, relative: Array, queries: Array, own: Rows | None = None
+    ) -> tuple[Rows, Array, Array]:
+        """Neighbours (Q, m), their kriging weights (Q, m) and the variance (Q,) that is left of the noise-free process."""
+        own = np.full(len(queries), -1) if own is None else own
+        near = self.find(points, queries, own, min(self.neighbours, max(len(points) - 1, 1)))
+        weights, left = np.empty(near.shape), np.empty(len(near))
+        compiled.condition(
+            points, self.noise * relative, queries, near, self.category, self.variance, self.rate, weights, left
+        )
+        return near, weights, left
+
+
+def krige(near: Rows, weights: Array, values: Array) -> Array:
+    """Weighted sums (Q,) of the neighbours' values (N,)."""
+    out: Array = np.einsum("qm,qm->q", weights, values[near])
+    return out
