@@ -16,8 +16,10 @@ from linear_operator.operators import LinearOperator
 from torch import Tensor
 
 from gpkit.errors import GpkitError
+from gpkit.inference.conditioning import ConditioningPredictionStrategy
 from gpkit.operators import CrossSemiseparableLinearOperator, SemiseparableLinearOperator
 from gpkit.operators import generators as sweeps
+from gpkit.operators.factorised import FactorisedLinearOperator
 from gpkit.operators.posterior import PosteriorCovarianceLinearOperator
 
 __all__ = ["SemiseparablePredictionStrategy", "strategy_for"]
@@ -97,3 +99,8 @@ class SemiseparablePredictionStrategy(DefaultPredictionStrategy):
 @strategy_for.register
 def _(operator: SemiseparableLinearOperator) -> type[DefaultPredictionStrategy]:
     return SemiseparablePredictionStrategy
+
+
+@strategy_for.register
+def _(operator: FactorisedLinearOperator) -> type[DefaultPredictionStrategy]:
+    return ConditioningPredictionStrategy

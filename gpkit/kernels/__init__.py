@@ -2,6 +2,7 @@
 
 from gpkit.kernels.base import StateSpaceKernel
 from gpkit.kernels.composite import ProductKernel, ScaleKernel, SumKernel, as_state_space
+from gpkit.kernels.grid import GridKernel
 from gpkit.kernels.matern import DRWKernel, MaternKernel
 from gpkit.kernels.oscillators import CeleriteKernel, CosineKernel, LorentzianKernel, RotationKernel, SHOKernel
 from gpkit.kernels.projected import ProjectedKernel
@@ -13,6 +14,7 @@ __all__ = [
     "ConnectionLaplacianKernel",
     "CosineKernel",
     "DRWKernel",
+    "GridKernel",
     "LorentzianKernel",
     "MaternKernel",
     "ProductKernel",

@@ -34,7 +34,8 @@ class _EnvelopeDerivatives(torch.autograd.Function):
     def forward(ctx: Any, envelope: Envelope, order: int, lag: Tensor, lengthscale: Tensor) -> Tensor:
         ctx.envelope, ctx.order = envelope, order
         ctx.save_for_backward(lag, lengthscale)
-        return envelope._evaluate(*torch.broadcast_tensors(lag, lengthscale), order)
+        shape = torch.broadcast_shapes(lag.shape, lengthscale.shape)
+        return envelope._evaluate(lag.expand(shape), lengthscale.expand(shape), order)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

@@ -21,9 +21,12 @@ from linear_operator.operators import (
 from torch import Tensor
 
 from gpkit.errors import InvalidDataError, StructureLostError
+from gpkit.inference.conditioning import ConditioningPredictionStrategy
 from gpkit.inference.prediction import strategy_for
 from gpkit.inference.pyro_failures import count_failures_as_divergent
 from gpkit.kernels import StateSpaceKernel, as_state_space
+from gpkit.kernels.structured import cross_of, gram_of, is_structured
+from gpkit.operators.conditioned import ConditionedLinearOperator
 from gpkit.operators.posterior import PosteriorCovarianceLinearOperator
 from gpkit.operators.structured import StructuredLinearOperator, common_batch
 
@@ -122,14 +125,16 @@ class ExactGP(gpytorch.models.ExactGP):
 
     @property
     def structured(self) -> bool:
-        """Whether the kernel has a state space."""
-        return isinstance(self.covar_module, StateSpaceKernel)
+        """Whether the kernel says which structured operator it becomes."""
+        return isinstance(self.covar_module, StateSpaceKernel) or is_structured(self.covar_module)
 
     def forward(self, x: Tensor) -> MultivariateNormal:
         """Prior at inputs (*batch, N, d)."""
         mean = self._prior_mean(x)
         if not self.structured:
             return MultivariateNormal(mean, self.covar_module(x))
+        if not isinstance(self.covar_module, StateSpaceKernel):
+            return StructuredMultivariateNormal(mean, gram_of(self.covar_module, x))
         times = self._kernel_inputs(x)
         covariance = self.covar_module.gram(times) if times.shape[-1] == 1 else self.covar_module(x)
         return StructuredMultivariateNormal(mean, covariance)
@@ -164,9 +169,19 @@ class ExactGP(gpytorch.models.ExactGP):
         if self.training:
             return _unhidden(result)
         covariance = getattr(result, "lazy_covariance_matrix", None)
-        if isinstance(covariance, PosteriorCovarianceLinearOperator):
+        if isinstance(covariance, ConditionedLinearOperator):
+            self._prepare_draws(covariance, args[0])
+        if isinstance(covariance, PosteriorCovarianceLinearOperator | ConditionedLinearOperator):
             covariance.training_noise = getattr(getattr(self.likelihood, "noise_covar", None), "noise", None)
         return result
+
+    def _prepare_draws(self, covariance: ConditionedLinearOperator, test: Tensor) -> None:
+        """Give the posterior the prior of new and training points together, evaluated when draws are asked for."""
+        kernel, train = self.covar_module, self.train_inputs[0]
+        test = test.unsqueeze(-1) if test.dim() == 1 else test
+        batch = common_batch(test.shape[:-2], train.shape[:-2])
+        both = torch.cat([t.expand(*batch, *t.shape[-2:]) for t in (test, train)], dim=-2)
+        covariance.joint_prior = lambda: gram_of(kernel, both)
 
     def _is_training_input(self, x: Any) -> bool:
         """Whether x is the stored input itself, so that nothing needs to be compared."""
@@ -231,6 +246,13 @@ class ExactGP(gpytorch.models.ExactGP):
         batch = torch.broadcast_shapes(train.shape[:-2], test.shape[:-2], self.covar_module.batch_shape)
         mean = self.mean_module(test)
         kernel = self.covar_module
+        if not isinstance(kernel, StateSpaceKernel):
+            if isinstance(self.prediction_strategy, ConditioningPredictionStrategy):
+                cross = cross_of(kernel, test, train)
+                batch, shape = torch.broadcast_shapes(batch, mean.shape[:-1]), test.shape[-2:-1]
+                # The covariance of the new points stays lazy: only what is asked for is evaluated.
+                return mean.expand(*batch, *shape), kernel(test), cross, batch, shape, StructuredMultivariateNormal
+            return super()._get_test_prior_mean_and_covariances(train_inputs, test_inputs, **kwargs)
         train, test = self._kernel_inputs(train), self._kernel_inputs(test)
         if test.shape[-1] != 1:
             return super()._get_test_prior_mean_and_covariances(train_inputs, test_inputs, **kwargs)

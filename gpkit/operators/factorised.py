@@ -20,6 +20,8 @@ from gpkit.operators.structured import StructuredLinearOperator, common_batch, r
 
 __all__ = ["DenseFactorisation", "FactorisedLinearOperator", "Factorisation"]
 
+_CHUNK = 256
+
 
 class Factorisation(ABC):
     """What is computed once for a positive definite matrix A (*batch, N, N); knows no gradients."""
@@ -31,6 +33,15 @@ class Factorisation(ABC):
     @abstractmethod
     def logdet(self) -> Tensor:
         """(*batch,)."""
+
+    def explained(self, cross: LinearOperator) -> Tensor:
+        """``diag(C A^-1 C^T)`` (*batch, M) for a rectangular covariance C (*batch, M, N), some rows at a time."""
+        pieces = []
+        lead = (slice(None),) * len(cross.batch_shape)
+        for start in range(0, cross.shape[-2], _CHUNK):
+            rows = cross[(*lead, slice(start, start + _CHUNK), slice(None))].to_dense().mT
+            pieces.append((rows * self.solve(rows)).sum(-2))
+        return torch.cat(pieces, dim=-1) if pieces else torch.zeros(cross.shape[:-1], dtype=cross.dtype)
 
     @abstractmethod
     def logdet_gradients(self) -> tuple[Tensor | None, ...]:

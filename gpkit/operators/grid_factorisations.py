@@ -17,10 +17,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from linear_operator.operators import LinearOperator
 from torch import Tensor
 
 from gpkit.errors import NotPositiveDefiniteError
 from gpkit.operators.factorised import DenseFactorisation, Factorisation
+from gpkit.operators.grid_cells import GridCells
+from gpkit.operators.kronecker_cross import KroneckerCrossLinearOperator
 from gpkit.operators.kronecker_products import kronecker_matmul, outer_product
 from gpkit.operators.memory import available_memory
 
@@ -128,6 +131,18 @@ class SpectralFactorisation(Factorisation):
         """Sum over eigenvalues."""
         return self.pivots.log().sum(-1)
 
+    def explained(self, cross: LinearOperator) -> Tensor:
+        """One product with squares: the eigenbasis turns the quadratic form into a sum of squares."""
+        if not (isinstance(cross, KroneckerCrossLinearOperator) and len(cross.terms) == 1):
+            return super().explained(cross)
+        return self.explained_by(cross, cross.factors)
+
+    def explained_by(self, cross: KroneckerCrossLinearOperator, factors: Sequence[Tensor]) -> Tensor:
+        """The same with other factors (*batch, u_j, n_j) in place of those of ``cross``."""
+        squares = [(f @ q).square() for f, q in zip(factors, self.vectors, strict=True)]
+        weights = KroneckerCrossLinearOperator(*squares, rows=cross.rows, columns=GridCells(cross.columns.sizes))
+        return weights._matmul(self.pivots.reciprocal().unsqueeze(-1)).squeeze(-1)
+
     def inverse_diagonal(self) -> Tensor:
         """Diagonal of the inverse, (*batch, count)."""
         return kronecker_matmul([q * q for q in self.vectors], self.pivots.reciprocal().unsqueeze(-1)).squeeze(-1)
@@ -188,6 +203,15 @@ class CorrectedFactorisation(Factorisation):
         """Over the cells with information."""
         return self.spectral.logdet() + self.core_logdet
 
+    def explained(self, cross: LinearOperator) -> Tensor:
+        """That of the equal-noise matrix on the whole grid, less the m directions of the correction."""
+        if not (isinstance(cross, KroneckerCrossLinearOperator) and len(cross.terms) == 1):
+            return super().explained(cross)
+        whole = KroneckerCrossLinearOperator(*cross.factors, rows=cross.rows, columns=GridCells(cross.columns.sizes))
+        seen = whole._matmul(self.columns)
+        core = torch.linalg.lu_solve(self.lu, self.swaps, self.weights * seen.mT)
+        return self.spectral.explained(whole) - (seen * core.mT).sum(-1)
+
     def logdet_gradients(self) -> tuple[Tensor | None, ...]:
         """Those of the equal-noise matrix, less the m directions of the correction."""
         diagonal = self.spectral.inverse_diagonal()
@@ -237,6 +261,13 @@ class ScaledFactorisation(Factorisation):
     def logdet(self) -> Tensor:
         """With the determinant of the scaling."""
         return self.inner.logdet() + 2.0 * self.scale.squeeze(-1).log().sum(-1)
+
+    def explained(self, cross: LinearOperator) -> Tensor:
+        """With the cross-covariance scaled."""
+        if not (isinstance(cross, KroneckerCrossLinearOperator) and len(cross.terms) == 1):
+            return super().explained(cross)
+        scaled = [f / r.unsqueeze(-2) for f, r in zip(cross.factors, self.roots, strict=True)]
+        return self.inner.explained_by(cross, scaled)
 
     def logdet_gradients(self) -> tuple[Tensor | None, ...]:
         """Of the whitened matrix, scaled back."""
