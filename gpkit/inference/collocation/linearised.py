@@ -49,10 +49,12 @@ class Collocation:
 
     Attributes:
         sources: Values of the right sides on the nodes.
+        strength: Factor of the nonlinear terms, for continuation.
     """
 
     def __init__(self, disc: Discretisation) -> None:
         self.disc, self.layout = disc, disc.layout
+        self.strength = 1.0
         self.sources = [s.on_grid(disc.nodes) for s in self.layout.sources]
         self.coordinates = open_grid(disc.nodes)
         self.shape = tuple(len(x) for x in disc.nodes)
@@ -79,23 +81,31 @@ class Collocation:
             total += c * term
         return total
 
+    def _varying(self, i: int, state: Fields) -> Array:
+        """Right side minus the terms of an equation whose coefficients are not constant, on the nodes."""
+        equation = self.layout.equations[i]
+        values = self.sources[i]
+        wanted = [jet for jet, _ in self._variable[i]] + list(equation.jets)
+        if not wanted:
+            return values
+        values, jets = values.copy(), self.jets(state, wanted)
+        for jet, c in self._variable[i]:
+            values -= c * jets[jet]
+        if equation.remainder is not None and self.strength != 0.0:
+            tensors = [torch.from_numpy(np.ascontiguousarray(jets[j])) for j in equation.jets]
+            left = equation.remainder(self.coordinates, tensors, self.layout.parameters)
+            values -= self.strength * left.detach().expand(self.shape).numpy()
+        return values
+
     def residual(self, state: Fields) -> list[Array]:
         """Right minus left side of each equation, as coefficients."""
-        found = []
-        for i, equation in enumerate(self.layout.equations):
-            values = self.sources[i]
-            wanted = [jet for jet, _ in self._variable[i]] + list(equation.jets)
-            if wanted:
-                values = values.copy()
-                jets = self.jets(state, wanted)
-                for jet, c in self._variable[i]:
-                    values -= c * jets[jet]
-                if equation.remainder is not None:
-                    tensors = [torch.from_numpy(np.ascontiguousarray(jets[j])) for j in equation.jets]
-                    left = equation.remainder(self.coordinates, tensors, self.layout.parameters)
-                    values -= left.detach().expand(self.shape).numpy()
-            found.append(self.disc.analyse(values) - self._constant(i, state))
-        return found
+        count = len(self.layout.equations)
+        return [self.disc.analyse(self._varying(i, state)) - self._constant(i, state) for i in range(count)]
+
+    def residual_values(self, state: Fields) -> list[Array]:
+        """Right minus left side of each equation on the nodes."""
+        zero, count = (0,) * self.layout.dim, len(self.layout.equations)
+        return [self._varying(i, state) - self.disc.values(zero, self._constant(i, state)) for i in range(count)]
 
     def linearise(self, state: Fields) -> Linearisation:
         """The linear operator at a state."""
@@ -112,7 +122,7 @@ class Collocation:
                     gradients = torch.autograd.grad(total, leaves, allow_unused=True)
                 for jet, gradient in zip(equation.jets, gradients, strict=True):
                     if gradient is not None:
-                        own[jet] = own.get(jet, 0.0) + gradient.numpy()
+                        own[jet] = own.get(jet, 0.0) + self.strength * gradient.numpy()
             slopes.append(own)
         return Linearisation(self.disc, slopes)
 
