@@ -22,6 +22,7 @@ from gpkit.models.pde.conditions import Condition, Dirichlet, Initial, Neumann, 
 from gpkit.models.pde.domain import Box
 from gpkit.models.pde.expressions import Equation, Expression, Field, Unknown
 from gpkit.models.pde.gridded import Noisy
+from gpkit.models.pde.inverse import Inference
 from gpkit.models.pde.problem import PDE
 from gpkit.models.pde.solution import Draws, FieldSolution, Solution
 
@@ -35,6 +36,7 @@ __all__ = [
     "Expression",
     "Field",
     "FieldSolution",
+    "Inference",
     "Initial",
     "Neumann",
     "Noisy",

@@ -9,6 +9,7 @@ from gpkit.errors import InvalidDataError
 from gpkit.inference.collocation import forms
 from gpkit.models.pde.conditions import FaceCondition, Initial, Observe, Periodic, prior_fields
 from gpkit.models.pde.expressions import Equation, Field, Unknown
+from gpkit.models.pde.inverse import Inference, infer
 from gpkit.models.pde.normal import equation_form, fields_of
 from gpkit.models.pde.solution import Solution
 from gpkit.models.pde.solving import solve
@@ -128,6 +129,52 @@ class PDE:
         """
         return solve(
             self, grid, kernel=kernel, method=method, parameters=parameters, progress=progress, seed=seed, **options
+        )
+
+    def infer(
+        self,
+        grid: Any = None,
+        *,
+        method: str = "laplace",
+        draws: int = 1000,
+        tune: int = 300,
+        chains: int = 4,
+        starts: int = 3,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> Inference:
+        """Infer unknown numbers (`Unknown`) and unknown coefficients (fields without an equation) from observations.
+
+        The fields are eliminated by their equations and conditions, so that the posterior is one of the unknowns; its
+        gradients are exact.
+
+        Args:
+            grid: Number of functions along each axis; grown until the fields are resolved if not given.
+            method: "laplace", the normal approximation at the mode, or "nuts".
+            draws: Per chain.
+            tune: Draws per chain that adapt the sampler, for "nuts".
+            chains: Number of chains.
+            starts: Of the search for the mode.
+            seed: Of everything random.
+            progress: Whether a bar is shown where stderr is a terminal.
+
+        Warns:
+            ConvergenceWarning: The fields are not resolved, the mode was not reached, or draws diverged.
+
+        Raises:
+            InvalidDataError: There is nothing unknown, or there are no observations with noise.
+            ConvergenceError: The equations cannot be solved at any start.
+        """
+        return infer(
+            self,
+            grid,
+            method=method,
+            draws=draws,
+            tune=tune,
+            chains=chains,
+            starts=starts,
+            seed=seed,
+            progress=progress,
         )
 
     def __repr__(self) -> str:

@@ -17,7 +17,7 @@ from gpkit.models.pde.probing import face_name
 
 __all__ = ["Residuals", "measure", "off_grid_axes", "residual_on"]
 
-_MOST_POINTS = {1: (4000, 8000), 2: (60, 200), 3: (20, 36)}
+_POINTS = {1: (201, 4001), 2: (61, 127), 3: (21, 31)}
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Residuals:
 
 def off_grid_axes(problem: Problem, grid: Sequence[int]) -> list[Tensor]:
     """Coordinates strictly inside, one in each cell of a uniform partition, not in step with any uniform grid."""
-    fewest, most = _MOST_POINTS[problem.box.dim]
+    fewest, most = _POINTS[problem.box.dim]
     axes = []
     for n, a, b in zip(grid, problem.box.lower, problem.box.upper, strict=True):
         m = min(max(2 * n + 1, fewest), most)

@@ -21,7 +21,7 @@ from gpkit.models.pde.solution import LARGE_RESIDUAL, Solution
 if TYPE_CHECKING:
     from gpkit.models.pde.problem import PDE
 
-__all__ = ["METHODS", "solve"]
+__all__ = ["METHODS", "findings_of", "grid_of", "solve"]
 
 METHODS = ("auto", "spectral", "exact", "gphm")
 FEWEST_POINTS_PER_PERIOD = 2.5
@@ -94,6 +94,8 @@ def solve(
     problem = pde.form
     if method not in METHODS:
         raise InvalidDataError(f"there is no method {method!r}: choose from {', '.join(METHODS)}")
+    if problem.free or (problem.unknowns and parameters is None and problem.observations):
+        return pde.infer(grid, seed=seed, progress=progress).solution
     sizes = grid_of(grid, problem)
     _refuse_what_does_not_fit(problem, sizes)
     given = _parameters(problem, parameters)
@@ -107,7 +109,7 @@ def solve(
     seconds = time.process_time() - begun
     diagnostics = {**posterior.diagnostics, "residuals": residuals.as_dict()}
     diagnostics["residual"], diagnostics["boundary_residual"] = residuals.equation, residuals.condition
-    findings = _findings(problem, residuals, diagnostics)
+    findings = findings_of(problem, residuals, diagnostics)
     if findings:
         warnings.warn("; ".join(findings), ConvergenceWarning, stacklevel=3)
     return Solution(
@@ -200,7 +202,7 @@ def _score(residuals: Residuals) -> float:
     return max([*exact, residuals.condition, excess, 0.0])
 
 
-def _findings(problem: Problem, residuals: Residuals, diagnostics: Mapping[str, Any]) -> list[str]:
+def findings_of(problem: Problem, residuals: Residuals, diagnostics: Mapping[str, Any]) -> list[str]:
     """What speaks against a solution, worst first."""
     found = []
     exact = [
