@@ -38,12 +38,15 @@ class LeastSquares:
         scales: Length of each column.
         condition: Of R, estimated.
         misfit: Norm of what no coefficients explain.
+        magnitude: Root mean square of the right sides.
+        solution: Coefficients.
     """
 
     factor: Array
     scales: Array
     condition: float
     misfit: float
+    magnitude: float
     solution: Array
 
     @classmethod
@@ -70,7 +73,7 @@ class LeastSquares:
             )
         solution = linalg.solve_triangular(factor, head) / scales
         misfit = float(abs(triangle[n, n])) if len(triangle) > n else 0.0
-        return cls(factor, scales, 1.0 / rcond, misfit, solution)
+        return cls(factor, scales, 1.0 / rcond, misfit, float(np.sqrt(np.mean(rhs**2))), solution)
 
     def again(self, rows: Array, rhs: Array) -> Array:
         """Solve the same rows for another right side, by the seminormal equations."""

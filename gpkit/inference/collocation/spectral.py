@@ -20,6 +20,8 @@ from gpkit.inference.collocation.linearised import Collocation
 from gpkit.inference.collocation.newton import NewtonReport, newton
 from gpkit.inference.collocation.residuals import Residuals, measure
 from gpkit.inference.collocation.resolution import Resolution, limits, resample, tails
+from gpkit.inference.collocation.rows import Rows
+from gpkit.inference.collocation.uncertainty import CoefficientVariances, DenseCovariance, Uncertainty
 from gpkit.inference.collocation.weight_posterior import WeightPosterior
 
 __all__ = ["solve"]
@@ -27,6 +29,7 @@ __all__ = ["solve"]
 _MARGIN = 6
 _BLIND = 16
 _RESOLVED = 1e-12
+_ROUNDING = 1e-14
 _DENSE = 2500  # coefficients of dense least squares
 
 
@@ -62,7 +65,7 @@ def solve(
         sizes = grown
     residuals = measure(layout, attempt.disc.bases, attempt.state)
     diagnostics = _diagnostics(attempt, resolution, residuals, falls)
-    return WeightPosterior(attempt.disc.bases, attempt.state, diagnostics)
+    return WeightPosterior(attempt.disc.bases, attempt.state, diagnostics, lambda: _spread(attempt, residuals))
 
 
 @dataclass
@@ -89,6 +92,23 @@ class _Attempt:
     def is_dense(self) -> bool:
         """Whether dense rows were solved."""
         return self.dense is not None
+
+
+def _spread(attempt: _Attempt, residuals: Residuals) -> Uncertainty:
+    """Distribution of the discretisation error."""
+    disc, layout = attempt.disc, attempt.disc.layout
+    sizes = [float(np.abs(disc.values((0,) * layout.dim, c)).max()) for c in attempt.state]
+    floors = [max(residuals.boundary, _ROUNDING) * size for size in sizes]
+    if attempt.dense is not None:
+        rows = Rows(disc)
+        size = 3.0 * max(residuals.total, 1e-15) * attempt.dense.magnitude
+        return DenseCovariance.of_factor(rows, attempt.dense.factor, attempt.dense.scales, size, floors)
+    fine = Discretisation(layout, [int(1.25 * n) + 8 for n in disc.sizes])
+    collocation = Collocation(fine)
+    start, _ = _start(fine, attempt, anew=True)
+    residual = collocation.residual(start)
+    step, _ = collocation.linearise(start).solve(residual, 1e-3, 120)
+    return CoefficientVariances.covering(fine.axes, step, floors)
 
 
 def _columns(layout: Layout, sizes: Sequence[int]) -> int:
@@ -138,10 +158,10 @@ def _sentence(layout: Layout, report: NewtonReport) -> str:
     return f"GMRES ({max(report.krylov)} products) preconditioned by the direct solver of mean coefficients"
 
 
-def _start(disc: Discretisation, previous: _Attempt | None) -> tuple[list[Array], float]:
+def _start(disc: Discretisation, previous: _Attempt | None, anew: bool = False) -> tuple[list[Array], float]:
     lifted = [disc.lift(f) for f in range(disc.layout.count)]
     start = [c for c, _ in lifted]
-    if previous is not None and not disc.layout.problem.is_linear:
+    if previous is not None and (anew or not disc.layout.problem.is_linear):
         # The previous solution, moved to the boundary data as they are resolved now.
         for f, old in enumerate(previous.state):
             start[f] = _with_boundary(disc, f, resample(old, disc.sizes), start[f])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,57 @@ from torch import Tensor
 from gpkit.inference.collocation.axes import along
 from gpkit.inference.collocation.bases import Array, Basis
 from gpkit.inference.collocation.forms import Jet
+from gpkit.inference.collocation.resolution import resample
+from gpkit.inference.collocation.uncertainty import Uncertainty
 
-__all__ = ["WeightPosterior"]
+__all__ = ["WeightDraws", "WeightPosterior", "evaluate_points"]
 
 _CHUNK = 4_000_000
+
+
+def evaluate_points(bases: Sequence[Basis], orders: Sequence[int], coefficients: Array, points: Array) -> Array:
+    """A derivative of one or several tensor expansions at scattered points.
+
+    Args:
+        bases: Of each axis.
+        orders: Of the derivative.
+        coefficients: (*batch, r_1, ..., r_d).
+        points: (m, d).
+
+    Returns:
+        (*batch, m).
+    """
+    d = len(bases)
+    batch = coefficients.shape[: coefficients.ndim - d]
+    # The point axis first, the batch last.
+    flat = np.moveaxis(coefficients.reshape(-1, *coefficients.shape[len(batch) :]), 0, -1)
+    out = np.empty((len(points), flat.shape[-1]))
+    rows = max(16, _CHUNK // max(1, flat.size // flat.shape[0]))
+    for start in range(0, len(points), rows):
+        part = points[start : start + rows]
+        values: Array = bases[0].evaluate(part[:, 0], orders[0]) @ flat.reshape(flat.shape[0], -1)
+        for j in range(1, d):
+            values = values.reshape(len(part), flat.shape[j], -1)
+            values = np.einsum("mk,mkr->mr", bases[j].evaluate(part[:, j], orders[j]), values)
+        out[start : start + rows] = values
+    return out.T.reshape(*batch, len(points))
+
+
+class WeightDraws:
+    """Joint draws of the fields, as functions.
+
+    Args:
+        bases: Of each axis.
+        coefficients: Of each field, (n, r_1, ..., r_d).
+    """
+
+    def __init__(self, bases: Sequence[Basis], coefficients: Sequence[Array]) -> None:
+        self._bases, self._coefficients = bases, coefficients
+
+    def __call__(self, jet: Jet, points: Tensor) -> Tensor:
+        """Values (n, m) of a jet at points (m, d)."""
+        x = np.asarray(points, dtype=np.float64)
+        return torch.from_numpy(evaluate_points(self._bases, jet.orders, self._coefficients[jet.field], x))
 
 
 class WeightPosterior:
@@ -25,10 +72,28 @@ class WeightPosterior:
         bases: Of each axis.
         means: Coefficients of each field, (r_1, ..., r_d).
         diagnostics: What the engine knows.
+        uncertainty: Makes the distribution around the mean when it is first asked for.
+
+    Attributes:
+        diagnostics: JSON-compatible.
     """
 
-    def __init__(self, bases: Sequence[Basis], means: Sequence[Array], diagnostics: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        bases: Sequence[Basis],
+        means: Sequence[Array],
+        diagnostics: dict[str, Any],
+        uncertainty: Callable[[], Uncertainty],
+    ) -> None:
         self.bases, self.means, self.diagnostics = list(bases), list(means), diagnostics
+        self._make, self._made = uncertainty, None
+
+    @property
+    def uncertainty(self) -> Uncertainty:
+        """Distribution of the fields around their mean."""
+        if self._made is None:
+            self._made: Uncertainty | None = self._make()
+        return self._made
 
     def mean_on_grid(self, jet: Jet, axes: Sequence[Tensor]) -> Tensor:
         """Posterior mean (N_1, ..., N_d) of a jet on a tensor grid."""
@@ -42,18 +107,26 @@ class WeightPosterior:
     def mean(self, jet: Jet, points: Tensor) -> Tensor:
         """Posterior mean (m,) of a jet at points (m, d)."""
         x = np.asarray(points, dtype=np.float64)
-        out = np.empty(len(x))
-        rows = max(
-            1, _CHUNK // max(1, sum(m.size for m in self.bases) * max(1, self.means[0].size // self.bases[-1].size))
-        )
-        rows = max(rows, 64)
-        for start in range(0, len(x), rows):
-            part = x[start : start + rows]
-            values: Array = self.bases[0].evaluate(part[:, 0], jet.orders[0]) @ self.means[jet.field].reshape(
-                self.bases[0].size, -1
-            )
-            for j in range(1, len(self.bases)):
-                values = values.reshape(len(part), self.bases[j].size, -1)
-                values = np.einsum("mk,mkr->mr", self.bases[j].evaluate(part[:, j], jet.orders[j]), values)
-            out[start : start + rows] = values.reshape(len(part))
-        return torch.from_numpy(out)
+        return torch.from_numpy(evaluate_points(self.bases, jet.orders, self.means[jet.field], x))
+
+    def variance(self, jet: Jet, points: Tensor) -> Tensor:
+        """Posterior variance (m,) of a jet at points (m, d)."""
+        return torch.from_numpy(self.uncertainty.variance(jet, np.asarray(points, dtype=np.float64)))
+
+    def variance_on_grid(self, jet: Jet, axes: Sequence[Tensor]) -> Tensor:
+        """Posterior variance (N_1, ..., N_d) of a jet on a tensor grid."""
+        points = [np.asarray(x, dtype=np.float64) for x in axes]
+        return torch.from_numpy(np.ascontiguousarray(self.uncertainty.variance_on_grid(jet, points)))
+
+    def sample(self, n: int, generator: torch.Generator) -> WeightDraws:
+        """N joint draws of all fields."""
+        seed = int(torch.randint(0, 2**62, (1,), generator=generator))
+        drawn = self.uncertainty.draw(n, np.random.default_rng(seed))
+        coefficients, bases = [], self.bases
+        for mean, draws in zip(self.means, drawn, strict=True):
+            sizes = tuple(max(a, b) for a, b in zip(mean.shape, draws.shape[1:], strict=True))
+            bases = [b.resized(s) for b, s in zip(self.bases, sizes, strict=True)]
+            total = np.zeros((n, *sizes))
+            total[(slice(None), *[slice(0, s) for s in draws.shape[1:]])] = draws
+            coefficients.append(total + resample(mean, sizes))
+        return WeightDraws(bases, coefficients)
