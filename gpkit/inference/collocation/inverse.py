@@ -1,14 +1,13 @@
 """Unknown numbers and coefficient fields from noisy observations: posterior density, mode, Laplace and NUTS.
 
-The fields are eliminated: they are functions of the unknowns by their equations and conditions, so that the posterior is
-one of the unknowns alone, with exact gradients.
+The fields are eliminated: their equations and conditions make them functions of the unknowns, so that the posterior
+is one of the unknowns alone, with exact gradients.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,9 +65,10 @@ class InverseDensity:
         return len(self.priors) + sum(self.model.whitened.values())
 
     def natural(self, z: Array) -> Array:
-        """Values of the unknown numbers, (p,)."""
-        t = torch.from_numpy(np.asarray(z[: len(self.priors)], dtype=np.float64))
-        return np.array([float(m(x)) for m, x in zip(self._maps, t, strict=True)])
+        """Values of the unknown numbers (..., p) at coordinates (..., D)."""
+        t = torch.from_numpy(np.array(z[..., : len(self.priors)], dtype=np.float64))
+        values = [mapping(t[..., k]).numpy() for k, mapping in enumerate(self._maps)]
+        return np.stack(values, -1) if values else np.zeros((*z.shape[:-1], 0))
 
     def white(self, z: Array) -> dict[int, Array]:
         """Whitened coordinates of each free field."""
@@ -359,11 +359,3 @@ def _middle(prior: Any) -> float | None:
         if math.isfinite(value):
             return value
     return None
-
-
-def map_draws(density: InverseDensity, draws: Array) -> tuple[dict[str, Array], Sequence[int]]:
-    """Natural values of the unknown numbers from draws of z, (..., D) -> (...) by name."""
-    flat = draws.reshape(-1, draws.shape[-1])
-    values = np.array([density.natural(z) for z in flat])
-    shape = draws.shape[:-1]
-    return {name: values[:, k].reshape(shape) for k, name in enumerate(density.model.names)}, shape

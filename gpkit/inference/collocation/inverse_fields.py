@@ -1,7 +1,7 @@
 """Fields as functions of unknown numbers and unknown coefficient fields: dense collocation with exact sensitivities.
 
-Equations at Gauss nodes and conditions at nodes of faces are one overdetermined system F(c, p) = 0 in the coefficients c
-of the fields, where p holds the unknowns. It is solved by Gauss-Newton with QR factors; the same factors give the
+Equations at Gauss nodes and conditions at nodes of faces are one overdetermined system F(c, p) = 0 in the coefficients
+c of the fields, where p holds the unknowns. It is solved by Gauss-Newton with QR factors; the same factors give the
 derivatives dc/dp = -J^+ dF/dp, exactly as far as F vanishes.
 """
 
@@ -278,7 +278,8 @@ class EliminatedFields:
         """
         c = np.zeros(len(self.determined) * self.size) if start is None else start
         value, jacobian, _ = self._derivatives(c, theta, white)
-        previous, steps = math.inf, []
+        previous = math.inf
+        steps: list[float] = []
         for _ in range(_STEPS):
             rows = self._scales(jacobian)
             state = self._factorised(c, jacobian, rows)
@@ -372,8 +373,8 @@ def _fixed_part(data: Data, coordinates: Sequence[Tensor], what: str, leave_out:
 
 
 def _basis(problem: Problem, axis: int, size: int) -> Basis:
-    family = FourierBasis if axis in problem.periodic else LegendreBasis
-    return family(problem.box.lower[axis], problem.box.upper[axis], int(size))
+    ends = problem.box.lower[axis], problem.box.upper[axis]
+    return FourierBasis(*ends, int(size)) if axis in problem.periodic else LegendreBasis(*ends, int(size))
 
 
 def _product(tables: Sequence[Array]) -> Array:

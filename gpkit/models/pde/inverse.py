@@ -15,9 +15,9 @@ from torch import Tensor
 
 from gpkit.errors import ConvergenceWarning, InvalidDataError
 from gpkit.inference.collocation.coefficient_posterior import CoefficientPosterior
-from gpkit.inference.collocation.inverse_fields import EliminatedFields, FieldPrior
 from gpkit.inference.collocation.forms import Problem
-from gpkit.inference.collocation.inverse import InverseDensity, Mode, find_mode, map_draws, sample_unknowns
+from gpkit.inference.collocation.inverse import InverseDensity, Mode, find_mode, sample_unknowns
+from gpkit.inference.collocation.inverse_fields import EliminatedFields, FieldPrior
 from gpkit.models.pde.residuals import measure
 from gpkit.models.pde.solution import Solution
 from gpkit.models.pde.solving import findings_of, grid_of
@@ -118,8 +118,8 @@ def infer(
         raise InvalidDataError(f"sampling needs draws and chains, got {draws} draws in {chains} chains")
     begun = time.process_time()
     model, density, mode = _resolved(problem, pde.fields, grid, starts, seed)
-    names = tuple(problem.fields[k] for k in sorted(problem.free))
-    diagnostics = _diagnostics(model, density, mode, method, names)
+    unknown_fields = tuple(problem.fields[k] for k in sorted(problem.free))
+    diagnostics = _diagnostics(model, density, mode, method, unknown_fields)
     if method == "nuts":
         z, statistics = sample_unknowns(
             density, mode, draws=draws, tune=tune, chains=chains, seed=seed, progress=progress
@@ -130,7 +130,8 @@ def infer(
         posterior = _linear(model, density, mode, diagnostics)
     divergent = int(np.sum(statistics.get("diverging", 0)))
     diagnostics["divergences"] = divergent
-    natural, _ = map_draws(density, z)
+    values = density.natural(z)
+    natural = {name: values[..., k] for k, name in enumerate(model.names)}
     parameters = dict(zip(model.names, (float(t) for t in density.natural(mode.z)), strict=True))
     given = {name: torch.tensor(value, dtype=torch.float64) for name, value in parameters.items()}
     sizes = tuple(b.size for b in model.bases)

@@ -50,6 +50,9 @@ class PDE:
             raise InvalidDataError(f"the equation {self.equations[0]!r} holds no field")
         self.box = self.fields[0].box
         self.form = self._normal()
+        if self.form.free:  # unknown coefficients come after the fields that are solved for
+            self.fields.sort(key=lambda field: self.form.fields.index(field.name) in self.form.free)
+            self.form = self._normal()
         check_problem(self.form)
 
     def _normal(self) -> forms.Problem:
