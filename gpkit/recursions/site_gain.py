@@ -5,220 +5,220 @@ A site multiplies the density of the R values ``u ~ N(mu, S)`` by ``exp(eta^T u 
 
     K = (I + Lam S)^-1 Lam,    w = (I + Lam S)^-1 r,    log|I + Lam S|
 
-``Lam`` may be singular or zero and is never inverted: it is factored as ``C C^T`` with diagonal pivoting, so that what
-is left out is rounding error, and ``B = I + C^T S C`` has no eigenvalue below one.
+``Lam = L D L^T`` may be singular or zero and is never inverted. With ``r = L y`` the site is R scalar ones, of
+precision d_q and information y_q for ``l_q . u``, which are taken in one after the other::
 
-:func:`site_gain_dual` is the same for a value and one direction, held as the real and imaginary part of a complex
-number whose imaginary part is so small that its square vanishes: a derivative without truncation error.
+    t_q = (I - K_q S) l_q,    alpha_q = 1 + d_q l_q . S t_q >= 1
+    w <- w + t_q (y_q - d_q l_q . S w) / alpha_q,    K <- K + t_q t_q^T d_q / alpha_q
+
+:func:`gain_dual` is the same for a value and one direction, held as the real and imaginary part of a complex number
+whose imaginary part is so small that its square vanishes: a derivative without truncation error.
 """
 
 from __future__ import annotations
 
 import math
 
-import numba
+from numba import types
 
-from gpkit.recursions.compilation import ENTRY
+from gpkit.recursions.compilation import selector, uncounted
 
-__all__ = ["site_gain", "site_gain_dual"]
+__all__ = ["ROOM", "gain"]
 
-_FLOOR = 4.0 * 2.220446049250313e-16
+ROOM = 8
+"""Matrices (R + 2, R) of room that the functions of this module need."""
+
+_FLOOR = 2.0 * 2.220446049250313e-16
+_NEGATIVE = 1e-9
 
 
-@numba.njit(**ENTRY)
-def site_gain(lam, s, r, gain, weight, work):  # type: ignore[no-untyped-def]
-    """Write K and w of one node; returns ``(log|I + Lam S|, whether Lam is positive semidefinite)``.
+@uncounted
+def _plain_factor(n, lam, lower, d):  # type: ignore[no-untyped-def]
+    """``lam = L D L^T``, columns of L as rows of ``lower``; False where a pivot is lost in rounding errors."""
+    for q in range(n):
+        total = lam[q, q]
+        for i in range(q):
+            lower[q, i] = 0.0
+            total -= lower[i, q] * lower[i, q] * d[i]
+        lower[q, q] = 1.0
+        d[q] = total
+        inverse = 0.0
+        if total > _FLOOR * lam[q, q]:
+            inverse = 1.0 / total
+        elif lam[q, q] != 0.0:
+            return False
+        for k in range(q + 1, n):
+            total = lam[k, q]
+            for i in range(q):
+                total -= lower[i, k] * lower[i, q] * d[i]
+            if inverse == 0.0 and total != 0.0:
+                return False
+            lower[q, k] = total * inverse
+    return True
 
-    Args:
-        lam: precision (R, R), of which the lower triangle is read.
-        s: predicted covariance (R, R).
-        r: ``eta - Lam mu`` (R,).
-        gain: K (R, R), written.
-        weight: w (R,), written.
-        work: room (3, R + 1, R), whatever its content.
+
+@uncounted
+def _pivoted_factor(n, lam, lower, d, rest, order):  # type: ignore[no-untyped-def]
+    """The same with the largest pivot first, in ``order``; False if the matrix is not positive semidefinite.
+
+    What is left when no pivot exceeds rounding errors is rounding errors, and left out.
     """
-    n = r.shape[0]
+    scale = 0.0
+    for i in range(n):
+        lower[n, i] = 0.0
+        for k in range(n):
+            lower[i, k] = 0.0
+            rest[i, k] = lam[i, k]
+        scale = max(scale, abs(lam[i, i]))
+    good = True
+    for q in range(n):
+        pivot = -1
+        for i in range(n):
+            if lower[n, i] == 0.0:
+                pivot = i if pivot < 0 or rest[i, i] > rest[pivot, pivot] else pivot
+        lower[n, pivot] = 1.0
+        order[q] = pivot
+        lower[q, pivot] = 1.0
+        d[q] = rest[pivot, pivot]
+        if d[q] > _FLOOR * n * scale:
+            for i in range(n):
+                if lower[n, i] == 0.0:
+                    lower[q, i] = rest[i, pivot] / d[q]
+            for i in range(n):
+                if lower[n, i] == 0.0:
+                    for k in range(n):
+                        if lower[n, k] == 0.0:
+                            rest[i, k] -= lower[q, i] * lower[q, k] * d[q]
+        else:
+            good = good and d[q] >= -_NEGATIVE * scale
+            for i in range(n):
+                if lower[n, i] == 0.0:
+                    good = good and abs(rest[i, pivot]) <= _NEGATIVE * scale
+            d[q] = 0.0
+    return good
+
+
+@uncounted
+def _gain(shape, lam, s, r, k_out, w_out, room):  # type: ignore[no-untyped-def]
+    """Write K (R, R) and w (R,) of one node; returns ``(log|I + Lam S|, whether Lam is positive semidefinite)``."""
+    n = len(shape[1])
     if n == 1:
         value = lam[0, 0]
         margin = 1.0 + value * s[0, 0]
-        gain[0, 0] = value / margin
-        weight[0] = r[0] / margin
-        return math.log(margin) if margin > 0.0 else 0.0, value >= 0.0
-    c, b, t = work[0], work[1], work[2]
-    scale = 0.0
-    for i in range(n):
-        for k in range(n):
-            c[i, k] = 0.0
-            t[i, k] = lam[i, k] if k <= i else lam[k, i]
-        scale = max(scale, t[i, i])
-        b[n, i] = 0.0
+        if not value >= 0.0:
+            margin = 1.0
+        k_out[0, 0] = value / margin
+        w_out[0] = r[0] / margin
+        return math.log(margin), value >= 0.0
+    lower, t, d, order, y, u = room[0], room[1], room[1, n], room[1, n + 1], room[2, n], room[2, n + 1]
     good = True
-    rank = 0
-    # Pivoted: t holds what is left of Lam, row n of b says which rows are done, column q of c is one factor.
-    for q in range(n):
-        pivot = -1
-        largest = _FLOOR * n * scale
-        for i in range(n):
-            if b[n, i] == 0.0 and t[i, i] > largest:
-                largest = t[i, i]
-                pivot = i
-        if pivot < 0:
-            break
-        root = math.sqrt(t[pivot, pivot])
-        b[n, pivot] = 1.0
-        c[n, q] = pivot
-        c[pivot, q] = root
-        for i in range(n):
-            if b[n, i] == 0.0:
-                c[i, q] = t[i, pivot] / root
-        for i in range(n):
-            if b[n, i] == 0.0:
-                for k in range(n):
-                    if b[n, k] == 0.0:
-                        t[i, k] -= c[i, q] * c[k, q]
-        rank += 1
+    pivoted = not _plain_factor(n, lam, lower, d)
+    if pivoted:
+        good = _pivoted_factor(n, lam, lower, d, room[2], order)
     for i in range(n):
-        if b[n, i] == 0.0:
-            for k in range(n):
-                if b[n, k] == 0.0 and abs(t[i, k]) > 1e-9 * scale:
-                    good = False
-        if lam[i, i] < -1e-9 * scale:
-            good = False
-    # z with C z = r on the pivot rows; what remains of r (rows outside the range of Lam) goes to weight.
-    z = t[n]
-    for i in range(n):
-        weight[i] = r[i]
-    for q in range(rank):
-        pivot = int(c[n, q])
-        z[q] = weight[pivot] / c[pivot, q]
-        for i in range(n):
-            weight[i] -= c[i, q] * z[q]
-    # B = I + C^T S C, its Cholesky factor in place, T = L^-1 C^T.
-    for q in range(rank):
-        for i in range(n):
-            total = 0.0
-            for k in range(n):
-                total += s[i, k] * c[k, q]
-            t[i, q] = total
+        y[i] = r[i]
+        w_out[i] = 0.0
+        for k in range(n):
+            k_out[i, k] = 0.0
+    margins = 1.0
     logdet = 0.0
-    for q in range(rank):
-        for k in range(q + 1):
-            total = 1.0 if k == q else 0.0
+    for q in range(n):
+        pivot = int(order[q]) if pivoted else q
+        information = y[pivot]
+        for i in range(n):
+            y[i] -= lower[q, i] * information
+        if d[q] == 0.0 and information == 0.0:
             for i in range(n):
-                total += c[i, q] * t[i, k]
-            for i in range(k):
-                total -= b[q, i] * b[k, i]
-            b[q, k] = math.sqrt(total) if k == q else total / b[k, k]
-        logdet += 2.0 * math.log(b[q, q])
-    for q in range(rank):
-        total = z[q]
-        for i in range(q):
-            total -= b[q, i] * z[i]
-        z[q] = total / b[q, q]
-    for i in range(n):
-        for q in range(rank):
-            total = c[i, q]
-            for k in range(q):
-                total -= b[q, k] * t[i, k]
-            t[i, q] = total / b[q, q]
-    for i in range(n):
-        for k in range(i + 1):
-            total = 0.0
-            for q in range(rank):
-                total += t[i, q] * t[k, q]
-            gain[i, k] = total
-            gain[k, i] = total
-    # w = C B^-1 z + (I - K S) (rest of r): the second part vanishes for eta in the range of Lam, and with it the
-    # cancellation that (I - K S) r would have at high precision.
-    rest = 0.0
-    for i in range(n):
-        rest = max(rest, abs(weight[i]))
-    if rest > 0.0:
+                t[q, i] = 0.0
+            continue
+        # u = S l_q and t = l_q - K u, K so far.
         for i in range(n):
-            total = 0.0
+            total = s[i, 0] * lower[q, 0]
+            for k in range(1, n):
+                total += s[i, k] * lower[q, k]
+            u[i] = total
+        onto = 0.0
+        gained = 0.0
+        for i in range(n):
+            total = lower[q, i]
             for k in range(n):
-                total += s[i, k] * weight[k]
-            b[n, i] = total
+                total -= k_out[i, k] * u[k]
+            t[q, i] = total
+            onto += u[i] * total
+            gained += u[i] * w_out[i]
+        margin = 1.0 + d[q] * max(onto, 0.0)
+        margins *= margin
+        if margins > 1e200:
+            logdet += math.log(margins)
+            margins = 1.0
+        step = (information - d[q] * gained) / margin
+        share = d[q] / margin
         for i in range(n):
-            total = weight[i]
+            w_out[i] += step * t[q, i]
             for k in range(n):
-                total -= gain[i, k] * b[n, k]
-            c[n, i] = total
-        for i in range(n):
-            weight[i] = c[n, i]
-    for i in range(n):
-        total = weight[i]
-        for q in range(rank):
-            total += t[i, q] * z[q]
-        weight[i] = total
-    return logdet, good
+                k_out[i, k] += share * t[q, i] * t[q, k]
+    return logdet + math.log(margins), good
 
 
-@numba.njit(**ENTRY)
-def site_gain_dual(lam, s, r, gain, weight, room, work):  # type: ignore[no-untyped-def]
-    """:func:`site_gain` of complex arguments, their imaginary parts taken to first order.
+@uncounted
+def _gain_dual(shape, lam, s, r, k_out, w_out, room):  # type: ignore[no-untyped-def]
+    """The same for complex arguments, imaginary parts to first order.
 
     ``dK = F dLam F^T - K dS K`` and ``dw = F (dr - dLam S w) - K dS w`` with ``F = I - K S``.
-
-    What it takes:
-
-    * lam, s, r, gain, weight: as there, complex.
-    * room: real room (5, R + 1, R).
-    * work: real room (3, R + 1, R).
     """
-    n = r.shape[0]
-    lr, sr, k0, f = room[0], room[1], room[2], room[3]
-    rr, w0, sw, v = room[0, n], room[1, n], room[2, n], room[3, n]
-    half = room[4]
+    n = len(shape[1])
+    lr, sr, kr, f, half = room[3], room[4], room[5], room[6], room[7]
+    rr, wr, sw, v = room[3, n], room[4, n], room[5, n], room[6, n]
     for i in range(n):
         rr[i] = r[i].real
         for k in range(n):
             lr[i, k] = lam[i, k].real
             sr[i, k] = s[i, k].real
-    logdet, good = site_gain(lr, sr, rr, k0, w0, work)
+    logdet, good = _gain(shape, lr, sr, rr, kr, wr, room)
     slope = 0.0
     for i in range(n):
+        total = 0.0
+        for k in range(n):
+            total += sr[i, k] * wr[k]
+        sw[i] = total
         for k in range(n):
             total = 1.0 if i == k else 0.0
             for q in range(n):
-                total -= k0[i, q] * sr[q, k]
+                total -= kr[i, q] * sr[q, k]
             f[i, k] = total
-            slope += k0[i, k] * s[k, i].imag
-    for i in range(n):
-        total = 0.0
-        for k in range(n):
-            total += sr[i, k] * w0[k]
-        sw[i] = total
-    # half = F dLam, whose product with S has the trace of the log-determinant's derivative.
-    for i in range(n):
-        for k in range(n):
-            total = 0.0
-            for q in range(n):
-                total += f[i, q] * (lam[q, k].imag if k <= q else lam[k, q].imag)
-            half[i, k] = total
-    for i in range(n):
-        for k in range(n):
-            slope += half[i, k] * sr[k, i]
+            slope += kr[i, k] * s[k, i].imag
     for i in range(n):
         total = r[i].imag
         for k in range(n):
-            total -= (lam[i, k].imag if k <= i else lam[k, i].imag) * sw[k]
+            total -= lam[i, k].imag * sw[k]
         v[i] = total
+        for k in range(n):
+            total = 0.0
+            for q in range(n):
+                total += f[i, q] * lam[q, k].imag
+            half[i, k] = total
     for i in range(n):
         total = 0.0
         for k in range(n):
+            slope += half[i, k] * sr[k, i]
             total += f[i, k] * v[k]
             for q in range(n):
-                total -= k0[i, q] * s[q, k].imag * w0[k]
-        weight[i] = complex(w0[i], total)
-    for i in range(n):
+                total -= kr[i, q] * s[q, k].imag * wr[k]
+        w_out[i] = complex(wr[i], total)
         for k in range(n):
             total = 0.0
             for q in range(n):
                 total += half[i, q] * f[k, q]
-                inner = 0.0
+                product = 0.0
                 for a in range(n):
-                    inner += s[q, a].imag * k0[a, k]
-                total -= k0[i, q] * inner
-            gain[i, k] = complex(k0[i, k], total)
+                    product += s[q, a].imag * kr[a, k]
+                total -= kr[i, q] * product
+            k_out[i, k] = complex(kr[i, k], total)
     return complex(logdet, slope), good
+
+
+gain = selector(
+    "gain",
+    "K, w and log|I + Lam S|: ``gain(shape, lam, s, r, K, w, room (ROOM, R + 2, R))``, real or with a direction.",
+    lambda args: _gain_dual if isinstance(args[3].dtype, types.Complex) else _gain,
+)

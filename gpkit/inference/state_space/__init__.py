@@ -5,6 +5,7 @@ at each coordinate) and return the evidence, posterior moments and draws, in lin
 """
 
 from gpkit.inference.state_space.engine import filter, sample, smooth
+from gpkit.inference.state_space.nodes import Nodes, insert_nodes
 from gpkit.inference.state_space.paths import KernelBlocks, MarkovPaths, kernel_blocks, markov_paths
 from gpkit.inference.state_space.results import FilterResult, SmoothResult
 
@@ -12,8 +13,10 @@ __all__ = [
     "FilterResult",
     "KernelBlocks",
     "MarkovPaths",
+    "Nodes",
     "SmoothResult",
     "filter",
+    "insert_nodes",
     "kernel_blocks",
     "markov_paths",
     "sample",

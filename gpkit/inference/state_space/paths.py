@@ -256,7 +256,7 @@ def markov_paths(kernels: Any, coordinates: Any, functions: int) -> MarkovPaths:
             )
         return kernels
     coordinates = _checked(coordinates)
-    shared = not isinstance(kernels, Sequence)
+    shared = isinstance(kernels, str) or not isinstance(kernels, Sequence)
     parts = [kernels] if shared else list(kernels)
     if not shared and len(parts) != functions:
         raise InvalidDataError(

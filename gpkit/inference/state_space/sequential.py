@@ -27,41 +27,26 @@ _UNROLLED = 3
 class _Layout(NamedTuple):
     """Blocks of the state, as the recursions take them."""
 
-    size: Any
+    shape: Any
     which: NDArray[np.int64]
     owner: NDArray[np.int64]
 
 
-class _Stored(NamedTuple):
-    """What the forward pass leaves behind for one series."""
-
-    w_rows: NDArray[Any]
-    s: NDArray[Any]
-    gains: NDArray[Any]
-    weights: NDArray[Any]
-    mus: NDArray[Any]
-    m_plus: NDArray[Any]
-    delta_plus: NDArray[Any]
-
-
 def _layout(paths: MarkovPaths) -> _Layout:
-    b = paths.block
-    # Short blocks are unrolled; each size is compiled on its own, once per machine.
-    size = (0,) * b if b <= _UNROLLED else np.zeros(b)
-    return _Layout(size, np.array(paths.which, dtype=np.int64), np.array(paths.owner, dtype=np.int64))
+    b, functions, blocks = paths.block, paths.functions, len(paths.which)
+
+    def length(n: int, fixed: bool) -> Any:
+        return (0,) * n if fixed else np.zeros(n)
+
+    # Short loops are unrolled, which halves their time; each size is compiled on its own, once per machine.
+    short = blocks == functions <= _UNROLLED and b <= _UNROLLED
+    shape = (length(b, b <= _UNROLLED), length(functions, short), length(blocks, short))
+    return _Layout(shape, np.array(paths.which, dtype=np.int64), np.array(paths.owner, dtype=np.int64))
 
 
-def _room(n: int, functions: int, d: int, gradient: bool, dtype: Any) -> _Stored:
-    kept = n if gradient else 0
-    return _Stored(
-        np.empty((n, functions, d), dtype),
-        np.empty((n, functions, functions), dtype),
-        np.empty((n, functions, functions), dtype),
-        np.empty((n, functions), dtype),
-        np.empty((n, functions), dtype),
-        np.empty((kept, d), dtype),
-        np.empty((kept, d, d), dtype),
-    )
+def _general(layout: _Layout) -> _Layout:
+    """The same for code that is compiled once for all sizes."""
+    return layout._replace(shape=tuple(np.zeros(len(marker)) for marker in layout.shape))
 
 
 def _series(tensor: Tensor, batch: torch.Size, keep: int) -> NDArray[Any]:
@@ -97,13 +82,17 @@ def _arrays(
     )
 
 
-def _spread(first: NDArray[Any], layout: _Layout) -> NDArray[Any]:
-    """(1 or N, nb, b) to every block of the state, (1 or N, NB * b)."""
-    return np.ascontiguousarray(first[:, layout.which].reshape(len(first), len(layout.which) * first.shape[-1]))
+def _prior(layout: _Layout, transitions: NDArray[Any], first: NDArray[Any], index: int) -> Any:
+    """The prior of one series; ``first`` (1 or N, nb, b) is spread to every block of the state."""
+    from gpkit.recursions import sites
+
+    mine = first[index % len(first)]
+    spread = np.ascontiguousarray(mine[:, layout.which].reshape(len(mine), len(layout.which) * mine.shape[-1]))
+    return sites.Prior(layout.shape, transitions[index % len(transitions)], layout.which, layout.owner, spread)
 
 
 def _gathered(bar: NDArray[Any], layout: _Layout, shape: tuple[int, ...]) -> NDArray[Any]:
-    """The adjoint of :func:`_spread`."""
+    """The adjoint of the spreading of ``first``."""
     out = np.zeros(shape, bar.dtype)
     bar = bar.reshape(len(bar), len(layout.which), shape[-1])
     for k, which in enumerate(layout.which):
@@ -130,9 +119,10 @@ def _smooth(layout: _Layout, arrays: tuple[NDArray[Any], ...], count: int, lag_o
     n, functions = information.shape[1:]
     d = len(layout.which) * transitions.shape[-1]
     dtype = information.dtype
-    stored = _room(n, functions, d, gradient, dtype)
+    stored = sites.stored_for(n, functions, d, gradient, dtype)
+    room = sites.room_for(functions, d, transitions.shape[-1], transitions.shape[-3], dtype)
     out = _Passes(
-        np.empty(count, dtype),
+        np.zeros(count, dtype),
         np.empty((count, n, functions), dtype),
         np.empty((count, n, functions, functions), dtype),
         np.empty((count, max(n - 1, 0) if lag_one else 0, functions, functions), dtype),
@@ -140,27 +130,16 @@ def _smooth(layout: _Layout, arrays: tuple[NDArray[Any], ...], count: int, lag_o
         np.zeros((count, *first.shape[1:]), dtype),
     )
     for i in range(count):
-        a = transitions[i % len(transitions)]
-        lam = precision[i % len(precision)]
-        eta = information[i % len(information)]
-        prior = _spread(first[i % len(first)], layout)
-        out.evidence[i], bad = sites.forward(layout.size, a, layout.which, layout.owner, prior, lam, eta, *stored)
+        prior = _prior(layout, transitions, first, i)
+        lam, eta = precision[i % len(precision)], information[i % len(information)]
+        bad = sites.forward(prior, lam, eta, stored, room, out.evidence[i : i + 1])
         _fail(bad, i, count)
-        prior_bar = np.zeros(prior.shape, dtype)
+        bar = np.zeros(prior.first.shape, dtype)
         sites.backward(
-            layout.size,
-            a,
-            layout.which,
-            layout.owner,
-            *stored,
-            out.means[i],
-            out.covariances[i],
-            out.lag_one[i],
-            out.transitions_bar[i],
-            prior_bar,
+            prior, stored, room, out.means[i], out.covariances[i], out.lag_one[i], out.transitions_bar[i], bar
         )
         if gradient:
-            out.first_bar[i] = _gathered(prior_bar, layout, first.shape[1:])
+            out.first_bar[i] = _gathered(bar, layout, first.shape[1:])
     return out
 
 
@@ -215,7 +194,7 @@ class _Smooth(torch.autograd.Function):
             scale = _TINY / largest
             transitions, first, precision, information = ctx.arrays
             turned = _smooth(
-                ctx.layout,
+                _general(ctx.layout),
                 (transitions, first, precision - 2j * scale * gv, information + 1j * scale * toward),
                 count,
                 False,
@@ -263,26 +242,18 @@ def filter_sites(
     n, functions = eta.shape[1:]
     count = batch.numel()
     d = len(layout.which) * paths.block
-    values = np.empty(count)
+    values = np.zeros(count)
     moments = [np.empty((count, n, functions, *tail)) for tail in ((), (functions,), (), (functions,))]
-    stored = _room(n, functions, d, False, np.float64)
+    stored = sites.stored_for(n, functions, d, False, np.float64)
+    room = sites.room_for(functions, d, paths.block, transitions.shape[-3], np.float64)
     for i in range(count):
-        prior = _spread(priors[i % len(priors)], layout)
-        values[i], bad = sites.forward(
-            layout.size,
-            transitions[i % len(transitions)],
-            layout.which,
-            layout.owner,
-            prior,
-            lam[i % len(lam)],
-            eta[i % len(eta)],
-            *stored,
-        )
+        prior = _prior(layout, transitions, priors, i)
+        bad = sites.forward(prior, lam[i % len(lam)], eta[i % len(eta)], stored, room, values[i : i + 1])
         _fail(bad, i, count)
-        moments[0][i] = stored.mus + (stored.s @ stored.weights[..., None])[..., 0]
-        after = stored.s - stored.s @ stored.gains @ stored.s
+        moments[0][i] = stored.mu + (stored.s @ stored.weights[..., None])[..., 0]
+        after = stored.s - stored.s @ stored.k @ stored.s
         moments[1][i] = 0.5 * (after + after.swapaxes(-1, -2))
-        moments[2][i] = stored.mus
+        moments[2][i] = stored.mu
         moments[3][i] = stored.s
     what = "a filtered moment of the sequential backend (backend='scan' has its gradient)"
     mean, covariance, predicted, spread = (
@@ -303,7 +274,7 @@ def draw(
     References:
         Durbin & Koopman (2002), Biometrika 89, 603.
     """
-    from gpkit.recursions import sites
+    from gpkit.recursions import site_draws, sites
 
     layout = _layout(paths)
     first = paths.covariance[..., 0]
@@ -312,25 +283,22 @@ def draw(
     nodes, functions = eta.shape[1:]
     count = batch.numel()
     d = len(layout.which) * paths.block
-    stored = _room(nodes, functions, d, False, np.float64)
+    stored = sites.stored_for(nodes, functions, d, False, np.float64)
+    room = sites.room_for(functions, d, paths.block, transitions.shape[-3], np.float64)
     out = np.empty((count, n, nodes, functions))
     for i in range(count):
-        a = transitions[i % len(transitions)]
+        prior = _prior(layout, transitions, priors, i)
+        general = prior._replace(shape=_general(layout).shape)
         site, target = lam[i % len(lam)], eta[i % len(eta)]
-        prior = _spread(priors[i % len(priors)], layout)
-        _, bad = sites.forward(layout.size, a, layout.which, layout.owner, prior, site, target, *stored)
-        _fail(bad, i, count)
+        _fail(sites.forward(prior, site, target, stored, room, np.zeros(1)), i, count)
         white = torch.randn(n, nodes, d, generator=generator, dtype=torch.float64).numpy()
         path = np.zeros((n, nodes, functions))
-        sites.propagate(layout.size, a, layout.which, layout.owner, roots[i % len(roots)], white, path)
-        site = np.tril(site) + np.tril(site, -1).swapaxes(-1, -2)
+        site_draws.propagate(general, roots[i % len(roots)], white, path)
         values, vectors = np.linalg.eigh(site)
         root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
         white = torch.randn(n, nodes, functions, generator=generator, dtype=torch.float64).numpy()
         lacking = target - ((site @ path[..., None]) + root @ white[..., None])[..., 0]
-        sites.means(
-            layout.size, a, layout.which, layout.owner, site, lacking, stored.w_rows, stored.s, stored.gains, out[i]
-        )
+        site_draws.means(general, site, lacking, stored, out[i])
         out[i] += path
     return torch.from_numpy(out).movedim(1, 0).reshape((n, *batch, nodes, functions))
 
