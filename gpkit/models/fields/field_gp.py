@@ -7,6 +7,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,13 @@ from numpy.typing import NDArray
 from gpkit.errors import DataWarning, InvalidDataError
 from gpkit.inference.inference_data import provenance, to_inference_data
 from gpkit.inference.log_parameters import LogFit, maximise_log, sample_log
-from gpkit.models.fields.kernels import FAMILIES, Setting, candidates, make_terms
+from gpkit.models.fields.kernels import Setting, candidates, make_terms
 from gpkit.models.fields.observations import Observations
 from gpkit.models.fields.predictions import FieldPrediction
 from gpkit.models.fields.regression import FieldPosterior, FieldRegression
 from gpkit.models.fields.selection import Candidate, KernelComparison, fit_candidates
 from gpkit.models.fields.sites import Sites
+from gpkit.models.fields.storage import load_field, save_field
 from gpkit.models.fields.terms import Scales, Term
 
 __all__ = ["FieldFit", "FieldGP"]
@@ -29,6 +31,8 @@ Array = NDArray[np.float64]
 
 _COMPONENTS = 20
 """Draws of the parameters that predictions average over."""
+_LOST = 0.1
+"""Share of an intrinsic kernel's variance that may be missing between the nodes before somebody is told."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +207,9 @@ class FieldGP(ABC):
     def _notes(self, best: Candidate, skipped: dict[str, str]) -> list[str]:
         notes = []
         if skipped:
-            notes.append(f"{len(skipped)} kernels were not compared ({', '.join(skipped)}): {next(iter(skipped.values()))}")
+            notes.append(
+                f"{len(skipped)} kernels were not compared ({', '.join(skipped)}): {next(iter(skipped.values()))}"
+            )
         if not best.fit.converged:
             notes.append(f"the fit of {best.name} did not converge: raise starts, or use the result with care")
         return notes
@@ -277,6 +283,7 @@ class FieldGP(ABC):
 
     def _predict(self, sites: Sites, draws: int | None = None) -> FieldPrediction:
         components = self._components(draws)
+        self._announce(sites, components[0])
         moments = [component.moments(sites) for component in components]
         noise = [math.nan if c.regression.noise is not None else c.noise for c in components]
 
@@ -292,6 +299,26 @@ class FieldGP(ABC):
             distance=sites.distance,
             _draw=draw,
         )
+
+    @staticmethod
+    def _announce(sites: Sites, component: FieldPosterior) -> None:
+        """Warn of places about which the nodes say little."""
+        if sites.far.any():
+            warnings.warn(
+                f"{int(sites.far.sum())} of {len(sites)} places are far from the nodes (the furthest by "
+                f"{sites.distance.max():.4g}): they get the prior, or what an ambient kernel continues",
+                DataWarning,
+                stacklevel=4,
+            )
+        between = sites.take(np.flatnonzero((sites.nodes < 0) & ~sites.far)[:200])
+        lost = component.lost_share(between)
+        if lost > _LOST:
+            warnings.warn(
+                f"the nodes are too few for {100 * lost:.0f} % of the kernel's variance between them, which is left "
+                "out there: give more nodes, or a smoother kernel",
+                DataWarning,
+                stacklevel=4,
+            )
 
     @staticmethod
     def _draw_fields(components: Sequence[FieldPosterior], sites: Sites, n: int, seed: int) -> Array:
@@ -328,7 +355,21 @@ class FieldGP(ABC):
             return maximise_log(chosen.regression, starts=starts, seed=seed, init=[chosen.fit.theta])
         return chosen.fit
 
-    @property
-    def families(self) -> tuple[str, ...]:
-        """Names of the families of kernels."""
-        return tuple(FAMILIES)
+    # -- files ----------------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but cached factorisations."""
+        return {**self.__dict__, "_cache": {}}
+
+    def save(self, path: str | Path) -> Path:
+        """Write the model, its manifold, data, fits and draws to one file."""
+        return save_field(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Any:
+        """Read what :meth:`save` wrote; nothing else is needed.
+
+        Raises:
+            InvalidDataError: not such a file.
+        """
+        return load_field(path, cls)

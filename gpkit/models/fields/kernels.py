@@ -1,8 +1,8 @@
 """Kernels of field models by name, and the candidates that ``kernel="auto"`` compares.
 
 A name is ``family:member``; names joined by `` + `` are sums; a family's name alone stands for its best member by
-evidence, "ambient" for the best of "projected" and "helmholtz", and "auto" for the best of everything and the sum of the
-best ambient and the best intrinsic kernel.
+evidence, "ambient" for the best of "projected" and "helmholtz", and "auto" for the best of everything and of sums of
+the best ambient and the best intrinsic one.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from gpkit.errors import InvalidDataError
 from gpkit.models.fields.radial import RADIALS
 from gpkit.models.fields.terms import (
     HelmholtzTerm,
+    MaternResponse,
     ProjectedTerm,
     Response,
     Scales,
@@ -22,7 +23,6 @@ from gpkit.models.fields.terms import (
     SpectralTerm,
     Term,
     heat_response,
-    matern_response,
 )
 
 __all__ = ["FAMILIES", "Setting", "candidates", "make_terms"]
@@ -91,7 +91,9 @@ def candidates(name: str, setting: Setting) -> list[str]:
     if "+" in name:
         parts = [part.strip() for part in name.split("+")]
         if not all(len(candidates(part, setting)) == 1 for part in parts):
-            raise InvalidDataError(f"a sum must name its kernels in full, such as 'helmholtz:rbf + intrinsic:heat': {name!r}")
+            raise InvalidDataError(
+                f"a sum must name its kernels in full, such as 'helmholtz:rbf + intrinsic:heat': {name!r}"
+            )
         return [" + ".join(parts)]
     available = setting.families()
     if name == "auto":
@@ -132,4 +134,4 @@ def make_terms(name: str, setting: Setting) -> list[Term]:
 
 def _response(member: str, dim: int) -> Response:
     nu: Any = _FILTERS[member]
-    return heat_response if nu is None else matern_response(nu, dim)
+    return heat_response if nu is None else MaternResponse(nu, dim)

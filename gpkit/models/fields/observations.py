@@ -104,7 +104,9 @@ def check_noise(noise: Any, rows: int) -> Array | None:
         return None
     array = np.asarray(noise, dtype=np.float64).ravel()
     if array.size not in (1, rows):
-        raise InvalidDataError(f"noise must be one standard deviation or one for each of {rows} places, got {array.size}")
+        raise InvalidDataError(
+            f"noise must be one standard deviation or one for each of {rows} places, got {array.size}"
+        )
     bad = ~(np.isfinite(array) & (array > 0.0))
     if bad.any():
         at = int(np.flatnonzero(bad)[0])

@@ -62,6 +62,11 @@ class FieldRegression:
         self._rows = np.ones(sites.rows) if noise is None else np.repeat(noise, sites.d)
         self.spectral = all(isinstance(term, SpectralTerm | ConstantTerm) for term in terms)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but what can be made again."""
+        made_again = ("_prepared", "features", "statistics")
+        return {name: value for name, value in self.__dict__.items() if name not in made_again}
+
     @functools.cached_property
     def parameters(self) -> tuple[LogParameter, ...]:
         """Noise first (if it is learnt), then those of the terms, prefixed where there are several terms."""
@@ -135,12 +140,11 @@ class FieldRegression:
         at = torch.tensor(np.asarray(theta, dtype=np.float64), requires_grad=True)
         jacobian = -float(np.log(self._rows).sum())
         if self.spectral:
-            noise, parts = self.split(at)
-            log_spectrum = self.log_spectrum(parts)
+            log_spectrum = self.log_spectrum(self.split(at)[1])
             value, slope, noise_slope = self.statistics.log_likelihood(
-                log_spectrum.detach().numpy(), 2.0 * float(noise)
+                log_spectrum.detach().numpy(), 2.0 * (0.0 if self.noise is not None else float(theta[0]))
             )
-            if log_spectrum.requires_grad:
+            if log_spectrum.requires_grad:  # not with nothing but a constant
                 (log_spectrum * torch.from_numpy(slope)).sum().backward()
             gradient = np.zeros(len(theta)) if at.grad is None else at.grad.numpy().copy()
             if self.noise is None:
@@ -196,6 +200,15 @@ class FieldPosterior:
                 regression.covariance(torch.from_numpy(theta)), torch.from_numpy(regression._targets) / rows
             )
             self._rows = rows
+
+    def lost_share(self, sites: Sites) -> float:
+        """Median share of spectral terms' variance that is missing between the nodes, where fast modes are damped."""
+        shares = [0.0]
+        for term, part in zip(self.regression.terms, self._parts, strict=True):
+            if isinstance(term, SpectralTerm) and len(sites):
+                own = term.marginal(part, sites).diagonal(dim1=1, dim2=2).mean(1)
+                shares.append(1.0 - float(own.median() / torch.exp(term.log_spectrum(part)).sum()))
+        return max(shares)
 
     @property
     def prior_variance(self) -> float:
@@ -258,7 +271,9 @@ class FieldPosterior:
             return phi @ self.weights.mean, root
         cross = self._cross(sites)
         white = torch.linalg.solve_triangular(self._factor.lower, cross.mT, upper=False)
-        prior = [t.evaluate(p, t.prepare(sites, sites)) for t, p in zip(self.regression.terms, self._parts, strict=True)]
+        prior = [
+            t.evaluate(p, t.prepare(sites, sites)) for t, p in zip(self.regression.terms, self._parts, strict=True)
+        ]
         covariance = functools.reduce(torch.add, prior) - white.mT @ white
         root = semidefinite_root(covariance.numpy(), self.prior_variance)
         return (cross @ self._factor.alpha).numpy(), root
@@ -285,9 +300,12 @@ class FieldPosterior:
             columns = (used[:, None] * sites.d + np.arange(sites.d)).ravel()
             small = part[:, columns]
             cross = self._cross(local).numpy()
-            white = small @ torch.linalg.solve_triangular(
-                self._factor.lower, torch.from_numpy(cross.T.copy()), upper=False
-            ).numpy().T
+            white = (
+                small
+                @ torch.linalg.solve_triangular(self._factor.lower, torch.from_numpy(cross.T.copy()), upper=False)
+                .numpy()
+                .T
+            )
             prior = [
                 t.evaluate(p, t.prepare(local, local)) for t, p in zip(self.regression.terms, self._parts, strict=True)
             ]

@@ -87,14 +87,14 @@ class KernelComparison:
         return f"{self.verdict()}\n{self.table.round(2).to_string()}"
 
 
-def fit_regression(regression: FieldRegression, *, starts: int = 1, seed: int = 0) -> LogFit:
-    """Fit from the best point of a coarse scan of length scales, then from further starts.
+def fit_regression(regression: FieldRegression, *, starts: int = 1, seed: int = 0, init: Array | None = None) -> LogFit:
+    """Fit from the best point of a coarse scan of length scales (or from a given one), then from further starts.
 
     Raises:
         ConvergenceError: no start found a finite density.
     """
     values = []
-    points = regression.starts()
+    points = regression.starts() if init is None else [init]
     for point in points:
         try:
             value = regression.value_and_gradient(point)[0] + log_prior(regression.parameters, point)[0]
@@ -105,8 +105,25 @@ def fit_regression(regression: FieldRegression, *, starts: int = 1, seed: int = 
     return maximise_log(regression, starts=starts, seed=seed, init=[points[order[0]]])
 
 
-def _candidate(name: str, regression: FieldRegression, starts: int, seed: int) -> Candidate:
-    fit = fit_regression(regression, starts=starts, seed=seed)
+def _warm_start(regression: FieldRegression, name: str, fitted: Sequence[Candidate]) -> Array | None:
+    """Where a sum begins: at the fits of its parts, with equal shares of the variance; None for other kernels."""
+    parts = [next((c for c in fitted if c.name == part), None) for part in name.split(" + ")]
+    if len(parts) < 2 or any(part is None for part in parts):
+        return None
+    known = [part for part in parts if part is not None]
+    learnt = int(known[0].regression.noise is None)
+    point = [known[0].fit.theta[:learnt]]
+    for part in known:
+        share = np.array([p.unit == "value" for p in part.regression.parameters[learnt:]])
+        point.append(part.fit.theta[learnt:] - 0.5 * np.log(len(known)) * share)
+    start = np.concatenate(point)
+    return start if len(start) == len(regression.parameters) else None
+
+
+def _candidate(
+    name: str, regression: FieldRegression, starts: int, seed: int, fitted: Sequence[Candidate]
+) -> Candidate:
+    fit = fit_regression(regression, starts=starts, seed=seed, init=_warm_start(regression, name, fitted))
     mean, covariance = regression.posterior(fit.theta).leave_one_out()
     rest = regression.values - mean
     d = rest.shape[1]
@@ -149,7 +166,7 @@ def fit_candidates(
 
         def run(name: str) -> None:
             try:
-                fitted.append(_candidate(name, make(name), starts, seed))
+                fitted.append(_candidate(name, make(name), starts, seed, fitted))
             except (ConvergenceError, NotPositiveDefiniteError) as error:
                 skipped[name] = str(error)
             bar.update()

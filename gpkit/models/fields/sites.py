@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gpkit.errors import DataWarning
 from gpkit.geometry import Location, Manifold, SpectralBasis
 
 __all__ = ["Sites", "node_sites", "point_sites"]
@@ -108,7 +110,10 @@ def point_sites(manifold: Manifold, bases: Mapping[str, SpectralBasis], points: 
         scalar: Whether the field is a function, whose frames are ones.
     """
     location: Location = manifold.locate(points)
-    features = {name: _tensor(basis.extend(location).features) for name, basis in bases.items()}
+    with warnings.catch_warnings():
+        # Said once by the model, with what it means for the kernel: far places, and variance lost in damped modes.
+        warnings.simplefilter("ignore", DataWarning)
+        features = {name: _tensor(basis.extend(location).features) for name, basis in bases.items()}
     frames = np.ones((len(location), 1, 1)) if scalar else location.frames
     return Sites(
         frames=_tensor(frames),

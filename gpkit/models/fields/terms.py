@@ -1,4 +1,4 @@
-"""Summands of the covariance of a field: spectral (intrinsic), ambient and projected, gradient and rotational, constant.
+"""Summands of the covariance of a field: spectral (intrinsic), ambient and projected, potential and rotational flows.
 
 A term knows its parameters, prepares once what does not depend on them, and evaluates its block of covariance as a
 differentiable function of their logarithms. Fields are stacks of tangent coordinates, place by place.
@@ -25,13 +25,13 @@ from gpkit.models.fields.sites import Sites
 __all__ = [
     "ConstantTerm",
     "HelmholtzTerm",
+    "MaternResponse",
     "ProjectedTerm",
     "Scales",
     "SpectralPart",
     "SpectralTerm",
     "Term",
     "heat_response",
-    "matern_response",
 ]
 
 Prepared = tuple[Tensor, ...]
@@ -107,13 +107,21 @@ def heat_response(eigenvalues: Tensor, lengthscale: Tensor) -> Tensor:
     return -0.5 * lengthscale**2 * eigenvalues
 
 
-def matern_response(nu: float, dim: int) -> Response:
-    """Logarithm of the Matern filter (2 nu / lengthscale^2 + lam)^(-nu - dim/2), relative to lam = 0."""
+@dataclass(frozen=True)
+class MaternResponse:
+    """Logarithm of the Matern filter (2 nu / lengthscale^2 + lam)^(-nu - dim/2), relative to lam = 0.
 
-    def response(eigenvalues: Tensor, lengthscale: Tensor) -> Tensor:
-        return -(nu + 0.5 * dim) * torch.log1p(eigenvalues * lengthscale**2 / (2.0 * nu))
+    Attributes:
+        nu: Smoothness.
+        dim: Dimension of the manifold.
+    """
 
-    return response
+    nu: float
+    dim: int
+
+    def __call__(self, eigenvalues: Tensor, lengthscale: Tensor) -> Tensor:
+        """At eigenvalues (k,)."""
+        return -(self.nu + 0.5 * self.dim) * torch.log1p(eigenvalues * lengthscale**2 / (2.0 * self.nu))
 
 
 @dataclass(frozen=True, eq=False)

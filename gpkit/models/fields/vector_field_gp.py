@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from gpkit.errors import InvalidDataError
 from gpkit.geometry import Manifold, PointCloud, SpectralBasis
+from gpkit.models.fields.calculus import FieldFunctional, curl_operator, divergence_operator
 from gpkit.models.fields.field_gp import FieldFit, FieldGP
 from gpkit.models.fields.kernels import Setting
 from gpkit.models.fields.observations import as_places, observe_vectors
 from gpkit.models.fields.predictions import FieldPrediction
+from gpkit.models.fields.singularities import Singularities, find_singularities
 from gpkit.models.fields.sites import Sites, node_sites, point_sites
 from gpkit.models.fields.terms import Scales, SpectralPart, Term
 
@@ -151,3 +153,60 @@ class VectorFieldGP(FieldGP):
         """
         self._fitted()
         return self._predict(self.sites(where), draws)
+
+    # -- derived quantities ---------------------------------------------------------------------------------------
+
+    def divergence(self, *, draws: int | None = None) -> FieldFunctional:
+        """Divergence at all nodes, with its posterior standard deviation.
+
+        Args:
+            draws: Number of draws of the parameters to average over, after :meth:`sample`.
+
+        Raises:
+            InvalidDataError: not fitted.
+        """
+        return self._functional(divergence_operator(self.manifold), draws)
+
+    def curl(self, *, draws: int | None = None) -> FieldFunctional:
+        """Curl at all nodes of an oriented surface, positive for turns from the first frame column to the second.
+
+        Raises:
+            InvalidDataError: not fitted, or not an oriented surface.
+        """
+        return self._functional(curl_operator(self.manifold), draws)
+
+    def _functional(self, operator: Any, draws: int | None) -> FieldFunctional:
+        self._fitted()
+        sites = self.sites()
+        found = [component.functional(operator, sites) for component in self._components(draws)]
+        means, deviations = np.stack([m for m, _ in found]), np.stack([s for _, s in found])
+        variance = np.square(deviations).mean(0) + means.var(0)
+        return FieldFunctional(means.mean(0), np.sqrt(variance), operator)
+
+    def singularities(self, *, draws: int = 200, seed: int = 0, radius: float | None = None) -> Singularities:
+        """Sources, sinks, vortices and saddles of the mean field, with their probabilities under the posterior.
+
+        Args:
+            draws: Number of joint posterior draws of the field.
+            seed: Of the draws.
+            radius: Distance within which a draw's singularity counts as the same; 3 median edge lengths by default.
+
+        Raises:
+            InvalidDataError: not fitted, or not an oriented surface.
+        """
+        self._fitted()
+        sites = self.sites()
+        components = self._components(None)
+        mean = np.mean([component.moments(sites)[0] for component in components], axis=0)
+        roots = [component.joint(sites) for component in components]
+
+        def draw(count: int, number: int) -> Array:
+            rng = np.random.default_rng([seed, number])
+            fields = [
+                roots[k % len(roots)][0]
+                + roots[k % len(roots)][1] @ rng.standard_normal(roots[k % len(roots)][1].shape[1])
+                for k in range(count)
+            ]
+            return np.stack(fields).reshape(count, self.manifold.n, self.manifold.dim)
+
+        return find_singularities(self.manifold, mean, draw, draws=draws, seed=seed, radius=radius)

@@ -1,0 +1,163 @@
+"""Gaussian processes of functions on manifolds, meshes and graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpkit.errors import InvalidDataError
+from gpkit.geometry import Manifold, SpectralBasis
+from gpkit.models.fields.field_gp import FieldFit, FieldGP
+from gpkit.models.fields.kernels import Setting
+from gpkit.models.fields.observations import Observations, as_places, check_noise, check_values
+from gpkit.models.fields.predictions import ScalarPrediction, as_scalar
+from gpkit.models.fields.sites import Sites, node_sites, point_sites
+from gpkit.models.fields.terms import ConstantTerm, Scales, SpectralPart, Term
+
+__all__ = ["ScalarFieldGP"]
+
+Array = NDArray[np.float64]
+
+
+class ScalarFieldGP(FieldGP):
+    """Gaussian process of a function on a manifold or on the nodes of a graph.
+
+    Args:
+        domain: A manifold; a :class:`gpkit.geometry.Graph`; or a basis of functions.
+        kernel: "auto", "intrinsic", "projected" (an ambient kernel; it needs coordinates), or a full name such as
+            "projected:matern52 + intrinsic:heat"; or terms.
+        mean: "constant" for an unknown constant with a wide prior, or "zero".
+        rank: Number of eigenfunctions where there are more than ``full_below`` nodes.
+        full_below: Up to this many nodes intrinsic kernels have full rank.
+        dense_rows: Up to this many observations ambient kernels are used.
+        length_unit: Of the points, for reports.
+        value_unit: Of the values, for reports.
+
+    Raises:
+        InvalidDataError: a domain that cannot be used, or an unknown kernel.
+    """
+
+    def __init__(
+        self,
+        domain: Any,
+        kernel: str | Sequence[Term] = "auto",
+        *,
+        mean: str = "constant",
+        rank: int = 300,
+        full_below: int = 2500,
+        dense_rows: int = 6000,
+        length_unit: str = "",
+        value_unit: str = "",
+    ) -> None:
+        super().__init__(
+            kernel,
+            rank=rank,
+            full_below=full_below,
+            dense_rows=dense_rows,
+            length_unit=length_unit,
+            value_unit=value_unit,
+        )
+        if mean not in ("constant", "zero"):
+            raise InvalidDataError(f"mean must be 'constant' or 'zero', got {mean!r}")
+        self.mean = mean
+        self.domain = domain
+        self.manifold: Manifold | None = domain if isinstance(domain, Manifold) else None
+        if self.manifold is None and not isinstance(domain, SpectralBasis) and not hasattr(domain, "basis"):
+            raise InvalidDataError(f"a domain is a manifold, a graph or a basis, got {type(domain).__name__}")
+        points = getattr(domain, "points", None)
+        self._points: Array | None = None if points is None else np.asarray(points, dtype=np.float64)
+        self._bases: dict[str, SpectralBasis] = {"scalar": domain} if isinstance(domain, SpectralBasis) else {}
+        self.n: int = int(domain.n)
+        self._setting(Scales(1.0, 1.0)).check(kernel)
+
+    @property
+    def basis(self) -> SpectralBasis:
+        """Eigenfunctions of the Laplacian, made when they are first needed."""
+        if "scalar" not in self._bases:
+            k, cut = (self.n, None) if self.n <= self.full_below else (min(self.rank, self.n), "gap")
+            make = self.domain.basis if self.manifold is None else self.manifold.scalar_basis
+            self._bases["scalar"] = make(k, cut=cut)
+        return self._bases["scalar"]
+
+    def _parts(self) -> list[SpectralPart]:
+        return [SpectralPart.of("scalar", self.basis)]
+
+    def _size(self) -> float:
+        if self.manifold is not None:
+            return self.manifold.scale
+        # A graph has no lengths: its own is that of the slowest mode, a radian per 1 / sqrt(lam).
+        positive = self.basis.eigenvalues[
+            self.basis.eigenvalues > 1e-9 * max(float(self.basis.eigenvalues.max()), 1e-300)
+        ]
+        return float(1.0 / np.sqrt(positive[0])) if len(positive) else 1.0
+
+    def _setting(self, scales: Scales) -> Setting:
+        return Setting(
+            scales=scales,
+            dim=self.manifold.dim if self.manifold is not None else 2,
+            oriented=False,
+            ambient=self._points is not None,
+            vector=False,
+            parts=self._parts,
+        )
+
+    def _extra_terms(self, scales: Scales) -> list[Term]:
+        return [ConstantTerm(scales)] if self.mean == "constant" else []
+
+    def sites(self, where: Any = None) -> Sites:
+        """Places by node numbers, a mask, or points (m, D) of a manifold; all nodes if None."""
+        columns = 0 if self._points is None else self._points.shape[1]
+        places = as_places(where, self.n, columns, self.manifold)
+        if places.ndim == 1:
+            return node_sites(np.ones((self.n, 1, 1)), self._points, self._bases, places)
+        assert self.manifold is not None
+        return point_sites(self.manifold, self._bases, places, scalar=True)
+
+    def fit(
+        self,
+        where: Any,
+        values: Any,
+        *,
+        noise: Any = None,
+        starts: int = 1,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> FieldFit:
+        """Condition on values at nodes or points.
+
+        Args:
+            where: Node numbers, a mask, or points (m, D).
+            values: (m,).
+            noise: None to learn one standard deviation; or known ones, one or (m,).
+            starts: Starts of each kernel's fit beyond the scan of length scales.
+            seed: Of the starts.
+            progress: Whether a bar is shown while kernels are compared.
+
+        Raises:
+            InvalidDataError: data that cannot be used, with the row.
+            ConvergenceError: no kernel could be fitted.
+        """
+        columns = 0 if self._points is None else self._points.shape[1]
+        places = as_places(where, self.n, columns, self.manifold)
+        table = check_values(values, len(places), 1, "values")
+        if self._setting(Scales(1.0, 1.0)).uses_basis(self.kernel):
+            _ = self.basis
+        repeated = len(places) - len(np.unique(places)) if places.ndim == 1 else 0
+        observations = Observations(places, table, check_noise(noise, len(places)), repeated=repeated)
+        return self._fit(observations, starts, seed, progress)
+
+    def predict(self, where: Any = None, *, draws: int | None = None) -> ScalarPrediction:
+        """The function at nodes or points.
+
+        Args:
+            where: Node numbers, a mask or points (m, D); all nodes if None.
+            draws: Number of draws of the parameters to average over, after :meth:`sample`.
+
+        Raises:
+            InvalidDataError: not fitted, or places that cannot be used.
+        """
+        self._fitted()
+        return as_scalar(self._predict(self.sites(where), draws))

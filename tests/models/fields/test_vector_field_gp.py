@@ -1,0 +1,248 @@
+"""Vector fields end to end: accuracy, indices of every kind, places of every kind, bad input, files, draws."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from gpkit.errors import DataWarning, InvalidDataError
+from gpkit.geometry import PointCloud
+from gpkit.models import VectorFieldGP
+from tests.models.fields.conftest import Surface, field
+
+Array = NDArray[np.float64]
+TRAIN = np.arange(0, 200, 2)
+
+
+def angle(found: Array, true: Array) -> float:
+    cosine = (found * true).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(true, axis=1)
+    return float(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))).mean())
+
+
+def noisy(surface: Surface, sd: float = 0.05) -> Array:
+    noise = np.random.default_rng(0).standard_normal((surface.cloud.n, surface.cloud.dim))
+    return np.asarray(surface.cloud.to_ambient(surface.cloud.to_tangent(surface.vectors)[0] + sd * noise))
+
+
+@pytest.fixture(scope="module")
+def fitted(sphere: Surface) -> VectorFieldGP:
+    model = VectorFieldGP(sphere.cloud)
+    model.fit(TRAIN, noisy(sphere)[TRAIN], progress=False)
+    return model
+
+
+def test_auto_says_what_it_compared(fitted: VectorFieldGP, sphere: Surface) -> None:
+    result = fitted.result
+    assert result is not None
+    table = result.comparison.table
+    assert table.index[0] == result.kernel and (table["delta"] <= 0.0).all() and len(table) == 15
+    assert {name.partition(":")[0] for name in table.index} == {"intrinsic", "projected", "helmholtz"}
+    assert sum("+" in name for name in table.index) == 2
+    assert "highest evidence" in result.comparison.verdict() and result.kernel in repr(result)
+    assert result.converged and result.n == 100 and result.parameters["noise"] == pytest.approx(0.05, rel=0.25)
+
+
+def test_accuracy_at_nodes_and_between(fitted: VectorFieldGP, sphere: Surface) -> None:
+    rest = np.setdiff1d(np.arange(200), TRAIN)
+    inside = fitted.predict(rest)
+    assert angle(inside.mean, sphere.vectors[rest]) < 4.0
+    between = fitted.predict(sphere.others)
+    assert angle(between.mean, sphere.other_vectors) < 1.25 * angle(inside.mean, sphere.vectors[rest]) + 0.5
+    assert 0.85 <= inside.covers(sphere.vectors[rest]).mean() <= 1.0
+    low, high = between.interval(0.95)
+    assert (low <= between.mean).all() and (between.mean <= high).all()
+    trivial = np.degrees(np.arccos(0.0))
+    assert angle(between.mean, sphere.other_vectors) < 0.1 * trivial
+
+
+def test_every_kernel_alone(fitted: VectorFieldGP, sphere: Surface) -> None:
+    """Nodes given as points are the same places, whatever the kernel; regions hold the truth."""
+    for name in ("intrinsic:heat", "projected:matern52", "helmholtz:rbf"):
+        model = VectorFieldGP(sphere.cloud, name)
+        result = model.fit(TRAIN, noisy(sphere)[TRAIN], progress=False)
+        assert result.kernel == name and "nothing was compared" in result.comparison.verdict()
+        nodes, points = model.predict([3, 5]), model.predict(sphere.cloud.points[[3, 5]])
+        np.testing.assert_allclose(nodes.mean, points.mean, atol=1e-8)
+        np.testing.assert_allclose(nodes.variance, points.variance, atol=1e-8)
+
+
+def test_indices_of_every_kind(sphere: Surface) -> None:
+    vectors = noisy(sphere)
+    mask = np.zeros(200, dtype=np.bool_)
+    mask[TRAIN] = True
+    forms: list[Any] = [TRAIN, TRAIN.astype(np.int32), TRAIN.astype(np.uint8), TRAIN.tolist(), TRAIN[:, None], mask]
+    forms += [TRAIN.astype(np.float64), sphere.cloud.points[TRAIN]]
+    means = []
+    for where in forms:
+        model = VectorFieldGP(sphere.cloud, "projected:rbf")
+        model.fit(where, vectors[TRAIN], noise=0.05)
+        means.append(model.predict(mask).mean)
+    for mean in means[1:]:
+        np.testing.assert_allclose(mean, means[0], atol=1e-6)
+
+
+def test_known_noise_and_points_as_manifold(sphere: Surface) -> None:
+    model = VectorFieldGP(sphere.cloud.points, "helmholtz")
+    noise = np.full(100, 0.05)
+    result = model.fit(TRAIN, noisy(sphere)[TRAIN], noise=noise, progress=False)
+    assert "noise" not in result.parameters and len(result.comparison.candidates) == 4
+    assert np.isnan(model.predict([0]).noise).all()
+
+
+def test_draws_of_fields(fitted: VectorFieldGP, sphere: Surface) -> None:
+    prediction = fitted.predict(sphere.others)
+    draws = prediction.sample(400, seed=1)
+    assert draws.shape == (400, 60, 3)
+    spread = np.sqrt(prediction.variance.max())
+    np.testing.assert_allclose(draws.mean(0), prediction.mean, atol=0.3 * spread)
+    np.testing.assert_allclose(draws.var(0), prediction.variance, atol=0.3 * spread**2)
+    np.testing.assert_array_equal(draws, prediction.sample(400, seed=1))
+    axes, directions = prediction.region(0.95)
+    assert axes.shape == (60, 2) and (np.diff(axes) >= 0.0).all() and directions.shape == (60, 3, 2)
+    assert prediction.log_density(sphere.other_vectors).shape == (60,)
+
+
+def test_parameters_are_sampled(sphere: Surface) -> None:
+    model = VectorFieldGP(sphere.cloud, "intrinsic:heat", rank=60, full_below=0)
+    model.fit(TRAIN, noisy(sphere)[TRAIN], progress=False)
+    before = model.predict([1])
+    data = model.sample(60, 60, 2, seed=4, progress=False)
+    assert set(data.posterior.data_vars) == {"noise", "lengthscale", "amplitude"}
+    assert data.posterior.sizes == {"chain": 2, "draw": 60} and "observed_data" in data.groups()
+    after = model.predict([1])
+    assert len(after.component_means) == 20 and len(before.component_means) == 1
+    np.testing.assert_allclose(after.mean, before.mean, atol=0.1)
+    assert len(model.predict([1], draws=5).component_means) == 5
+    again = model.sample(60, 60, 2, seed=4, progress=False)
+    np.testing.assert_array_equal(data.posterior["noise"], again.posterior["noise"])
+
+
+def test_files(fitted: VectorFieldGP, sphere: Surface, tmp_path: Path) -> None:
+    path = fitted.save(tmp_path / "model.gpkit")
+    loaded = VectorFieldGP.load(path)
+    np.testing.assert_allclose(loaded.predict(sphere.others).mean, fitted.predict(sphere.others).mean, atol=1e-12)
+    assert repr(loaded.result) == repr(fitted.result)
+    with pytest.raises(InvalidDataError, match="no file"):
+        VectorFieldGP.load(tmp_path / "absent")
+    (tmp_path / "text").write_text("not a model")
+    with pytest.raises(InvalidDataError, match="not a gpkit"):
+        VectorFieldGP.load(tmp_path / "text")
+
+
+def test_normal_parts_are_left_out_and_reported(sphere: Surface) -> None:
+    pure, tilted = VectorFieldGP(sphere.cloud, "projected:rbf"), VectorFieldGP(sphere.cloud, "projected:rbf")
+    vectors = noisy(sphere)
+    pure.fit(TRAIN, vectors[TRAIN])
+    with pytest.warns(DataWarning, match="components normal to the manifold"):
+        tilted.fit(TRAIN, vectors[TRAIN] + 0.2 * sphere.cloud.normals[TRAIN])
+    np.testing.assert_allclose(tilted.predict([1]).mean, pure.predict([1]).mean, atol=1e-7)
+    assert tilted.observations is not None and tilted.observations.normal == pytest.approx(0.2)
+
+
+def test_far_places_are_flagged(fitted: VectorFieldGP) -> None:
+    places = np.array([[0.0, 0.0, 1.0], [0.0, 0.0, 4.0]])
+    with pytest.warns(DataWarning, match="1 of 2 places are far"):
+        found = fitted.predict(places)
+    assert found.far.tolist() == [False, True] and found.distance[1] > 2.5
+    assert found.standard_deviation[1] > 3.0 * found.standard_deviation[0]
+
+
+def test_one_place_and_repeated_places(sphere: Surface) -> None:
+    one = VectorFieldGP(sphere.cloud, "helmholtz:rbf")
+    one.fit([7], sphere.vectors[[7]])
+    assert angle(one.predict([7]).mean, sphere.vectors[[7]]) < 10.0
+    repeated = VectorFieldGP(sphere.cloud, "projected:rbf")
+    where = np.repeat(TRAIN, 2)
+    repeated.fit(where, noisy(sphere)[where] + 0.0)
+    assert repeated.observations is not None and repeated.observations.repeated == 100
+
+
+def test_too_many_rows_for_dense_kernels(sphere: Surface) -> None:
+    vectors = noisy(sphere)[TRAIN]
+    with pytest.raises(InvalidDataError, match="dense_rows"):
+        VectorFieldGP(sphere.cloud, "projected", dense_rows=100).fit(TRAIN, vectors)
+    model = VectorFieldGP(sphere.cloud, dense_rows=100)
+    with pytest.warns(DataWarning, match="9 kernels were not compared"):
+        result = model.fit(TRAIN, vectors, progress=False)
+    assert result.kernel.startswith("intrinsic") and len(result.comparison.left_out) == 9
+
+
+@pytest.mark.parametrize(
+    ("where", "vectors", "message"),
+    [
+        ([0, 1], np.ones((3, 3)), "3 vectors were given for 2 places"),
+        ([0, 200], np.ones((2, 3)), "node 200"),
+        ([0.5], np.ones((1, 3)), "whole node numbers"),
+        (np.ones(7, dtype=np.bool_), np.ones((7, 3)), "mask of 7"),
+        ([0], np.full((1, 3), np.nan), "row 0"),
+        ([0], np.ones((1, 2)), r"\(m, 3\)"),
+        ([0], np.zeros((1, 3)), "all vectors are zero"),
+        ([], np.zeros((0, 3)), "one place at least"),
+        (np.ones((1, 2)), np.ones((1, 3)), "3 columns"),
+        (np.full((1, 3), 9.0), np.ones((1, 3)), "far from the manifold"),
+        ([[np.nan, 0.0, 1.0]], np.ones((1, 3)), "finite"),
+        ("all", np.ones((1, 3)), "where must be"),
+    ],
+)
+def test_bad_data(sphere: Surface, where: Any, vectors: Array, message: str) -> None:
+    with pytest.raises(InvalidDataError, match=message):
+        VectorFieldGP(sphere.cloud, "projected:rbf").fit(where, vectors)
+
+
+def test_bad_settings(sphere: Surface) -> None:
+    for kernel, message in (
+        ("cubic", "unknown kernel"),
+        ("projected + intrinsic:heat", "in full"),
+        ("projected:", "unknown kernel"),
+        ([1], "list of terms"),
+    ):
+        with pytest.raises(InvalidDataError, match=message):
+            VectorFieldGP(sphere.cloud, kernel)  # type: ignore[arg-type]
+    with pytest.raises(InvalidDataError, match="rank"):
+        VectorFieldGP(sphere.cloud, rank=0)
+    with pytest.raises(InvalidDataError, match="call fit"):
+        VectorFieldGP(sphere.cloud).predict()
+    with pytest.raises(InvalidDataError, match="noise\\[0\\]"):
+        VectorFieldGP(sphere.cloud, "projected:rbf").fit([0], sphere.vectors[[0]], noise=-1.0)
+
+
+def test_curve_in_the_plane() -> None:
+    """One-dimensional manifolds have fields along them, and no gradient kernels."""
+    t = np.linspace(0.0, 2.0 * np.pi, 80, endpoint=False)
+    cloud = PointCloud(np.stack([np.cos(t), np.sin(t)], axis=1), dim=1, n_neighbors=6)
+    vectors = np.cos(t)[:, None] * np.stack([-np.sin(t), np.cos(t)], axis=1)
+    model = VectorFieldGP(cloud)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        result = model.fit(np.arange(0, 80, 4), vectors[::4], progress=False)
+    assert not any("helmholtz" in name for name in result.comparison.table.index)
+    assert np.abs(model.predict().mean - vectors).max() < 0.05
+
+
+def test_derived_quantities(fitted: VectorFieldGP, sphere: Surface) -> None:
+    x = sphere.cloud.points
+    divergence, curl = fitted.divergence(), fitted.curl()
+    expected = -6.0 * (x[:, 0] * x[:, 1] + x[:, 2] ** 2 - 1.0 / 3.0)
+    assert np.abs(divergence.mean - expected).mean() < 0.2 * np.abs(expected).mean()
+    turning = 2.0 * x[:, 1]
+    assert np.abs(np.abs(curl.mean) - np.abs(turning)).mean() < 0.25 * np.abs(turning).mean()
+    low, high = divergence.interval(0.95)
+    assert (low < high).all() and (divergence.standard_deviation > 0.0).all()
+
+
+def test_singularities(fitted: VectorFieldGP) -> None:
+    found = fitted.singularities(draws=60, seed=1)
+    assert found.closed and found.euler_characteristic == 2 == found.total
+    assert (found.draw_totals == 2).all() and len(found.draw_totals) == 60
+    sure = [s for s in found.found if s.probability > 0.9]
+    assert len(sure) >= 2
+    for s in sure:
+        place = s.location / np.linalg.norm(s.location)
+        assert np.linalg.norm(field(place[None])) < 0.35, "a sure singularity lies where the true field vanishes"
+    again = fitted.singularities(draws=60, seed=1)
+    assert [s.probability for s in again.found] == [s.probability for s in found.found]
