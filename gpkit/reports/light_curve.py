@@ -14,8 +14,9 @@ from gpkit.diagnostics.residuals import ResidualChecks, check_residuals
 from gpkit.diagnostics.units import pretty_unit
 from gpkit.files import write_atomic
 from gpkit.reports import light_curve_figures as figures
-from gpkit.reports.content import KernelSection, LightCurveSection, Quantity, ReportContent, RunSection
+from gpkit.reports.content import KernelSection, LightCurveSection, Quantity, ReportContent
 from gpkit.reports.document import Block, Facts, FindingList, Paragraph, Report, Section, Table, fixed, number
+from gpkit.reports.run import run_section
 from gpkit.reports.summary import all_findings, headline, ranking, summary
 from gpkit.reports.writing import to_json
 
@@ -70,7 +71,7 @@ def build_report(content: ReportContent, *, progress: bool = False) -> Report:
     for index, row in enumerate(rows):
         sections.append(_kernel_section(index, kernels[row["name"]], curve, spectrum))
     sections.append(Section("method", "Method and conventions", [Paragraph(text, "fine") for text in METHOD]))
-    sections.append(_run_section(content.run))
+    sections.append(run_section(content.run))
     versions = content.run.versions
     made = f"Made with gpkit {versions['gpkit']}." if "gpkit" in versions else "Made with gpkit."
     about = " · ".join(part for part in (curve.source, content.run.date) if part)
@@ -240,17 +241,6 @@ def _test_table(checks: ResidualChecks) -> Table:
         f"{100 * checks.level:.0f} %."
     )
     return Table(("Test", "Statistic", "p-value", "Verdict"), rows, caption, text_columns=(0, 3))
-
-
-def _run_section(run: RunSection) -> Section:
-    blocks: list[Block] = []
-    if run.command:
-        blocks.append(Paragraph(run.command, "code"))
-    rows = [("Seed", "none" if run.seed is None else str(run.seed)), ("Date", run.date or "–")]
-    rows += [(name, str(value)) for name, value in run.settings.items()]
-    rows += [(f"Version of {name}", version) for name, version in run.versions.items()]
-    blocks.append(Table(("What", "Value"), rows, "Everything needed to make this report again.", text_columns=(0, 1)))
-    return Section("run", "How this was made", blocks)
 
 
 def _with_interval(quantity: Quantity) -> str:
