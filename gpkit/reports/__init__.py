@@ -10,20 +10,29 @@ from gpkit.reports.content import (
     RunSection,
 )
 from gpkit.reports.light_curve import build_report, light_curve_report
+from gpkit.reports.pde import build_pde_report, pde_report
+from gpkit.reports.pde_content import FieldSection, GridFunction, LineSpectrum, PDEContent, UnknownNumber
 from gpkit.reports.summary import headline, summary
 from gpkit.reports.writing import to_json
 
 __all__ = [
     "Band",
+    "FieldSection",
+    "GridFunction",
     "KernelSection",
     "LightCurveSection",
+    "LineSpectrum",
+    "PDEContent",
     "PowerSpectrum",
     "Quantity",
     "ReportContent",
     "RunSection",
+    "UnknownNumber",
+    "build_pde_report",
     "build_report",
     "headline",
     "light_curve_report",
+    "pde_report",
     "summary",
     "to_json",
 ]

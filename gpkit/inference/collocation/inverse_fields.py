@@ -234,7 +234,7 @@ class EliminatedFields:
             if not slopes:
                 return total.numpy(), {}, np.zeros((m, 0))
             leaves = [*values.values(), *unknown.values()]
-            gradients = torch.autograd.grad(total.sum(), leaves, allow_unused=True)
+            gradients: Any = torch.autograd.grad(total.sum(), leaves, allow_unused=True)
         arrays = [np.zeros(m) if g is None else g.numpy() for g in gradients]
         by_theta = np.stack(arrays[len(values) :], -1) if unknown else np.zeros((m, 0))
         return total.detach().numpy(), dict(zip(values, arrays[: len(values)], strict=True)), by_theta

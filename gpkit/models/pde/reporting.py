@@ -1,0 +1,351 @@
+"""From solutions to reports: everything that a report shows is computed here, once."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpkit.diagnostics import Finding
+from gpkit.inference.collocation.forms import Condition, Jet, evaluate, evaluate_on_grid
+from gpkit.models.pde.probing import face_name, jet_name
+from gpkit.models.pde.residuals import off_grid_axes, residual_on
+
+if TYPE_CHECKING:
+    from gpkit.models.pde.solution import Solution
+
+__all__ = ["report_content", "write_report"]
+
+_PLOTTED = {1: 3001, 2: 241, 3: 121}
+_STD = {1: 301, 2: 33, 3: 25}
+_LINES = 6
+
+
+def write_report(solution: Solution, path: str | Path, *, exact: Any = None, **run: Any) -> tuple[Path, Path]:
+    """Write the HTML report and the JSON beside it; returns both paths."""
+    from gpkit.reports import pde_report
+
+    return pde_report(report_content(solution, exact=exact, **run), path)
+
+
+def report_content(
+    solution: Solution,
+    *,
+    exact: Any = None,
+    command: str = "",
+    seed: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    title: str = "",
+    inference: Any = None,
+) -> Any:
+    """Everything that a report shows, as plain data (a ``gpkit.reports.PDEContent``).
+
+    Args:
+        solution: What to report.
+        exact: The true solution of the first field, where it is known: a function of one tensor per axis.
+        command: How it was made, to record.
+        seed: Likewise.
+        settings: Likewise.
+        title: Of the report.
+        inference: The inference that the solution came from, for unknown numbers.
+    """
+    from gpkit.inference.inference_data import provenance
+    from gpkit.reports import PDEContent, RunSection
+
+    versions = json.loads(provenance()["versions"])
+    versions["gpkit"] = versions.pop("gpkit-bayes", "unknown")
+    problem = None if solution.problem is None else solution.problem.form
+    fields = tuple(_field_section(solution, k, exact if k == 0 else None) for k in range(len(solution.names)))
+    box = solution.box
+    ends = zip(box.names, box.lower, box.upper, strict=True)
+    return PDEContent(
+        title=title or f"{', '.join(solution.names)}: solution of a differential equation",
+        equations=tuple(solution.text.split("; ")),
+        domain=", ".join(f"{name} from {a:.6g} to {b:.6g}" for name, a, b in ends),
+        conditions=()
+        if problem is None
+        else tuple(_condition_text(problem, c) for c in problem.conditions)
+        + tuple(f"periodic along {box.names[k]}" for k in sorted(problem.periodic)),
+        grid=solution.grid,
+        method=str(solution.diagnostics.get("method", "")),
+        fields=fields,
+        residuals=_residual_maps(solution),
+        facts=_facts(solution, fields[0].relative_error),
+        checks=_checks(solution),
+        histories=_histories(solution.diagnostics),
+        unknowns=_unknowns(solution, inference),
+        findings=tuple(Finding("error", f"solution-{k}", _sentence(f)) for k, f in enumerate(solution.findings)),
+        run=RunSection(
+            command=command,
+            seed=seed,
+            date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            versions=versions,
+            settings=dict(settings or {}),
+        ),
+        numbers=numbers_of(solution, fields[0].relative_error, inference),
+    )
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+def numbers_of(solution: Solution, relative_error: float = math.nan, inference: Any = None) -> dict[str, Any]:
+    """The numbers of a solution as plain data."""
+    return {
+        "equations": solution.text,
+        "fields": list(solution.names),
+        "grid": list(solution.grid),
+        "residual": solution.residuals.equation,
+        "boundary_residual": solution.residuals.condition,
+        "relative_error": None if math.isnan(relative_error) else relative_error,
+        "trustworthy": solution.is_trustworthy,
+        "findings": list(solution.findings),
+        "seconds": solution.seconds,
+        "unknowns": [vars(u) for u in _unknowns(solution, inference)],
+        "diagnostics": plain(solution.diagnostics),
+    }
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold of diagnostics: long arrays by their shape, what it does not know as text."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, Tensor | np.ndarray):
+        return plain(value.tolist()) if math.prod(value.shape) <= 1000 else f"array of shape {tuple(value.shape)}"
+    if value is None or isinstance(value, bool | int | float | str | np.integer | np.floating | np.bool_):
+        return value
+    return str(value)
+
+
+def _condition_text(problem: Any, condition: Condition) -> str:
+    where = face_name(problem, (condition.axis, condition.side))
+    what = " + ".join(jet_name(problem, t.jet) for t in condition.terms)
+    return f"{condition.kind} condition on {what} at {where}"
+
+
+def _facts(solution: Solution, relative_error: float) -> tuple[tuple[str, str], ...]:
+    facts = [
+        ("Residual off the grid", f"{solution.residuals.equation:.1e}"),
+        ("Residual of the conditions", f"{solution.residuals.condition:.1e}"),
+        ("Grid", " × ".join(map(str, solution.grid))),
+    ]
+    if not math.isnan(relative_error):
+        facts.insert(0, ("Error, relative", f"{relative_error:.1e}"))
+    if math.isfinite(solution.seconds):
+        facts.append(("CPU time", f"{solution.seconds:.3g} s"))
+    facts += [(name, f"{value:.5g}") for name, value in solution.parameters.items()]
+    return tuple(facts)
+
+
+def _checks(solution: Solution) -> tuple[tuple[str, str, str], ...]:
+    residuals, diagnostics = solution.residuals, solution.diagnostics
+    rows = []
+    for k, (rms, top) in enumerate(zip(residuals.equations, residuals.largest, strict=True)):
+        which = f" of equation {k + 1}" if len(residuals.equations) > 1 else ""
+        rows.append((f"Residual{which}, root mean square", f"{rms:.1e}", "below 1e-5"))
+        rows.append((f"Residual{which}, largest", f"{top:.1e}", "below 1e-4"))
+    rows += [(f"Residual: {name}", f"{value:.1e}", "below 1e-5") for name, value in residuals.conditions]
+    for k, value in enumerate(residuals.standardised):
+        if not math.isnan(value):
+            rows.append((f"Residual of noisy right side {k + 1}, in standard deviations", f"{value:.2f}", "about 1"))
+    for k, value in enumerate(residuals.observations):
+        rows.append((f"Misfit of observations {k + 1}, in standard deviations", f"{value:.2f}", "about 1"))
+    periods = diagnostics.get("points_per_period")
+    if periods is not None:
+        for name, value in zip(solution.box.names, np.atleast_1d(np.asarray(periods, dtype=float)), strict=False):
+            rows.append((f"Points per period along {name}", f"{value:.3g}", "2.5 or more"))
+    for key, what in (
+        ("effective_rank", "Effective rank"),
+        ("condition", "Condition number"),
+        ("jitter", "Jitter used"),
+        ("log_evidence", "Log evidence"),
+        ("log_marginal_likelihood", "Log evidence"),
+        ("sizes", "Functions along each axis"),
+        ("coefficient_tails", "Last coefficients, relative"),
+    ):
+        if key in diagnostics and diagnostics[key] is not None:
+            rows.append((what, _short(diagnostics[key]), ""))
+    return tuple(rows)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " × ".join(_short(v) for v in value)
+    return f"{value:.3g}" if isinstance(value, float | np.floating) else str(value)
+
+
+def _histories(diagnostics: Mapping[str, Any]) -> dict[str, Sequence[float]]:
+    known = {
+        "newton_steps": "Newton step",
+        "newton": "Newton step",
+        "pcg_history": "PCG residual",
+        "krylov_history": "GMRES residual",
+        "gauss_newton": "Gauss-Newton step",
+    }
+    found = {}
+    for key, name in known.items():
+        values = diagnostics.get(key)
+        if isinstance(values, list | tuple) and values and all(isinstance(v, int | float) for v in values):
+            found[name] = [float(v) for v in values]
+    return found
+
+
+def _unknowns(solution: Solution, inference: Any) -> tuple[Any, ...]:
+    from gpkit.reports import UnknownNumber
+
+    if inference is None:
+        return tuple(UnknownNumber(name, value) for name, value in solution.parameters.items())
+    found = []
+    for name, value in solution.parameters.items():
+        low, high = inference.interval(name)
+        found.append(UnknownNumber(name, value, inference.mean(name), inference.std(name), low, high))
+    return tuple(found)
+
+
+# ------------------------------------------------------------------------------------------------------- fields
+
+
+def _axes(solution: Solution, count: int) -> list[Tensor]:
+    box = solution.box
+    return [torch.linspace(a, b, count, dtype=torch.float64) for a, b in zip(box.lower, box.upper, strict=True)]
+
+
+def _sliced(solution: Solution, axes: list[Tensor]) -> tuple[list[Tensor], str]:
+    """At most two axes, the third held in its middle."""
+    if solution.box.dim < 3:
+        return axes, ""
+    middle = 0.5 * (solution.box.lower[2] + solution.box.upper[2])
+    return [*axes[:2], torch.tensor([middle], dtype=torch.float64)], f"{solution.box.names[2]} = {middle:.4g}"
+
+
+def _function(solution: Solution, axes: Sequence[Tensor], values: Tensor, note: str) -> Any:
+    from gpkit.reports import GridFunction
+
+    shown = [k for k, a in enumerate(axes) if len(a) > 1]
+    array = values.detach().numpy().reshape([len(axes[k]) for k in shown])
+    return GridFunction(tuple(axes[k].numpy() for k in shown), array, tuple(solution.box.names[k] for k in shown), note)
+
+
+def _field_section(solution: Solution, index: int, exact: Any) -> Any:
+    from gpkit.reports import FieldSection
+
+    name, d = solution.names[index], solution.box.dim
+    axes, note = _sliced(solution, _axes(solution, _PLOTTED[d]))
+    field = solution[name]
+    mean = field.on_grid(axes)
+    error, relative = None, math.nan
+    if exact is not None:
+        truth = evaluate_on_grid(exact, axes, "the known solution")
+        error = _function(solution, axes, mean - truth, note)
+        relative = float((mean - truth).norm() / truth.norm().clamp_min(1e-300))
+    spectra = tuple(_spectrum(solution, index, k) for k in range(d))
+    detail = None
+    if d == 1:
+        detail = _detail(solution, field, spectra[0])
+    noisy = bool(solution.residuals.observations) or any(not math.isnan(z) for z in solution.residuals.standardised)
+    draws = np.empty((0, 0))
+    if d == 1 and noisy:
+        draws = solution.sample(5, 0)(axes[0], name).numpy()
+    unknown = name in solution.diagnostics.get("unknown_fields", ())
+    return FieldSection(
+        name=name,
+        mean=_function(solution, axes, mean, note),
+        std=_std(solution, name, note),
+        error=error,
+        detail=detail,
+        spectra=() if unknown else spectra,
+        draws=draws,
+        relative_error=relative,
+        is_unknown=unknown,
+    )
+
+
+def _std(solution: Solution, name: str, note: str) -> Any:
+    axes, _ = _sliced(solution, _axes(solution, _STD[solution.box.dim]))
+    mesh = torch.stack([m.reshape(-1) for m in torch.meshgrid(*axes, indexing="ij")], -1)
+    std = solution[name].std(mesh).reshape([len(a) for a in axes])
+    return _function(solution, axes, std, note)
+
+
+def _detail(solution: Solution, field: Any, spectrum: Any) -> Any:
+    """A dozen periods of the highest strong frequency, where the whole shows more than forty of them."""
+    strong = np.flatnonzero(spectrum.solution > 1e-4 * spectrum.solution.max())
+    highest = float(spectrum.frequency[strong[-1]]) if len(strong) else 0.0
+    length = solution.box.lengths[0]
+    if highest * length < 40.0:
+        return None
+    start = solution.box.lower[0] + 0.4 * length
+    axis = torch.linspace(start, start + 12.0 / highest, 600, dtype=torch.float64)
+    return _function(solution, [axis], field.on_grid([axis]), "")
+
+
+def _spectrum(solution: Solution, index: int, axis: int) -> Any:
+    """Power of field and source along an axis, under a Blackman window, on four times the points of the grid."""
+    from gpkit.reports import LineSpectrum
+
+    box, d = solution.box, solution.box.dim
+    n = min(4 * solution.grid[axis], 8192)
+    length = box.lengths[axis]
+    generator = np.random.default_rng(5)
+    axes = []
+    for k in range(d):
+        if k == axis:
+            axes.append(torch.linspace(box.lower[k], box.upper[k], n, dtype=torch.float64))
+        else:
+            shares = np.sort(generator.uniform(0.05, 0.95, _LINES if d == 2 else 3))
+            axes.append(torch.from_numpy(box.lower[k] + box.lengths[k] * shares))
+    frequency = np.fft.rfftfreq(n, length / (n - 1))
+    mean = solution.posterior.mean_on_grid(Jet(index, (0,) * d), axes)
+    top = min(len(frequency), int(2.2 * solution.grid[axis] / 2) + 2)
+    source = np.empty(0)
+    problem = None if solution.problem is None else solution.problem.form
+    if problem is not None and index < len(problem.equations):
+        data = problem.equations[index].source
+        if data.function is not None:
+            mesh = [m.contiguous() for m in torch.meshgrid(*axes, indexing="ij")]
+            source = _power(evaluate(data.function, mesh, "the source"), axis)[:top]
+    picked = solution.diagnostics.get("frequencies") or ()
+    own = picked[axis] if len(picked) > axis and isinstance(picked[axis], list | tuple) else ()
+    return LineSpectrum(
+        axis=box.names[axis],
+        frequency=frequency[:top],
+        solution=_power(mean, axis)[:top],
+        source=source,
+        nyquist=0.5 * (solution.grid[axis] - 1) / length,
+        picked=tuple(float(f) for f in own),
+    )
+
+
+def _power(values: Tensor, axis: int) -> np.ndarray:
+    lines = np.moveaxis(values.numpy(), axis, -1)
+    lines = lines.reshape(-1, lines.shape[-1])
+    window = np.blackman(lines.shape[-1])
+    power = (np.abs(np.fft.rfft(lines * window)) ** 2).mean(0)
+    return np.asarray(power / max(float(power.max()), 1e-300))
+
+
+def _residual_maps(solution: Solution) -> tuple[Any, ...]:
+    if solution.problem is None:
+        return ()
+    problem = solution.problem.form
+    axes, note = _sliced(solution, off_grid_axes(problem, solution.grid))
+    given = {name: torch.tensor(value, dtype=torch.float64) for name, value in solution.parameters.items()}
+    maps = []
+    for equation in problem.equations:
+        own, where = axes, note
+        if equation.source.noise and equation.source.values is not None and len(axes) < 3:
+            own, where = list(equation.source.axes), ""
+        residual, size = residual_on(problem, equation, solution.posterior, own, given)
+        scale = float(torch.sqrt((size**2).mean())) or 1.0
+        maps.append(_function(solution, own, residual / scale, where))
+    return tuple(maps)
