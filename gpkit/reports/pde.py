@@ -15,10 +15,10 @@ from gpkit.reports.run import run_section
 from gpkit.reports.writing import to_json
 
 METHOD = (
-    "A Gaussian process prior over the fields is conditioned on the equations at collocation points, on the conditions, "
-    "and on observations where there are any. The answer is its posterior; the mean is shown, with standard deviations.",
-    "Residuals are measured between the collocation points, where nothing was fitted, by code that shares nothing with "
-    "the solver. They are relative to the size of the terms of the equation, so that 1 means that nothing is satisfied.",
+    "A Gaussian process prior over the fields is conditioned on the equations at collocation points, on the "
+    "conditions, and on observations where there are any. The answer is its posterior: mean and standard deviation.",
+    "Residuals are measured between the collocation points, where nothing was fitted, by code that shares nothing "
+    "with the solver. They are relative to the size of the terms of the equation, so that 1 means that nothing is satisfied.",
     "A small residual is necessary, not sufficient: how much of it is left in the solution depends on the equation. A "
     "large one is always a reason not to use the solution.",
 )
@@ -94,7 +94,7 @@ def _field(field: FieldSection, index: int) -> Section:
             figures.map_picture(
                 field.error,
                 what="|error|",
-                caption=f"Distance to the known solution. Root mean square, relative: {number(field.relative_error, 2)}.",
+                caption=f"Distance to the known solution; relative root mean square {number(field.relative_error, 2)}.",
             )
         )
     spectrum = figures.spectrum_picture(field)

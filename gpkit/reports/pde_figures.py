@@ -128,8 +128,8 @@ def spectrum_picture(field: FieldSection) -> Picture | None:
     return picture(
         figure,
         alt=f"Power spectra of the field {field.name}.",
-        caption="Power along each axis, averaged over the others, relative to the largest. Dashed: the highest frequency "
-        "of the collocation grid; power close to it says that the grid is too coarse.",
+        caption="Power along each axis, averaged over the others, relative to the largest. Dashed: the highest "
+        "frequency of the collocation grid; power close to it says that the grid is too coarse.",
         crowded=True,
     )
 

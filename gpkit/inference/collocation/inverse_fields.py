@@ -374,7 +374,8 @@ def _fixed_part(data: Data, coordinates: Sequence[Tensor], what: str, leave_out:
 
 def _basis(problem: Problem, axis: int, size: int) -> Basis:
     ends = problem.box.lower[axis], problem.box.upper[axis]
-    return FourierBasis(*ends, int(size)) if axis in problem.periodic else LegendreBasis(*ends, int(size))
+    basis: Basis = FourierBasis(*ends, int(size)) if axis in problem.periodic else LegendreBasis(*ends, int(size))
+    return basis
 
 
 def _product(tables: Sequence[Array]) -> Array:

@@ -192,7 +192,7 @@ def _histories(diagnostics: Mapping[str, Any]) -> dict[str, Sequence[float]]:
         "krylov_history": "GMRES residual",
         "gauss_newton": "Gauss-Newton step",
     }
-    found = {}
+    found: dict[str, Sequence[float]] = {}
     for key, name in known.items():
         values = diagnostics.get(key)
         if isinstance(values, list | tuple) and values and all(isinstance(v, int | float) for v in values):
@@ -318,7 +318,7 @@ def _spectrum(solution: Solution, index: int, axis: int) -> Any:
     own = picked[axis] if len(picked) > axis and isinstance(picked[axis], list | tuple) else ()
     return LineSpectrum(
         axis=box.names[axis],
-        frequency=frequency[:top],
+        frequency=np.asarray(frequency[:top], dtype=np.float64),
         solution=_power(mean, axis)[:top],
         source=source,
         nyquist=0.5 * (solution.grid[axis] - 1) / length,
