@@ -5,6 +5,7 @@ from gpkit.kernels.composite import ProductKernel, ScaleKernel, SumKernel, as_st
 from gpkit.kernels.grid import GridKernel
 from gpkit.kernels.matern import DRWKernel, MaternKernel
 from gpkit.kernels.oscillators import CeleriteKernel, CosineKernel, LorentzianKernel, RotationKernel, SHOKernel
+from gpkit.kernels.periodic import PeriodicKernel
 from gpkit.kernels.projected import ProjectedKernel
 from gpkit.kernels.spectral import ConnectionLaplacianKernel, SpectralKernel
 from gpkit.kernels.state_space import StateSpace
@@ -17,6 +18,7 @@ __all__ = [
     "GridKernel",
     "LorentzianKernel",
     "MaternKernel",
+    "PeriodicKernel",
     "ProductKernel",
     "ProjectedKernel",
     "RotationKernel",
