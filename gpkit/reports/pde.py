@@ -18,7 +18,7 @@ METHOD = (
     "A Gaussian process prior over the fields is conditioned on the equations at collocation points, on the "
     "conditions, and on observations where there are any. The answer is its posterior: mean and standard deviation.",
     "Residuals are measured between the collocation points, where nothing was fitted, by code that shares nothing "
-    "with the solver. They are relative to the size of the terms of the equation, so that 1 means that nothing is satisfied.",
+    "with the solver. They are relative to the size of the terms of the equation: 1 means that nothing is satisfied.",
     "A small residual is necessary, not sufficient: how much of it is left in the solution depends on the equation. A "
     "large one is always a reason not to use the solution.",
 )

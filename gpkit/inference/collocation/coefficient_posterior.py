@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gpkit.inference.collocation.axes import along
-from gpkit.inference.collocation.bases import Array, Basis
+from gpkit.inference.collocation.bases import Array, FourierBasis, LegendreBasis
 from gpkit.inference.collocation.forms import Jet
 
 __all__ = ["CoefficientPosterior"]
@@ -32,7 +32,7 @@ class CoefficientPosterior:
 
     def __init__(
         self,
-        bases: Sequence[Basis],
+        bases: Sequence[LegendreBasis | FourierBasis],
         means: Sequence[Array],
         factors: Sequence[Array],
         diagnostics: dict[str, Any],

@@ -19,7 +19,7 @@ from scipy.interpolate import RegularGridInterpolator
 from torch import Tensor
 
 from gpkit.errors import ConvergenceError, InvalidDataError
-from gpkit.inference.collocation.bases import Array, Basis, FourierBasis, LegendreBasis
+from gpkit.inference.collocation.bases import Array, FourierBasis, LegendreBasis
 from gpkit.inference.collocation.forms import Condition, Data, Equation, Jet, Problem, Term, evaluate
 
 __all__ = ["EliminatedFields", "FieldPrior", "State"]
@@ -372,10 +372,11 @@ def _fixed_part(data: Data, coordinates: Sequence[Tensor], what: str, leave_out:
     return torch.full(coordinates[0].shape, data.constant, dtype=torch.float64)
 
 
-def _basis(problem: Problem, axis: int, size: int) -> Basis:
+def _basis(problem: Problem, axis: int, size: int) -> LegendreBasis | FourierBasis:
     ends = problem.box.lower[axis], problem.box.upper[axis]
-    basis: Basis = FourierBasis(*ends, int(size)) if axis in problem.periodic else LegendreBasis(*ends, int(size))
-    return basis
+    if axis in problem.periodic:
+        return FourierBasis(*ends, int(size))
+    return LegendreBasis(*ends, int(size))
 
 
 def _product(tables: Sequence[Array]) -> Array:
