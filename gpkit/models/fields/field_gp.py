@@ -88,7 +88,7 @@ class FieldGP(ABC):
 
     def __init__(
         self,
-        kernel: str | Sequence[Term] = "auto",
+        kernel: str | Sequence[Any] = "auto",
         *,
         rank: int = 300,
         full_below: int = 2500,
@@ -96,7 +96,7 @@ class FieldGP(ABC):
         length_unit: str = "",
         value_unit: str = "",
     ) -> None:
-        if not isinstance(kernel, str) and not all(isinstance(term, Term) for term in kernel):
+        if not isinstance(kernel, str) and not (kernel and all(isinstance(term, Term) for term in kernel)):
             raise InvalidDataError(f"kernel must be a name or a list of terms, got {kernel!r}")
         for name, value in (("rank", rank), ("full_below", full_below), ("dense_rows", dense_rows)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 0 or (name == "rank" and value < 1):

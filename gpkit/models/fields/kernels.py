@@ -66,7 +66,7 @@ class Setting:
                 out.append("helmholtz")
         return tuple(out)
 
-    def check(self, kernel: str | Sequence[Term]) -> None:
+    def check(self, kernel: str | Sequence[Any]) -> None:
         """Refuse a kernel that this field cannot have.
 
         Raises:
@@ -75,7 +75,7 @@ class Setting:
         if isinstance(kernel, str):
             candidates(kernel, self)
 
-    def uses_basis(self, kernel: str | Sequence[Term]) -> bool:
+    def uses_basis(self, kernel: str | Sequence[Any]) -> bool:
         """Whether a kernel needs basis functions."""
         if isinstance(kernel, str):
             return any("intrinsic" in name for name in candidates(kernel, self))

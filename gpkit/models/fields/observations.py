@@ -16,8 +16,8 @@ __all__ = ["Observations", "as_places", "check_noise", "check_values", "observe_
 
 Array = NDArray[np.float64]
 
-_NORMAL = 1e-6
-"""Share of the vectors outside of the tangent spaces below which nobody is told."""
+_NORMAL = 0.05
+"""Share of the vectors outside of the tangent spaces that errors of estimated frames explain."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,7 +43,7 @@ class ScalarFieldGP(FieldGP):
     def __init__(
         self,
         domain: Any,
-        kernel: str | Sequence[Term] = "auto",
+        kernel: str | Sequence[Any] = "auto",
         *,
         mean: str = "constant",
         rank: int = 300,

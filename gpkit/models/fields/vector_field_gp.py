@@ -17,7 +17,7 @@ from gpkit.models.fields.observations import as_places, observe_vectors
 from gpkit.models.fields.predictions import FieldPrediction
 from gpkit.models.fields.singularities import Singularities, find_singularities
 from gpkit.models.fields.sites import Sites, node_sites, point_sites
-from gpkit.models.fields.terms import Scales, SpectralPart, Term
+from gpkit.models.fields.terms import Scales, SpectralPart
 
 __all__ = ["VectorFieldGP"]
 
@@ -48,7 +48,7 @@ class VectorFieldGP(FieldGP):
     def __init__(
         self,
         manifold: Manifold | Any,
-        kernel: str | Sequence[Term] = "auto",
+        kernel: str | Sequence[Any] = "auto",
         *,
         rank: int = 300,
         full_below: int = 2500,

@@ -202,7 +202,7 @@ def test_bad_settings(sphere: Surface) -> None:
         ([1], "list of terms"),
     ):
         with pytest.raises(InvalidDataError, match=message):
-            VectorFieldGP(sphere.cloud, kernel)  # type: ignore[arg-type]
+            VectorFieldGP(sphere.cloud, kernel)
     with pytest.raises(InvalidDataError, match="rank"):
         VectorFieldGP(sphere.cloud, rank=0)
     with pytest.raises(InvalidDataError, match="call fit"):
