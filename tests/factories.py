@@ -28,10 +28,12 @@ from gpkit.kernels import (
     StateSpaceKernel,
 )
 from gpkit.operators import (
+    CirculantLinearOperator,
     KroneckerLinearOperator,
     KroneckerSumLinearOperator,
     KroneckerTermsLinearOperator,
     SemiseparableLinearOperator,
+    ToeplitzLinearOperator,
 )
 from gpkit.operators.covariances import GIVEN, autocovariance
 from gpkit.operators.grid_cells import GridCells
@@ -275,6 +277,24 @@ def _on_grid(kind: str, noise: str, empty: int = 2) -> Callable[..., tuple[Any, 
     return build
 
 
+def _on_line(kind: type[ToeplitzLinearOperator], noise: str, empty: int) -> Callable[..., tuple[Any, Tensor]]:
+    """n points, in random order, of a uniform grid of n + empty; all in order if empty is zero."""
+
+    def build(n: int, batch: tuple[int, ...] = ()) -> tuple[Any, Tensor]:
+        count = n + empty
+        lag = torch.arange(count, dtype=torch.float64)
+        around = torch.minimum(lag, count - lag) if kind is CirculantLinearOperator else lag
+        length = 1.5 + 0.2 * torch.rand(*batch, 1, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+        column = torch.exp(-around / length)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(3))[:n]
+        cells = GridCells((count,), order if empty else None)
+        diagonal = _noise(n, batch) if noise == "unequal" else torch.full((*batch, n), 0.3, dtype=torch.float64)
+        apart = (cells.flat.unsqueeze(-1) - cells.flat).abs()
+        return kind(diagonal, column, cells=cells), column[..., apart] + torch.diag_embed(diagonal)
+
+    return build
+
+
 OPERATORS: dict[str, Callable[..., tuple[Any, Tensor]]] = {
     "sum, sorted": _closed("sorted"),
     "sum, unsorted": _closed("unsorted"),
@@ -291,6 +311,11 @@ OPERATORS: dict[str, Callable[..., tuple[Any, Tensor]]] = {
     "kronecker sum": _on_grid("sum", "equal"),
     "kronecker sum, unequal noise": _on_grid("sum", "unequal", empty=0),
     "kronecker terms": _on_grid("terms", "unequal"),
+    "toeplitz": _on_line(ToeplitzLinearOperator, "equal", empty=0),
+    "toeplitz, gaps": _on_line(ToeplitzLinearOperator, "equal", empty=1),
+    "toeplitz, unequal noise": _on_line(ToeplitzLinearOperator, "unequal", empty=2),
+    "circulant": _on_line(CirculantLinearOperator, "equal", empty=0),
+    "circulant, gaps": _on_line(CirculantLinearOperator, "equal", empty=1),
     "posterior": _posterior(missing=False, diagonal=True),
     "posterior, missing data": _posterior(missing=True, diagonal=True),
     "posterior, latent": _posterior(missing=False, diagonal=False),

@@ -11,10 +11,11 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
-from linear_operator.operators import DenseLinearOperator, LinearOperator, RootLinearOperator
+from linear_operator.operators import DenseLinearOperator, LinearOperator, RootLinearOperator, to_linear_operator
 from torch import Tensor
 
 from gpkit.errors import NotPositiveDefiniteError
+from gpkit.operators.dense import DenseCovarianceLinearOperator
 from gpkit.operators.memory import require_memory
 from gpkit.operators.structured import StructuredLinearOperator, common_batch, refuse_gradient
 
@@ -226,6 +227,20 @@ class FactorisedLinearOperator(StructuredLinearOperator):
         diagonal = base.diagonal_values + values.expand(base.diagonal_values.shape)
         return base._like(diagonal, *base._args[1:])
 
+    def _mul_matrix(self, other: Any) -> LinearOperator:
+        """Elementwise product, dense where no subclass knows better: GPyTorch's lazy one multiplies low-rank roots."""
+        n = self.shape[-1]
+        require_memory(
+            3 * 8 * n * n * max(self.batch_shape.numel(), 1),
+            f"the elementwise product of two covariances of {n} points",
+            "multiply the kernels of each axis instead",
+        )
+        return DenseCovarianceLinearOperator(self.to_dense() * to_linear_operator(other).to_dense())
+
+    def _prod_batch(self, dim: int) -> LinearOperator:
+        """Elementwise product along a batch dimension, dense: the base class assumes square roots."""
+        return DenseCovarianceLinearOperator(self.to_dense().prod(dim))
+
     def without_diagonal(self) -> Any:
         """The same covariance with no absorbed diagonal."""
         return self._like(torch.zeros_like(self.diagonal_values), *self._args[1:])
@@ -306,6 +321,8 @@ class FactorisedLinearOperator(StructuredLinearOperator):
 
     def _dense_root(self, inverse: bool) -> LinearOperator:
         values, vectors = self._dense_spectrum()
+        values = refuse_gradient(values.detach(), "a root of a structured covariance", tuple(self._args))
+        vectors = vectors.detach()
         if inverse:
             if bool((values <= 0.0).any()):
                 raise NotPositiveDefiniteError("the covariance matrix is singular: its inverse has no root; add noise")

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from gpkit.operators.factorised import Factorisation, FactorisedLinearOperator
 from gpkit.operators.grid_cells import GridCells
-from gpkit.operators.grid_factorisations import factorise_grid
+from gpkit.operators.grid_factorisations import SpectralFactorisation, WholeFactorisation, factorise_grid
 from gpkit.operators.grid_roots import GridRootLinearOperator
 from gpkit.operators.kronecker_products import kronecker_matmul
-from gpkit.operators.structured import common_batch
+from gpkit.operators.structured import common_batch, refuse_gradient
 
-__all__ = ["GridLinearOperator", "SpectralGridLinearOperator"]
+__all__ = ["GridLinearOperator", "SpectralGridLinearOperator", "UniformGridLinearOperator"]
 
 
 class GridLinearOperator(FactorisedLinearOperator):
@@ -29,7 +29,8 @@ class GridLinearOperator(FactorisedLinearOperator):
 
     Args:
         diagonal: (*batch, N) absorbed diagonal, ``inf`` in rows without information.
-        factors: (*batch, n_j, n_j) symmetric, one per axis (one per axis and term in a sum of products).
+        factors: (*batch, n_j, n_j), one per axis (one per axis and term in a sum of products); only their symmetric
+            part counts.
         cells: which cells the rows are; all in order if None.
     """
 
@@ -37,8 +38,13 @@ class GridLinearOperator(FactorisedLinearOperator):
         cells = GridCells([f.shape[-1] for f in factors]) if cells is None else cells
         super().__init__(diagonal, *factors, cells=cells)
         self.diagonal_values = diagonal
-        self.factors = factors
+        self.factors = tuple(self._symmetric(f) for f in factors)
         self.cells = cells
+
+    @staticmethod
+    def _symmetric(factor: Tensor) -> Tensor:
+        """The symmetric part, so that gradients are symmetric, whichever triangle an algorithm reads."""
+        return 0.5 * (factor + factor.mT)
 
     # -- to be given by the subclass ------------------------------------------------------------------------------
 
@@ -97,11 +103,29 @@ class GridLinearOperator(FactorisedLinearOperator):
         return self._in_batch(batch), other._in_batch(batch)
 
 
-class SpectralGridLinearOperator(GridLinearOperator):
-    """Covariances whose eigenvectors are Kronecker products: one small decomposition per axis answers."""
+class UniformGridLinearOperator(GridLinearOperator):
+    """Covariances with a fast exact solve when all cells have one noise variance.
+
+    Other variances and missing cells are corrections of it, see :mod:`gpkit.operators.grid_factorisations`.
+    """
 
     scalable = False
     """Whether scaling every axis from both sides keeps the form (a product does, a sum does not)."""
+
+    def factorise_whole(self, noise: Tensor) -> WholeFactorisation:
+        """Factorisation for the noise variance (*batch,) in every cell, without gradients."""
+        raise NotImplementedError
+
+    def solve_cost(self) -> float:
+        """Operations of one solve on the whole grid."""
+        raise NotImplementedError
+
+    def _factorise(self) -> Factorisation:
+        return factorise_grid(self)
+
+
+class SpectralGridLinearOperator(UniformGridLinearOperator):
+    """Covariances whose eigenvectors are Kronecker products: one small decomposition per axis answers."""
 
     def combine(self, eigenvalues: Sequence[Tensor]) -> Tensor:
         """Eigenvalues of the whole grid (*batch, count) from those of the axes (*batch, n_j)."""
@@ -111,8 +135,13 @@ class SpectralGridLinearOperator(GridLinearOperator):
         """Per axis ``sum over the others of (d combined / d eigenvalue) * inverse``, (*batch, n_j)."""
         raise NotImplementedError
 
-    def _factorise(self) -> Factorisation:
-        return factorise_grid(self)
+    def factorise_whole(self, noise: Tensor) -> SpectralFactorisation:
+        """One eigen-decomposition per axis."""
+        return SpectralFactorisation(self, noise)
+
+    def solve_cost(self) -> float:
+        """Two products along every axis."""
+        return 4.0 * self.cells.count * sum(self.cells.sizes)
 
     def spectral_root(self) -> tuple[list[Tensor], Tensor]:
         """Eigenvectors per axis and the square roots of the eigenvalues of the whole grid, rounding cut at zero."""
@@ -126,4 +155,5 @@ class SpectralGridLinearOperator(GridLinearOperator):
 
     def _root_decomposition(self) -> Any:
         vectors, root = self.spectral_root()
+        root = refuse_gradient(root, "a root of a structured covariance", tuple(self._args))
         return GridRootLinearOperator(self.diagonal_values.detach().sqrt(), root, *vectors, cells=self.cells)

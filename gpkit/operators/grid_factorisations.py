@@ -13,6 +13,7 @@ two apply:
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +29,58 @@ from gpkit.operators.kronecker_products import kronecker_matmul, outer_product
 from gpkit.operators.memory import available_memory
 
 if TYPE_CHECKING:
-    from gpkit.operators.grid import SpectralGridLinearOperator
+    from gpkit.operators.grid import SpectralGridLinearOperator, UniformGridLinearOperator
 
-__all__ = ["CorrectedFactorisation", "ScaledFactorisation", "SpectralFactorisation", "factorise_grid"]
+__all__ = [
+    "CorrectedFactorisation",
+    "ScaledFactorisation",
+    "SpectralFactorisation",
+    "WholeFactorisation",
+    "factorise_grid",
+]
 
 _REMEDY = "give all cells one noise variance or a product of one per axis, or leave fewer cells empty"
 
 
-def factorise_grid(operator: SpectralGridLinearOperator) -> Factorisation:
+class WholeFactorisation(Factorisation):
+    """All cells of a grid with one noise variance; what the corrections for other cells start from.
+
+    Args:
+        operator: the grid and its axes; its own diagonal is not looked at.
+    """
+
+    def __init__(self, operator: UniformGridLinearOperator) -> None:
+        self.operator = operator
+
+    @abstractmethod
+    def solve_grid(self, rhs: Tensor) -> Tensor:
+        """``A^-1 rhs`` for (*batch, count, C) in grid order."""
+
+    @abstractmethod
+    def inverse_diagonal(self) -> Tensor:
+        """Diagonal of the inverse, (*batch, count)."""
+
+    @abstractmethod
+    def factor_gradients(self) -> tuple[Tensor, ...]:
+        """``d log|A|`` with respect to each of the operator's factors."""
+
+    @abstractmethod
+    def well_conditioned(self) -> bool:
+        """Whether a correction loses no more than the matrix itself does."""
+
+    def solve(self, rhs: Tensor) -> Tensor:
+        """For the rows of the operator."""
+        cells = self.operator.cells
+        return cells.gather(self.solve_grid(cells.scatter(rhs)))
+
+    def logdet_gradients(self) -> tuple[Tensor | None, ...]:
+        """Of the diagonal and the factors."""
+        index = self.operator.cells.index
+        diagonal = self.inverse_diagonal()
+        return (diagonal if index is None else diagonal[..., index], *self.factor_gradients())
+
+
+def factorise_grid(operator: UniformGridLinearOperator) -> Factorisation:
     """The cheapest exact factorisation of the operator."""
     cells = operator.cells
     if cells.repeated:
@@ -46,17 +91,18 @@ def factorise_grid(operator: SpectralGridLinearOperator) -> Factorisation:
     common = _most_common(full)
     unlike = (full != common.unsqueeze(-1)).reshape(-1, cells.count).any(0).nonzero().squeeze(-1)
     if not unlike.numel():
-        return SpectralFactorisation(operator, common)
-    scales = _separable(full, cells.sizes)
-    if scales is not None and operator.scalable:
-        return ScaledFactorisation(operator, scales)
+        return operator.factorise_whole(common)
+    if operator.scalable:
+        scales = _separable(full, cells.sizes)
+        if scales is not None:
+            return ScaledFactorisation(operator, scales)
     n, m = cells.rows, int(unlike.numel())
-    corrected = 4.0 * m * cells.count * sum(cells.sizes) + m**3
+    corrected = m * operator.solve_cost() + m**3
     fits = 8 * 4 * m * cells.count * max(operator.batch_shape.numel(), 1) < available_memory()
     if corrected < n**3 / 3.0 and fits:
-        spectral = SpectralFactorisation(operator, common)
-        if spectral.well_conditioned():
-            return CorrectedFactorisation(operator, spectral, unlike, full[..., unlike] - common.unsqueeze(-1))
+        whole = operator.factorise_whole(common)
+        if whole.well_conditioned():
+            return CorrectedFactorisation(operator, whole, unlike, full[..., unlike] - common.unsqueeze(-1))
     return DenseFactorisation(operator, _REMEDY)
 
 
@@ -90,16 +136,18 @@ def _separable(full: Tensor, sizes: Sequence[int]) -> list[Tensor] | None:
     return factors if bool(agreement.all()) else None
 
 
-class SpectralFactorisation(Factorisation):
-    """All cells of the grid with one noise variance.
+class SpectralFactorisation(WholeFactorisation):
+    """A covariance whose eigenvectors are Kronecker products.
 
     Args:
         operator: the grid and its axes; its own diagonal and cells are not looked at.
         noise: (*batch,) variance in every cell.
     """
 
+    operator: SpectralGridLinearOperator
+
     def __init__(self, operator: SpectralGridLinearOperator, noise: Tensor) -> None:
-        self.operator = operator
+        super().__init__(operator)
         pairs = [torch.linalg.eigh(f.detach()) for f in operator.factors]
         self.eigenvalues = [p[0] for p in pairs]
         self.vectors = [p[1] for p in pairs]
@@ -117,13 +165,8 @@ class SpectralFactorisation(Factorisation):
         ends = self.pivots.aminmax(dim=-1)
         return bool((ends.min > 1e-13 * ends.max).all())
 
-    def solve(self, rhs: Tensor) -> Tensor:
-        """In the eigenbasis."""
-        cells = self.operator.cells
-        return cells.gather(self.solve_grid(cells.scatter(rhs)))
-
     def solve_grid(self, rhs: Tensor) -> Tensor:
-        """The same for (*batch, count, C) in grid order."""
+        """In the eigenbasis."""
         inner = kronecker_matmul([q.mT for q in self.vectors], rhs) / self.pivots.unsqueeze(-1)
         return kronecker_matmul(self.vectors, inner)
 
@@ -147,13 +190,10 @@ class SpectralFactorisation(Factorisation):
         """Diagonal of the inverse, (*batch, count)."""
         return kronecker_matmul([q * q for q in self.vectors], self.pivots.reciprocal().unsqueeze(-1)).squeeze(-1)
 
-    def logdet_gradients(self) -> tuple[Tensor | None, ...]:
+    def factor_gradients(self) -> tuple[Tensor, ...]:
         """``Q diag(weights) Q^T`` per axis: exact where eigenvalues coincide."""
         weights = self.operator.eigenvalue_weights(self.eigenvalues, self.pivots.reciprocal())
-        factors = [(q * w.unsqueeze(-2)) @ q.mT for q, w in zip(self.vectors, weights, strict=True)]
-        index = self.operator.cells.index
-        diagonal = self.inverse_diagonal()
-        return (diagonal if index is None else diagonal[..., index], *factors)
+        return tuple((q * w.unsqueeze(-2)) @ q.mT for q, w in zip(self.vectors, weights, strict=True))
 
 
 class CorrectedFactorisation(Factorisation):
@@ -164,7 +204,7 @@ class CorrectedFactorisation(Factorisation):
 
     Args:
         operator: the grid, its axes and cells.
-        spectral: A.
+        whole: A.
         where: (m) flat cells.
         excess: (*batch, m) noise beyond the common one, ``inf`` for missing.
 
@@ -173,13 +213,13 @@ class CorrectedFactorisation(Factorisation):
     """
 
     def __init__(
-        self, operator: SpectralGridLinearOperator, spectral: SpectralFactorisation, where: Tensor, excess: Tensor
+        self, operator: UniformGridLinearOperator, whole: WholeFactorisation, where: Tensor, excess: Tensor
     ) -> None:
-        self.operator, self.spectral, self.where = operator, spectral, where
+        self.operator, self.whole, self.where = operator, whole, where
         count = operator.cells.count
         unit = torch.zeros(count, where.shape[0], dtype=excess.dtype, device=excess.device)
         unit[where, torch.arange(where.shape[0])] = 1.0
-        self.columns = spectral.solve_grid(unit.expand(*excess.shape[:-1], *unit.shape))
+        self.columns = whole.solve_grid(unit.expand(*excess.shape[:-1], *unit.shape))
         missing = torch.isinf(excess)
         self.weights = excess.masked_fill(missing, 1.0).unsqueeze(-1)
         core = self.weights * self.columns[..., where, :] + torch.diag_embed((~missing).to(excess.dtype))
@@ -196,35 +236,35 @@ class CorrectedFactorisation(Factorisation):
     def solve(self, rhs: Tensor) -> Tensor:
         """Zero in rows without information."""
         cells = self.operator.cells
-        plain = self.spectral.solve_grid(cells.scatter(rhs))
+        plain = self.whole.solve_grid(cells.scatter(rhs))
         return cells.gather(plain - self.columns @ self._correction(plain))
 
     def logdet(self) -> Tensor:
         """Over the cells with information."""
-        return self.spectral.logdet() + self.core_logdet
+        return self.whole.logdet() + self.core_logdet
 
     def explained(self, cross: LinearOperator) -> Tensor:
         """That of the equal-noise matrix on the whole grid, less the m directions of the correction."""
         if not (isinstance(cross, KroneckerCrossLinearOperator) and len(cross.terms) == 1):
             return super().explained(cross)
-        whole = KroneckerCrossLinearOperator(*cross.factors, rows=cross.rows, columns=GridCells(cross.columns.sizes))
-        seen = whole._matmul(self.columns)
+        every = KroneckerCrossLinearOperator(*cross.factors, rows=cross.rows, columns=GridCells(cross.columns.sizes))
+        seen = every._matmul(self.columns)
         core = torch.linalg.lu_solve(self.lu, self.swaps, self.weights * seen.mT)
-        return self.spectral.explained(whole) - (seen * core.mT).sum(-1)
+        return self.whole.explained(every) - (seen * core.mT).sum(-1)
 
     def logdet_gradients(self) -> tuple[Tensor | None, ...]:
         """Those of the equal-noise matrix, less the m directions of the correction."""
-        diagonal = self.spectral.inverse_diagonal()
+        diagonal = self.whole.inverse_diagonal()
         right = self._transposed_correction()
         diagonal = diagonal - (self.columns * right).sum(-1)
-        _, *factors = self.spectral.logdet_gradients()
+        factors = self.whole.factor_gradients()
         with torch.enable_grad():
             args = [f.detach().requires_grad_(True) for f in self.operator.factors]
             product = self.operator._like(self.operator.diagonal_values.detach(), *args).grid_matmul(right)
             lost = torch.autograd.grad((self.columns * product).sum(), args)
         cells = self.operator.cells
         own = diagonal if cells.index is None else diagonal[..., cells.index]
-        return (own, *(f - part for f, part in zip(factors, lost, strict=True) if f is not None))
+        return (own, *(f - part for f, part in zip(factors, lost, strict=True)))
 
     def _transposed_correction(self) -> Tensor:
         """``A^-1 E (core^-1 W)^T``, (*batch, count, m)."""
@@ -242,7 +282,7 @@ class ScaledFactorisation(Factorisation):
         scales: noise factors (*batch, n_j).
     """
 
-    def __init__(self, operator: SpectralGridLinearOperator, scales: Sequence[Tensor]) -> None:
+    def __init__(self, operator: UniformGridLinearOperator, scales: Sequence[Tensor]) -> None:
         self.operator = operator
         self.roots = [s.sqrt() for s in scales]
         whitened = [
@@ -271,10 +311,8 @@ class ScaledFactorisation(Factorisation):
 
     def logdet_gradients(self) -> tuple[Tensor | None, ...]:
         """Of the whitened matrix, scaled back."""
-        _, *inner = self.inner.logdet_gradients()
-        factors = [
-            g / (r.unsqueeze(-1) * r.unsqueeze(-2)) for g, r in zip(inner, self.roots, strict=True) if g is not None
-        ]
+        inner = self.inner.factor_gradients()
+        factors = [g / (r.unsqueeze(-1) * r.unsqueeze(-2)) for g, r in zip(inner, self.roots, strict=True)]
         diagonal = self.inner.inverse_diagonal() / self.scale.squeeze(-1) ** 2
         index = self.order.index
         return (diagonal if index is None else diagonal[..., index], *factors)

@@ -46,7 +46,7 @@ def toeplitz_matmul(column: Tensor, row: Tensor | None, rhs: Tensor) -> Tensor:
     columns = rhs.unsqueeze(-1) if vector else rhs
     row = column if row is None else row
     m, n = column.shape[-1], row.shape[-1]
-    if not m or not n:
+    if not m or not n or not columns.shape[-1]:
         batch = torch.broadcast_shapes(column.shape[:-1], row.shape[:-1], columns.shape[:-2])
         out = columns.new_zeros(*batch, m, columns.shape[-1])
         return out.squeeze(-1) if vector else out
