@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from gpkit.diagnostics.arrays import FloatArray
 from gpkit.diagnostics.style import BLUE, CYCLE, GREY, INK, ORANGE, SKY, label, new_figure, styled
@@ -97,7 +98,7 @@ def _map(figure: Figure, ax: Any, function: GridFunction, *, logarithmic: bool) 
     ax.set_xlabel(label(function.names[0]))
     ax.set_ylabel(label(function.names[1]))
     ratio = (x[-1] - x[0]) / (y[-1] - y[0])
-    if 0.4 < ratio < 2.5:
+    if 0.66 < ratio < 1.5 and "t" not in function.names:
         ax.set_aspect("equal")
 
 
@@ -123,6 +124,7 @@ def spectrum_picture(field: FieldSection) -> Picture | None:
             ax.axvline(frequency, color=CYCLE[2], lw=0.7, alpha=0.8, label="picked" if k == 0 else None)
         ax.set_xlabel(f"cycles per unit of {spectrum.axis}")
         ax.set_ylim(bottom=1e-24)
+        ax.set_xlim(0.0, 1.3 * spectrum.nyquist)
         ax.set_ylabel(f"power of {field.name}")
     figure.axes[-1].legend(loc="upper right")
     return picture(
@@ -146,6 +148,8 @@ def history_picture(histories: Mapping[str, Sequence[float]]) -> Picture | None:
     for color, (name, values) in zip(CYCLE, shown.items(), strict=False):
         ax.semilogy(np.arange(1, len(values) + 1), np.maximum(values, _FLOOR), "o-", ms=3.5, color=color, label=name)
     ax.set_xlabel("iteration")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.minorticks_off()
     ax.set_ylabel("relative size")
     ax.legend()
     return picture(figure, alt="Histories of iterations.", caption="Each iteration, until it met its tolerance.")
