@@ -197,7 +197,8 @@ def _diagnostics(
     sizes = " x ".join(str(b.size) for b in model.bases)
     how = "normal approximation at the mode" if method == "laplace" else "No-U-turn sampling"
     return {
-        "method": f"fields eliminated by dense collocation in {sizes} functions, {how} of {density.dimension} unknowns",
+        "method": f"fields eliminated by dense collocation in {sizes} functions, {how} of "
+        f"{density.dimension} unknown{'s' * (density.dimension != 1)}",
         "log_density": -mode.value,
         "mode_trace": [-v for v in mode.trace],
         "mode_agreeing": list(mode.agreeing),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gpkit.diagnostics import Finding
-from gpkit.inference.collocation.forms import Condition, Jet, evaluate, evaluate_on_grid
+from gpkit.inference.collocation.forms import Jet, Problem, evaluate, evaluate_on_grid
 from gpkit.models.pde.probing import face_name, jet_name
 from gpkit.models.pde.residuals import off_grid_axes, residual_on
 
@@ -69,10 +69,7 @@ def report_content(
         title=title or f"{', '.join(solution.names)}: solution of a differential equation",
         equations=tuple(solution.text.split("; ")),
         domain=", ".join(f"{name} from {a:.6g} to {b:.6g}" for name, a, b in ends),
-        conditions=()
-        if problem is None
-        else tuple(_condition_text(problem, c) for c in problem.conditions)
-        + tuple(f"periodic along {box.names[k]}" for k in sorted(problem.periodic)),
+        conditions=() if problem is None else _condition_texts(problem),
         grid=solution.grid,
         method=str(solution.diagnostics.get("method", "")),
         fields=fields,
@@ -127,10 +124,17 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def _condition_text(problem: Any, condition: Condition) -> str:
-    where = face_name(problem, (condition.axis, condition.side))
-    what = " + ".join(jet_name(problem, t.jet) for t in condition.terms)
-    return f"{condition.kind} condition on {what} at {where}"
+def _condition_texts(problem: Problem) -> tuple[str, ...]:
+    """One for each expression that is given: on which faces, and what is observed."""
+    faces: dict[str, list[str]] = {}
+    for condition in problem.conditions:
+        what = ", ".join(dict.fromkeys(jet_name(problem, t.jet) for t in condition.terms))
+        kind = {"dirichlet": "", "initial": "initial "}.get(condition.kind, f"{condition.kind.capitalize()} ")
+        faces.setdefault(f"{kind}{what}", []).append(face_name(problem, (condition.axis, condition.side)))
+    texts = [f"{what} given at {', '.join(where)}" for what, where in faces.items()]
+    texts += [f"periodic along {problem.box.names[k]}" for k in sorted(problem.periodic)]
+    texts += [f"{len(o.values)} observations of {jet_name(problem, o.terms[0].jet)}" for o in problem.observations]
+    return tuple(texts)
 
 
 def _facts(solution: Solution, relative_error: float) -> tuple[tuple[str, str], ...]:
