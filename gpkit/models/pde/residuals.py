@@ -182,12 +182,9 @@ def _condition_residuals(
     problem: Problem, posterior: FieldPosterior, axes: Sequence[Tensor], parameters: Mapping[str, Tensor]
 ) -> list[tuple[str, float]]:
     found: list[Any] = []
-    sizes = {k: _field_size(problem, posterior, k, axes) for k in range(len(problem.fields))}
     for condition in problem.conditions:
         face = (condition.axis, condition.side)
         residual, scale = _on_face(problem, condition, posterior, axes, parameters)
-        if not any(any(t.jet.orders) for t in condition.terms):
-            scale = max(scale, *(sizes[t.jet.field] for t in condition.terms))
         name = f"{condition.kind} on {face_name(problem, face)}"
         relative = residual / condition.value.noise if condition.value.noise else _ratio(residual, scale)
         found.append((_distinct(name, [n for n, _ in found]), relative if not condition.value.noise else 0.0))
@@ -198,7 +195,7 @@ def _condition_residuals(
             for end in (problem.box.lower[axis], problem.box.upper[axis]):
                 on = [torch.tensor([end], dtype=torch.float64) if j == axis else x for j, x in enumerate(axes)]
                 ends.append(posterior.mean_on_grid(jet, on))
-            gap = _ratio(_rms(ends[0] - ends[1]), sizes[k])
+            gap = _ratio(_rms(ends[0] - ends[1]), _size(posterior, jet, axes))
             found.append((f"{name} periodic along {problem.box.names[axis]}", gap))
     return found
 
@@ -211,9 +208,10 @@ def _distinct(name: str, taken: Sequence[str]) -> str:
     return unique
 
 
-def _field_size(problem: Problem, posterior: FieldPosterior, field: int, axes: Sequence[Tensor]) -> float:
+def _size(posterior: FieldPosterior, jet: Jet, axes: Sequence[Tensor]) -> float:
+    """Root mean square of a jet inside the box."""
     step = [x[:: max(1, len(x) // (200 if len(axes) == 1 else 24))] for x in axes]
-    return _rms(posterior.mean_on_grid(Jet(field, (0,) * len(axes)), step))
+    return _rms(posterior.mean_on_grid(jet, step))
 
 
 def _on_face(
@@ -223,7 +221,7 @@ def _on_face(
     axes: Sequence[Tensor],
     parameters: Mapping[str, Tensor],
 ) -> tuple[float, float]:
-    """Root mean squares of the residual and of the terms of a condition."""
+    """Root mean square of the residual of a condition, and that of its terms, on the face or inside."""
     end = (problem.box.upper if condition.side else problem.box.lower)[condition.axis]
     noisy = condition.value.noise and condition.value.values is not None
     others = iter(condition.value.axes) if noisy else None
@@ -236,8 +234,10 @@ def _on_face(
     value = _data_on(condition.value, on, parameters, f"the {condition.kind} condition", condition.axis)
     total, scale = -value, _rms(value)
     for term in condition.terms:
-        part = term.coefficient(_open(on), parameters) * posterior.mean_on_grid(term.jet, on)
-        total, scale = total + part, max(scale, _rms(part))
+        coefficient = term.coefficient(_open(on), parameters)
+        part = coefficient * posterior.mean_on_grid(term.jet, on)
+        total = total + part
+        scale = max(scale, _rms(part), _rms(coefficient) * _size(posterior, term.jet, axes))
     return _rms(total), scale
 
 
