@@ -2,7 +2,7 @@
 
 from gpkit.models.comparison import Comparison, compare_kernels
 from gpkit.models.exact_gp import ExactGP
-from gpkit.models.fields import ScalarFieldGP, VectorFieldGP
+from gpkit.models.fields import ScalarFieldGP, VectorFieldGP, VectorMovieGP
 from gpkit.models.light_curve_gp import FitResult, LightCurveGP
 from gpkit.models.predictions import Prediction
 
@@ -14,5 +14,6 @@ __all__ = [
     "Prediction",
     "ScalarFieldGP",
     "VectorFieldGP",
+    "VectorMovieGP",
     "compare_kernels",
 ]

@@ -3,5 +3,13 @@
 from gpkit.models.fields.predictions import FieldPrediction, ScalarPrediction
 from gpkit.models.fields.scalar_field_gp import ScalarFieldGP
 from gpkit.models.fields.vector_field_gp import VectorFieldGP
+from gpkit.models.fields.vector_movie_gp import MoviePrediction, VectorMovieGP
 
-__all__ = ["FieldPrediction", "ScalarFieldGP", "ScalarPrediction", "VectorFieldGP"]
+__all__ = [
+    "FieldPrediction",
+    "MoviePrediction",
+    "ScalarFieldGP",
+    "ScalarPrediction",
+    "VectorFieldGP",
+    "VectorMovieGP",
+]
