@@ -62,7 +62,7 @@ class RightSide:
         )
         self.is_constant = data.function is None and data.values is None and data.parametric is None
         self.interpolant: Interpolant | None = None
-        if data.values is not None:
+        if data.values is not None and data.noise == 0.0:
             ends = [e for j, e in enumerate(box) if fixed is None or j != fixed[0]]
             self.interpolant = Interpolant(
                 [np.asarray(a, dtype=np.float64) for a in data.axes], np.asarray(data.values, dtype=np.float64), ends

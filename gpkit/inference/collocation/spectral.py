@@ -18,6 +18,7 @@ from gpkit.inference.collocation.forms import Problem
 from gpkit.inference.collocation.layout import Layout
 from gpkit.inference.collocation.linearised import Collocation
 from gpkit.inference.collocation.newton import NewtonReport, newton
+from gpkit.inference.collocation.noisy import is_noisy, solve_noisy
 from gpkit.inference.collocation.residuals import Residuals, measure
 from gpkit.inference.collocation.resolution import Resolution, limits, resample, tails
 from gpkit.inference.collocation.rows import Rows
@@ -47,6 +48,8 @@ def solve(
     layout = Layout(problem, parameters)
     if len(grid) != layout.dim or min(grid) < 2:
         raise InvalidDataError(f"the grid {tuple(grid)} must have at least two points along each of {layout.dim} axes")
+    if is_noisy(layout):
+        return solve_noisy(layout, grid)
     resolution = Resolution.of(layout, grid)
     most = limits(grid, problem.periodic)
     # The source of a nonlinear equation has harmonics that its solution has not.

@@ -1,0 +1,180 @@
+"""Stationary priors in weight space: sines and cosines on a lattice of frequencies, with variances from a spectrum.
+
+The period is longer than the axis, so that the prior is stationary on it and not periodic. Frequencies that the spectrum
+gives no weight are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpkit.inference.collocation.bases import Array, gauss_legendre
+
+__all__ = ["LatticeBasis", "MixtureSpectrum"]
+
+STRETCH = 1.6
+
+
+@dataclass(frozen=True)
+class LatticeBasis:
+    """Cosine and sine of chosen multiples of a base frequency; the constant has no sine.
+
+    Attributes:
+        lower: Left end of the axis.
+        upper: Right end.
+        multiples: Of the base frequency 1 / (stretch length), increasing, 0 first.
+        stretch: Period in units of the axis; 1 where the axis is periodic.
+    """
+
+    lower: float
+    upper: float
+    multiples: tuple[int, ...]
+    stretch: float = STRETCH
+    name: str = "harmonic"
+    frequencies: Array = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        base = 1.0 / (self.stretch * (self.upper - self.lower))
+        both = [m for m in self.multiples for _ in range(1 if m == 0 else 2)]
+        object.__setattr__(self, "frequencies", base * np.asarray(both, dtype=np.float64))
+
+    @property
+    def size(self) -> int:
+        """Number of functions."""
+        return len(self.frequencies)
+
+    @property
+    def spacing(self) -> float:
+        """Base frequency."""
+        return 1.0 / (self.stretch * (self.upper - self.lower))
+
+    @classmethod
+    def around(
+        cls, lower: float, upper: float, picks: Sequence[float], low: int, reach: int, most: int, periodic: bool
+    ) -> LatticeBasis:
+        """The lowest multiples, and neighbours of picked frequencies.
+
+        Args:
+            lower: Left end.
+            upper: Right end.
+            picks: Frequencies in cycles per unit.
+            low: Multiples 0 ... low.
+            reach: Neighbours on each side of a pick.
+            most: Largest multiple.
+            periodic: Whether the axis is.
+        """
+        stretch = 1.0 if periodic else STRETCH
+        chosen = set(range(min(low, most) + 1))
+        for pick in picks:
+            centre = round(pick * stretch * (upper - lower))
+            chosen |= {m for m in range(centre - reach, centre + reach + 1) if 0 <= m <= most}
+        return cls(lower, upper, tuple(sorted(chosen)), stretch)
+
+    def evaluate(self, x: Array, order: int = 0) -> Array:
+        """Derivatives of the functions at points: (m, size)."""
+        multiples = np.asarray(self.multiples, dtype=np.float64)
+        m = 2.0 * math.pi * self.spacing * multiples
+        phase = np.multiply.outer(np.asarray(x, dtype=np.float64) - self.lower, m)
+        cos, sin = np.cos(phase), np.sin(phase)
+        turned = [(cos, sin), (-sin, cos), (-cos, -sin), (sin, -cos)][order % 4]
+        out = np.empty((phase.shape[0], self.size))
+        is_zero = multiples == 0.0
+        starts = np.cumsum(np.where(is_zero, 1, 2)) - np.where(is_zero, 1, 2)
+        out[:, starts] = turned[0] * m**order
+        out[:, starts[~is_zero] + 1] = turned[1][:, ~is_zero] * m[~is_zero] ** order
+        return out
+
+    def nodes(self, count: int) -> tuple[Array, Array]:
+        """Gauss-Legendre nodes and weights on the axis."""
+        tau, weights = gauss_legendre(count)
+        half = 0.5 * (self.upper - self.lower)
+        return self.lower + half * (tau + 1.0), half * weights
+
+    def at_nodes(self, count: int) -> Array:
+        """Values at the nodes, (count, size)."""
+        return self.evaluate(self.nodes(count)[0])
+
+    def derivative(self, order: int) -> Array:
+        """Coefficients of the derivative: (size, size)."""
+        return self.differentiate(np.eye(self.size), 0, order)
+
+    def differentiate(self, coefficients: Array, axis: int, order: int) -> Array:
+        """Coefficients of a derivative along one axis of a tensor."""
+        moved = np.moveaxis(coefficients, axis, 0)
+        m = (2.0 * math.pi * self.frequencies).reshape(-1, *[1] * (moved.ndim - 1))
+        start = 1 if self.multiples and self.multiples[0] == 0 else 0
+        for _ in range(order):
+            turned = np.zeros_like(moved)
+            turned[start::2] = moved[start + 1 :: 2]  # sin' = m cos
+            turned[start + 1 :: 2] = -moved[start::2]  # cos' = -m sin
+            moved = turned * m
+        return np.moveaxis(moved, 0, axis)
+
+    def resized(self, size: int) -> LatticeBasis:
+        """Itself: a lattice keeps its frequencies."""
+        if size != self.size:
+            raise ValueError(f"a lattice of {self.size} functions has no version of {size}")
+        return self
+
+
+class MixtureSpectrum:
+    """Variances of lattice functions: a product over axes of mixtures of Student-t (7 d.o.f.) spectra.
+
+    In function space this is a product of spectral-mixture kernels with Matern-7/2 envelopes. Parameters are the log
+    variance, and per axis and component the logit of its weight, the log of its width, and its frequency.
+
+    Args:
+        bases: Of each axis.
+        centres: Frequencies of the components of each axis; the first should be 0.
+    """
+
+    def __init__(self, bases: Sequence[LatticeBasis], centres: Sequence[Sequence[float]]) -> None:
+        self._bases = bases
+        self._counts = [len(c) for c in centres]
+        self._lattices = [torch.from_numpy(b.frequencies) for b in bases]
+        # Not bounded: L-BFGS-B takes a full first step where every variable has two bounds.
+        starts: list[float] = [0.0]
+        low, high = [-math.inf], [math.inf]
+        for basis, own in zip(bases, centres, strict=True):
+            unit = 1.0 / (basis.upper - basis.lower)
+            for c in own:
+                starts += [0.0, math.log(0.5 * unit), c]
+                low += [-12.0, math.log(0.02 * unit), max(0.0, c - 1.5 * unit)]
+                high += [12.0, math.log(30.0 * unit), 0.0 if c == 0.0 else c + 1.5 * unit]
+        self.start, self.bounds = np.array(starts), list(zip(low, high, strict=True))
+
+    def log_variances(self, theta: Tensor) -> Tensor:
+        """Log prior variance of every function of the tensor basis, flat."""
+        total = theta[:1]
+        at = 1
+        for lattice, count in zip(self._lattices, self._counts, strict=True):
+            logits, widths, centres = theta[at : at + 3 * count].reshape(count, 3).T
+            at += 3 * count
+            # Both signs of a frequency, so that a component at 0 is one hump.
+            shape = torch.zeros_like(lattice)
+            weights = torch.softmax(logits, 0)
+            for q in range(count):
+                hump = torch.zeros_like(lattice)
+                for sign in (1.0, -1.0):
+                    z = (lattice - sign * centres[q]) / torch.exp(widths[q])
+                    hump = hump + (1.0 + z**2 / 7.0) ** -4.0
+                shape = shape + weights[q] * hump / hump.sum()
+            total = (total[:, None] + torch.log(shape + 1e-30)[None, :]).reshape(-1)
+        return total
+
+    def log_prior(self, theta: Tensor) -> Tensor:
+        """Weak preference for widths near one half per length of the axis; weights have none (Jeffreys')."""
+        value = torch.zeros((), dtype=theta.dtype)
+        at = 1
+        for basis, count in zip(self._bases, self._counts, strict=True):
+            widths = theta[at : at + 3 * count].reshape(count, 3)[:, 1]
+            at += 3 * count
+            centre = math.log(0.5 / (basis.upper - basis.lower))
+            value = value - 0.5 * ((widths - centre) ** 2).sum() / 1.5**2
+        return value
