@@ -3,11 +3,13 @@
 from gpkit.kernels.base import StateSpaceKernel
 from gpkit.kernels.composite import ProductKernel, ScaleKernel, SumKernel, as_state_space
 from gpkit.kernels.grid import GridKernel
+from gpkit.kernels.jeffreys import JeffreysPrior
 from gpkit.kernels.matern import DRWKernel, MaternKernel
 from gpkit.kernels.oscillators import CeleriteKernel, CosineKernel, LorentzianKernel, RotationKernel, SHOKernel
 from gpkit.kernels.periodic import PeriodicKernel
 from gpkit.kernels.projected import ProjectedKernel
 from gpkit.kernels.spectral import ConnectionLaplacianKernel, SpectralKernel
+from gpkit.kernels.spectral_mixture import SpectralMixtureKernel
 from gpkit.kernels.state_space import StateSpace
 
 __all__ = [
@@ -16,6 +18,7 @@ __all__ = [
     "CosineKernel",
     "DRWKernel",
     "GridKernel",
+    "JeffreysPrior",
     "LorentzianKernel",
     "MaternKernel",
     "PeriodicKernel",
@@ -25,6 +28,7 @@ __all__ = [
     "SHOKernel",
     "ScaleKernel",
     "SpectralKernel",
+    "SpectralMixtureKernel",
     "StateSpace",
     "StateSpaceKernel",
     "SumKernel",

@@ -11,8 +11,9 @@ from linear_operator.operators import LinearOperator, to_linear_operator
 from torch import Tensor
 
 from gpkit.errors import InvalidDataError
+from gpkit.kernels.spectral_mixture import SpectralMixtureKernel
 from gpkit.kernels.structured import StructuredKernel
-from gpkit.operators.dense import DenseCovarianceLinearOperator
+from gpkit.operators.dense_factorised import DenseFactorisedLinearOperator
 from gpkit.operators.grid_cells import GridCells
 from gpkit.operators.kronecker import KroneckerLinearOperator
 from gpkit.operators.kronecker_cross import KroneckerCrossLinearOperator
@@ -132,7 +133,7 @@ class GridKernel(StructuredKernel):
     def gram(self, x: Tensor) -> StructuredLinearOperator:
         """Covariance operator of inputs (*batch, N, d) with themselves."""
         if not self.is_grid(x):
-            return DenseCovarianceLinearOperator(self._dense(x, x))
+            return DenseFactorisedLinearOperator.from_matrix(self._dense(x, x))
         axes, cells = self.axes_of(x)
         factors = self._in_batch([self._factor(j, a) for j, a in enumerate(axes)], x)
         zero = torch.zeros(*factors[0].shape[:-2], cells.rows, dtype=factors[0].dtype, device=factors[0].device)
@@ -165,3 +166,31 @@ class GridKernel(StructuredKernel):
             out = part if out is None else out * part
         assert out is not None
         return out
+
+    # -- data -----------------------------------------------------------------------------------------------------
+
+    def initialize_from_data(self, x: Tensor, y: Tensor) -> None:
+        """Start values of the axes that can read them off data (``SpectralMixtureKernel``), along each axis in turn.
+
+        Args:
+            x: (N, d) cells of a grid, in any order.
+            y: (N,) values.
+
+        Raises:
+            InvalidDataError: if the inputs are not a grid.
+        """
+        if not self.is_grid(x):
+            raise InvalidDataError("start values are read along the axes of a grid, but the inputs are scattered")
+        axes, cells = self.axes_of(x)
+        table = y.new_full((cells.count,), torch.nan)
+        table[cells.flat] = y.detach()
+        table = (table - table.nanmean()).reshape(cells.sizes)
+        variance = float(table.square().nanmean())
+        first = True
+        for axis, kernel in enumerate(self._axes):
+            if not isinstance(kernel, SpectralMixtureKernel):
+                continue
+            kernel.initialize_from_data(axes[axis], table.movedim(axis, 0).flatten(1))
+            # The axes multiply: one of them holds the variance.
+            kernel.weights = kernel.weights.detach() / kernel.weights.detach().sum() * (variance if first else 1.0)
+            first = False

@@ -10,7 +10,7 @@ import torch
 from linear_operator.operators import LinearOperator, to_linear_operator
 from torch import Tensor
 
-from gpkit.operators.dense import DenseCovarianceLinearOperator
+from gpkit.operators.dense_factorised import DenseFactorisedLinearOperator
 from gpkit.operators.structured import StructuredLinearOperator
 
 __all__ = ["StructuredKernel", "cross_of", "gram_of", "is_structured"]
@@ -64,7 +64,7 @@ def gram_of(kernel: Any, x: Tensor) -> StructuredLinearOperator:
     if isinstance(operator, StructuredLinearOperator):
         return operator
     # A sum or product whose structure does not close: exact, and dense.
-    return DenseCovarianceLinearOperator(operator.to_dense())
+    return DenseFactorisedLinearOperator.from_matrix(operator.to_dense())
 
 
 def cross_of(kernel: Any, x1: Tensor, x2: Tensor) -> LinearOperator:
