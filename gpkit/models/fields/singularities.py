@@ -140,7 +140,7 @@ def find_singularities(
         draw: Makes joint draws (count, n, 2) of the coordinates from a count and a seed.
         draws: Number of posterior draws.
         seed: Of the draws.
-        radius: Distance within which a draw's singularity is the same one; 3 median edge lengths if not given.
+        radius: Distance within which a draw's singularity is the same one; 3 median sides of triangles if not given.
 
     Raises:
         InvalidDataError: not an oriented surface, or no draw.
@@ -151,8 +151,9 @@ def find_singularities(
     centres = manifold.points[triangles].mean(1)
     index = triangle_indices(manifold, triangles, mean)
     counts = np.zeros(len(triangles))
-    edge = manifold.points[manifold.edges[:, 0]] - manifold.points[manifold.edges[:, 1]]
-    reach = 3.0 * float(np.median(np.linalg.norm(edge, axis=1))) if radius is None else float(radius)
+    sides = manifold.points[triangles] - manifold.points[np.roll(triangles, 1, axis=1)]
+    side = float(np.median(np.linalg.norm(sides, axis=2))) if len(triangles) else 0.0
+    reach = 3.0 * side if radius is None else float(radius)
     singular = np.flatnonzero(index)
     # Sums of indices over the triangles around each singular point, for all draws at once.
     near = cKDTree(centres).query_ball_point(centres[singular], reach) if len(singular) else []

@@ -189,7 +189,7 @@ class VectorFieldGP(FieldGP):
         Args:
             draws: Number of joint posterior draws of the field.
             seed: Of the draws.
-            radius: Distance within which a draw's singularity counts as the same; 3 median edge lengths by default.
+            radius: Distance within which a draw's singularity counts as the same; 3 median sides of triangles by default.
 
         Raises:
             InvalidDataError: not fitted, or not an oriented surface.
