@@ -173,7 +173,7 @@ def coordinates(of: Any) -> tuple[Coordinate, ...]:
     box = getattr(of, "box", of)
     if not isinstance(box, Box):
         raise InvalidDataError(f"coordinates needs a Box or a Field, not {type(of).__name__}")
-    return tuple(Coordinate(name) for name in box.names)
+    return tuple(Coordinate(name, box.names) for name in box.names)
 
 
 def apply(function: Any, *arguments: Any, label: str = "") -> Expression:
@@ -226,8 +226,9 @@ def _spatial(expression: Expression, axes: Sequence[str] | None) -> tuple[str, .
     if axes is not None:
         return tuple(axes)
     for node in expression.walk():
-        if isinstance(node, Derivative):
-            return tuple(name for name in node.field.box.names if name != TIME)
+        names = node.field.box.names if isinstance(node, Derivative) else getattr(node, "axes", ())
+        if names:
+            return tuple(name for name in names if name != TIME)
     raise InvalidDataError("which axes? there is no field in this expression: name them with axes=('x', 'y')")
 
 

@@ -139,9 +139,10 @@ class Number(Expression):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Coordinate(Expression):
-    """A coordinate of the box."""
+    """A coordinate of the box, which has the axes ``axes``."""
 
     name: str
+    axes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return self.name

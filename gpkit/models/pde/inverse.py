@@ -55,6 +55,13 @@ class Inference:
     posterior: Any
     converged: bool
 
+    @classmethod
+    def from_posterior(cls, solution: Solution, posterior: Any) -> Inference:
+        """Put an inference together again from its solution and its ``arviz.InferenceData``."""
+        names = list(solution.parameters)
+        draws = {name: np.asarray(posterior.posterior[name]) for name in names}
+        return cls(solution, dict(solution.parameters), draws, posterior, not solution.findings)
+
     def _of(self, name: str) -> Array:
         if name not in self.draws:
             raise InvalidDataError(

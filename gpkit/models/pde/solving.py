@@ -107,6 +107,8 @@ def solve(
         posterior = _engine(method)(problem, sizes, **keywords, **options)
         residuals = measure(problem, posterior, sizes, given)
     seconds = time.process_time() - begun
+    if not math.isfinite(residuals.worst):
+        raise ConvergenceError("no finite solution was found: the problem may be singular, or have no solution")
     diagnostics = {**posterior.diagnostics, "residuals": residuals.as_dict()}
     diagnostics["residual"], diagnostics["boundary_residual"] = residuals.equation, residuals.condition
     findings = findings_of(problem, residuals, diagnostics)
@@ -195,7 +197,9 @@ def _automatic(
 
 
 def _score(residuals: Residuals) -> float:
-    """What decides between two answers: residuals that noise does not explain."""
+    """What decides between two answers: residuals that noise does not explain; infinite where there is no answer."""
+    if not math.isfinite(residuals.worst):
+        return math.inf
     exact = [r for r, z in zip(residuals.equations, residuals.standardised, strict=True) if math.isnan(z)]
     noisy = [z for z in residuals.standardised if not math.isnan(z)] + list(residuals.observations)
     excess = max((z - 2.0 for z in noisy), default=0.0)
