@@ -2,6 +2,7 @@
 
 from gpkit.kernels.base import StateSpaceKernel
 from gpkit.kernels.composite import ProductKernel, ScaleKernel, SumKernel, as_state_space
+from gpkit.kernels.differential import DifferentialOperator, derivative_covariance, derivative_variance
 from gpkit.kernels.grid import GridKernel
 from gpkit.kernels.jeffreys import JeffreysPrior
 from gpkit.kernels.matern import DRWKernel, MaternKernel
@@ -11,15 +12,20 @@ from gpkit.kernels.projected import ProjectedKernel
 from gpkit.kernels.spectral import ConnectionLaplacianKernel, SpectralKernel
 from gpkit.kernels.spectral_mixture import SpectralMixtureKernel
 from gpkit.kernels.state_space import StateSpace
+from gpkit.kernels.stationary import GaussianEnvelope, MaternEnvelope
+from gpkit.kernels.stationary_derivatives import kernel_derivatives
 
 __all__ = [
     "CeleriteKernel",
     "ConnectionLaplacianKernel",
     "CosineKernel",
     "DRWKernel",
+    "DifferentialOperator",
+    "GaussianEnvelope",
     "GridKernel",
     "JeffreysPrior",
     "LorentzianKernel",
+    "MaternEnvelope",
     "MaternKernel",
     "PeriodicKernel",
     "ProductKernel",
@@ -33,4 +39,7 @@ __all__ = [
     "StateSpaceKernel",
     "SumKernel",
     "as_state_space",
+    "derivative_covariance",
+    "derivative_variance",
+    "kernel_derivatives",
 ]

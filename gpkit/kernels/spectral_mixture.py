@@ -161,18 +161,17 @@ class SpectralMixtureKernel(StructuredKernel):
         """k at lags (*batch, M, N), by rows of bounded size."""
         batch = common_batch(self.batch_shape, lag.shape[:-2])
         lag = lag.expand(*batch, *lag.shape[-2:])
-        parameters = [p.expand(*batch, self.num_mixtures) for p in (self.weights, self.lengthscales, self.frequencies)]
+        shape = (*batch, self.num_mixtures)
+        w, scale, mu = (p.expand(shape) for p in (self.weights, self.lengthscales, self.frequencies))
         rows = max(1, _CHUNK_ENTRIES // max(batch.numel() * lag.shape[-1] * self.num_mixtures, 1))
-        parts = [
-            mixture_derivatives(self.envelope, part, *parameters)[0] for part in lag.split(rows, dim=-2)
-        ]  # fmt: skip
+        parts = [mixture_derivatives(self.envelope, part, w, scale, mu)[0] for part in lag.split(rows, dim=-2)]
         return torch.cat(parts, dim=-2) if parts else lag
 
     def _column(self, x: Tensor) -> Tensor:
         if x.shape[-1] != 1:
             raise InvalidDataError(
-                f"SpectralMixtureKernel is a covariance of one input, got {x.shape[-1]}; choose one with active_dims, or "
-                "give each axis its own kernel in a GridKernel"
+                f"SpectralMixtureKernel is a covariance of one input, got {x.shape[-1]}; choose one with active_dims, "
+                "or give each axis its own kernel in a GridKernel"
             )
         return x[..., 0]
 

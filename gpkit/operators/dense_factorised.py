@@ -8,7 +8,7 @@ import torch
 from linear_operator.operators import LinearOperator, to_linear_operator
 from torch import Tensor
 
-from gpkit.operators.factorised import DenseFactorisation, FactorisedLinearOperator, Factorisation
+from gpkit.operators.factorised import DenseFactorisation, Factorisation, FactorisedLinearOperator
 from gpkit.operators.structured import common_batch
 
 __all__ = ["DenseFactorisedLinearOperator"]
