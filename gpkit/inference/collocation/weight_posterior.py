@@ -88,6 +88,10 @@ class WeightPosterior:
         self.bases, self.means, self.diagnostics = list(bases), list(means), diagnostics
         self._make, self._made = uncertainty, None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For files: the distribution is made first, since what makes it holds the problem's functions."""
+        return {**self.__dict__, "_made": self.uncertainty, "_make": None}
+
     @property
     def uncertainty(self) -> Uncertainty:
         """Distribution of the fields around their mean."""
