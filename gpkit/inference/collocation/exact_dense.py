@@ -103,13 +103,20 @@ class DensePosterior:
     Args:
         rows: What is conditioned on, with values and noise.
         priors: One per field.
+        fit_scale: Whether the priors are multiplied by the scale of largest likelihood.
         jitter: The least jitter to try, see :func:`factorise`.
 
     Attributes:
         diagnostics: Jitter, condition number estimate, log evidence, number of rows.
     """
 
-    def __init__(self, rows: Sequence[Rows], priors: Sequence[FieldPrior], jitter: float = _FIRST_JITTER) -> None:
+    def __init__(
+        self,
+        rows: Sequence[Rows],
+        priors: Sequence[FieldPrior],
+        fit_scale: bool = False,
+        jitter: float = _FIRST_JITTER,
+    ) -> None:
         """Factorise."""
         self.rows = tuple(rows)
         self.priors = tuple(priors)
@@ -120,10 +127,13 @@ class DensePosterior:
         pivots = self.factor.factor.diagonal()
         quadratic = float(values @ self.weights)
         n = len(values)
-        evidence = -0.5 * (quadratic + float(self.factor.logdet()) + n * math.log(2.0 * math.pi))
+        self.scale = max(quadratic / max(n, 1), 1e-300) if fit_scale else 1.0
+        logdet = float(self.factor.logdet()) + n * math.log(self.scale)
+        evidence = -0.5 * (quadratic / self.scale + logdet + n * math.log(2.0 * math.pi))
         self.diagnostics: dict[str, Any] = {
             "rows": n,
             "jitter": self.factor.jitter,
+            "output_scale": self.scale,
             "pivot_ratio": float(pivots.max() / pivots.min()) ** 2,
             "log_evidence": evidence,
             "quadratic_form_per_row": quadratic / max(n, 1),
@@ -156,7 +166,7 @@ class DensePosterior:
             at = jet_rows(jet, points[start : start + step])
             white = self.factor.whiten(self.cross(at))
             parts.append((prior_variance(at, self.priors) - (white * white).sum(0)).clamp_min(0.0))
-        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+        return self.scale * (torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64))
 
     def sample(self, n: int, generator: torch.Generator) -> DenseDraws:
         """N joint draws, exact at any points in any order of asking."""
@@ -209,7 +219,7 @@ class DenseDraws:
         self._factor, self._normal = grown, torch.cat([self._normal, normal])
         self._seen.append(at)
         self._white.append(white)
-        return (posterior.mean(jet, points)[:, None] + draw).T
+        return (posterior.mean(jet, points)[:, None] + math.sqrt(posterior.scale) * draw).T
 
 
 def _root(covariance: Tensor, floor: float) -> Tensor:

@@ -8,6 +8,7 @@ whole faces of the box.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,11 +16,16 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gpkit.kernels.stationary import Envelope, mixture_derivatives, require_order
+from gpkit.kernels.stationary import Envelope, GaussianEnvelope, mixture_derivatives, require_order
 
-__all__ = ["AxisPrior", "ConditionedAxis", "Constraint", "FieldPrior", "MixtureAxis", "NuggetAxis", "PeriodicAxis"]
+__all__ = ["AxisPrior", "ConditionedAxis", "Constraint", "FieldPrior", "MixtureAxis", "NuggetAxis", "WaveAxis"]
 
 Pair = tuple[int, int]
+
+_DROPPED = 1e-34
+_REACH = 8.3
+_BAND = 11.0
+"""A Gaussian is 1e-15 at 8.3 standard deviations and 5e-27 at 11, of a variance."""
 
 
 class AxisPrior(Protocol):
@@ -50,6 +56,20 @@ class MixtureAxis:
     lengthscales: Tensor
     frequencies: Tensor | None = None
 
+    def times(self, factor: float) -> MixtureAxis:
+        """The same process with another variance."""
+        return MixtureAxis(self.envelope, self.weights * factor, self.lengthscales, self.frequencies)
+
+    def plus(self, other: MixtureAxis, share: float) -> MixtureAxis:
+        """The sum with a share of another mixture of the same envelope."""
+        mine, theirs = (torch.zeros_like(m.weights) if m.frequencies is None else m.frequencies for m in (self, other))
+        return MixtureAxis(
+            self.envelope,
+            torch.cat([self.weights, share * other.weights]),
+            torch.cat([self.lengthscales, other.lengthscales]),
+            torch.cat([mine, theirs]),
+        )
+
     def table(self, lag: Tensor, order: int) -> Tensor:
         """Derivatives 0..order of the covariance at lags, (order + 1, *lag.shape)."""
         require_order(self.envelope, order, "conditioning on the equations")
@@ -75,52 +95,102 @@ class MixtureAxis:
 
 
 @dataclass(frozen=True, eq=False)
-class PeriodicAxis:
-    """A stationary process on a circle: a Fourier series with given variances.
+class WaveAxis:
+    """Independent waves with random amplitudes: every stationary process whose spectrum is a set of lines.
 
     Attributes:
-        period: Length of the circle.
-        spectrum: (K + 1,), variance of the harmonics 0..K.
+        frequencies: (K,), in cycles per unit, not negative.
+        powers: (K,), variances of the waves; a frequency of zero is a constant.
     """
 
-    period: float
-    spectrum: Tensor
+    frequencies: Tensor
+    powers: Tensor
 
     @classmethod
-    def wrapped(cls, axis: MixtureAxis, period: float, harmonics: int) -> PeriodicAxis:
-        """The covariance wrapped around the circle, ``sum_m k(z + m period)``, up to a number of harmonics.
+    def wrapped(cls, axis: MixtureAxis, period: float, highest: float) -> WaveAxis:
+        """A mixture wrapped around a circle, ``sum_m k(z + m period)``: the periodic process of the same spectrum.
 
-        Poisson's formula gives its Fourier coefficients from the spectral density; nothing is summed over images.
+        Poisson's formula gives the variances from the spectral density; nothing is summed over images.
+
+        Args:
+            axis: k.
+            period: Of the circle.
+            highest: Where the spectrum is cut off, in cycles per unit.
         """
-        k = torch.arange(harmonics + 1, dtype=torch.float64)[:, None] / period
-        centre = torch.zeros_like(axis.weights) if axis.frequencies is None else axis.frequencies
-        density = axis.envelope.spectral_density
-        both = density(k - centre, axis.lengthscales) + density(k + centre, axis.lengthscales)
-        spectrum = (axis.weights * both).sum(-1) / period
-        spectrum = torch.cat([0.5 * spectrum[:1], spectrum[1:]])
-        return cls(period, spectrum)
+        f = torch.arange(math.ceil(highest * period) + 1, dtype=torch.float64) / period
+        variances = _line_variances(axis, f, period)
+        keep = variances > _DROPPED * float(variances.detach().max())
+        return cls(f[keep], variances[keep])
+
+    @classmethod
+    def of_mixture(cls, axis: MixtureAxis, length: float) -> WaveAxis | None:
+        """A Gaussian mixture on an interval as a finite sum of waves, equal to it to rounding.
+
+        On a circle that is longer than the interval by the reach of the covariance the images do not meet. Components
+        of similar length scales share a circle.
+
+        Args:
+            axis: The mixture.
+            length: Of the interval.
+
+        Returns:
+            None for envelopes whose spectrum does not end.
+        """
+        if not isinstance(axis.envelope, GaussianEnvelope):
+            return None
+        centres = torch.zeros_like(axis.weights) if axis.frequencies is None else axis.frequencies
+        groups: dict[int, list[int]] = {}
+        for q, lengthscale in enumerate(axis.lengthscales.detach().tolist()):
+            groups.setdefault(math.floor(math.log2(lengthscale / length)), []).append(q)
+        frequencies, powers = [], []
+        for members in groups.values():
+            part = MixtureAxis(axis.envelope, axis.weights[members], axis.lengthscales[members], centres[members])
+            scales, centre = part.lengthscales.detach(), centres[members].detach().abs()
+            period = length + _REACH * float(scales.max())
+            band = _BAND / (2.0 * math.pi * scales)
+            k = torch.arange(math.ceil(float((centre + band).max()) * period) + 1, dtype=torch.float64)
+            seen = ((k[:, None] / period - centre).abs() <= band).any(1)
+            f = k[seen] / period
+            frequencies.append(f)
+            powers.append(_line_variances(part, f, period))
+        f, v = torch.cat(frequencies), torch.cat(powers)
+        still = f == 0.0
+        if int(still.sum()) > 1:
+            # Constants of several circles are one constant.
+            f = torch.cat([f[still][:1], f[~still]])
+            v = torch.cat([v[still].sum()[None], v[~still]])
+        order = torch.argsort(f)
+        return cls(f[order], v[order])
+
+    @property
+    def has_constant(self) -> bool:
+        """Whether the first wave is a constant, which has one weight instead of two."""
+        return len(self.frequencies) > 0 and float(self.frequencies[0]) == 0.0
 
     def features(self, x: Tensor, order: int) -> Tensor:
-        """Derivative of the square root of the covariance, (m, 2 K + 1)."""
-        rate = 2.0 * torch.pi / self.period * torch.arange(len(self.spectrum), dtype=torch.float64)
-        phase = rate * (x[:, None] % self.period)
-        cos, sin = torch.cos(phase), torch.sin(phase)
-        waves = [(cos, sin), (-sin, cos), (-cos, -sin), (sin, -cos)][order % 4]
-        scale = self.spectrum.sqrt() * rate**order
-        return torch.cat([scale * waves[0], (scale * waves[1])[:, 1:]], dim=1)
+        """Derivative of the waves times their standard deviations, (m, 2 K), or one fewer if the mean is among them."""
+        rate = 2.0 * math.pi * self.frequencies
+        # Reduced by whole turns first: the phase of a high frequency would lose digits.
+        turns = torch.remainder(x[:, None] * self.frequencies, 1.0)
+        cos, sin = torch.cos(2.0 * math.pi * turns), torch.sin(2.0 * math.pi * turns)
+        first, second = ((cos, sin), (-sin, cos), (-cos, -sin), (sin, -cos))[order % 4]
+        scale = self.powers.sqrt() * rate**order
+        second = second * scale
+        if self.has_constant:
+            second = second[:, 1:]
+        return torch.cat([first * scale, second], dim=1)
 
     def blocks(self, x: Tensor, y: Tensor, pairs: Sequence[Pair]) -> dict[Pair, Tensor]:
         """See :class:`AxisPrior`."""
         left = {a: self.features(x, a) for a in {a for a, _ in pairs}}
-        right = left if y is x else {}
+        right = dict(left) if y is x else {}
         for b in {b for _, b in pairs} - right.keys():
             right[b] = self.features(y, b)
         return {(a, b): left[a] @ right[b].T for a, b in pairs}
 
     def variances(self, x: Tensor, pairs: Sequence[Pair]) -> dict[Pair, Tensor]:
         """See :class:`AxisPrior`."""
-        orders = {o for pair in pairs for o in pair}
-        f = {o: self.features(x[:1], o) for o in orders}
+        f = {o: self.features(x[:1], o) for o in {o for pair in pairs for o in pair}}
         return {(a, b): (f[a] * f[b]).sum(1).expand(len(x)) for a, b in pairs}
 
 
@@ -224,9 +294,9 @@ class ConditionedAxis:
 class NuggetAxis:
     """A process with a small one added that is independent from node to node.
 
-    The small process has the sign pattern of a wave, ``u'' ~ -u``, and variances proportional to those of the large one,
-    order by order. Numerically singular covariances of smooth processes become definite, and the values at the nodes
-    keep determining most of the derivatives, which a white nugget on each order would spoil.
+    The small process has the sign pattern of a wave, ``u'' ~ -u``, and variances proportional to those of the large
+    one, order by order. Numerically singular covariances of smooth processes become definite, and the values at the
+    nodes keep determining most of the derivatives, which a white nugget on each order would spoil.
 
     Args:
         base: The process.
@@ -254,6 +324,16 @@ class NuggetAxis:
     def variances(self, x: Tensor, pairs: Sequence[Pair]) -> dict[Pair, Tensor]:
         """See :class:`AxisPrior`; without the small process."""
         return self.base.variances(x, pairs)
+
+
+def _line_variances(axis: MixtureAxis, frequencies: Tensor, period: float) -> Tensor:
+    """Variances of the waves of a wrapped mixture, (K,)."""
+    f = frequencies[:, None]
+    centre = torch.zeros_like(axis.weights) if axis.frequencies is None else axis.frequencies
+    density = axis.envelope.spectral_density
+    both = density(f - centre, axis.lengthscales) + density(f + centre, axis.lengthscales)
+    line = (axis.weights * both).sum(-1) / period
+    return torch.where(frequencies == 0.0, 0.5 * line, line)
 
 
 def _wave_sign(a: int, b: int) -> float:
