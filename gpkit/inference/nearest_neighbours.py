@@ -92,7 +92,10 @@ class NearestNeighbourProcess:
         continuous = np.flatnonzero(~self.category)
         categories = np.flatnonzero(self.category)
         for t in np.flatnonzero(share > 0.01):
-            scaled, asked = points[:, continuous] * self.rate[t, continuous], queries[:, continuous] * self.rate[t, continuous]
+            scaled, asked = (
+                points[:, continuous] * self.rate[t, continuous],
+                queries[:, continuous] * self.rate[t, continuous],
+            )
             # A category separates where it is worth more than the distances: once without it, once within levels.
             choices = [np.zeros(len(categories))]
             if len(categories) and self.rate[t, categories].max() > 0.1:
@@ -156,7 +159,17 @@ class NearestNeighbourProcess:
     ) -> tuple[float, Array, Array, float]:
         to_variance, to_rate = np.empty_like(self.variance), np.empty_like(self.rate)
         value, to_noise = compiled.leave_one_out_gradient(
-            points, relative, target, chosen, near, self.category, self.variance, self.rate, self.noise, to_variance, to_rate
+            points,
+            relative,
+            target,
+            chosen,
+            near,
+            self.category,
+            self.variance,
+            self.rate,
+            self.noise,
+            to_variance,
+            to_rate,
         )
         return value, to_variance, to_rate, to_noise
 
@@ -173,9 +186,7 @@ class NearestNeighbourProcess:
                     values.append(self._value(points, target, relative, part, near)[0])
                 self.rate[t, k] = begin * _SCAN[int(np.argmin(values))]
 
-    def _climb(
-        self, points: Array, target: Array, relative: Array, chosen: Rows, near: Rows, iterations: int
-    ) -> float:
+    def _climb(self, points: Array, target: Array, relative: Array, chosen: Rows, near: Rows, iterations: int) -> float:
         terms, columns = self.rate.shape
         total = float(np.var(target)) or 1.0
         span = np.maximum(np.ptp(points, axis=0), 1e-300)
@@ -209,7 +220,7 @@ class NearestNeighbourProcess:
     def condition(
         self, points: Array, relative: Array, queries: Array, own: Rows | None = None
     ) -> tuple[Rows, Array, Array]:
-        """Neighbours (Q, m), their kriging weights (Q, m) and the variance (Q,) that is left of the noise-free process."""
+        """Neighbours and their kriging weights (Q, m), and the variance (Q,) left of the noise-free process."""
         own = np.full(len(queries), -1) if own is None else own
         near = self.find(points, queries, own, min(self.neighbours, max(len(points) - 1, 1)))
         weights, left = np.empty(near.shape), np.empty(len(near))

@@ -125,7 +125,7 @@ def leave_one_out_gradient(  # type: ignore[no-untyped-def]
     terms, columns = rate.shape
     c = np.empty((width, width))
     each = np.empty(terms)
-    alpha, b, cross, bar = np.empty(width), np.empty(width), np.empty(width), np.empty(width)
+    alpha, b, cross = np.empty(width), np.empty(width), np.empty(width)
     prior = variance.sum()
     to_variance[:] = 0.0
     to_rate[:] = 0.0

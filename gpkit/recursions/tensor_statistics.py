@@ -7,7 +7,7 @@ size R^(2K) exists per entry: an entry adds the outer product of its left and ri
 statistics.
 
 Tables of all modes lie in one flat array: the row of coordinate i of other mode l begins at
-``base[l] + i * (rank[l] + rank[l] (rank[l] + 1) / 2)``.
+``base[mode] + i * (rank[mode] + rank[mode] (rank[mode] + 1) / 2)``.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _outer_product(rank):  # type: ignore[no-untyped-def]
     return add
 
 
-_add2, _add3, _add4, _add5, _add6 = (_outer_product(rank) for rank in (2, 3, 4, 5, 6))
+_add2, _add3, _add4, _add5, _add6 = (_outer_product(rank) for rank in (2, 3, 4, 5, 6))  # type: ignore[no-untyped-call]
 
 
 @numba.njit(inline="always")
@@ -76,9 +76,9 @@ def _kronecker(flat, rows, first, last, widths, shifts, out):  # type: ignore[no
     """Kronecker product of parts of rows ``first .. last - 1`` (each from its shift on); returns its length."""
     out[0] = 1.0
     size = 1
-    for l in range(first, last):
-        width = widths[l]
-        at = rows[l] + shifts[l]
+    for mode in range(first, last):
+        width = widths[mode]
+        at = rows[mode] + shifts[mode]
         for s in range(size - 1, -1, -1):
             value = out[s]
             for t in range(width):
@@ -92,15 +92,15 @@ def _lengths(rank, split):  # type: ignore[no-untyped-def]
     packed = np.empty(rank.size, np.int64)
     full = np.empty(rank.size, np.int64)
     left = right = left_packed = right_packed = 1
-    for l in range(rank.size):
-        packed[l] = rank[l] * (rank[l] + 1) // 2
-        full[l] = rank[l] + packed[l]
-        if l < split:
-            left *= rank[l]
-            left_packed *= packed[l]
+    for mode in range(rank.size):
+        packed[mode] = rank[mode] * (rank[mode] + 1) // 2
+        full[mode] = rank[mode] + packed[mode]
+        if mode < split:
+            left *= rank[mode]
+            left_packed *= packed[mode]
         else:
-            right *= rank[l]
-            right_packed *= packed[l]
+            right *= rank[mode]
+            right_packed *= packed[mode]
     return packed, full, left, right, left_packed, right_packed
 
 
@@ -170,8 +170,8 @@ def accumulate(starts, others, target, weight, flat, base, rank, split, second, 
         for n in range(starts[j], starts[j + 1]):
             if each:
                 w = weight[n]
-            for l in range(modes):
-                rows[l] = base[l] + others[n, l] * full[l]
+            for mode in range(modes):
+                rows[mode] = base[mode] + others[n, mode] * full[mode]
             _kronecker(flat, rows, 0, split, rank, zeros, one)
             _kronecker(flat, rows, split, modes, rank, zeros, two)
             wy = w * target[n]
@@ -204,8 +204,8 @@ def evaluate(starts, others, flat, base, rank, split, first, second, mean, squar
         s1 = first[j]
         s2 = second[j]
         for n in range(starts[j], starts[j + 1]):
-            for l in range(modes):
-                rows[l] = base[l] + others[n, l] * full[l]
+            for mode in range(modes):
+                rows[mode] = base[mode] + others[n, mode] * full[mode]
             _kronecker(flat, rows, 0, split, rank, zeros, one)
             _kronecker(flat, rows, split, modes, rank, zeros, two)
             total = 0.0
@@ -245,8 +245,8 @@ def accumulate_diagonal(starts, others, target, weight, flat, base, rank, second
                 w = weight[n]
             for a in range(full):
                 row[a] = w
-            for l in range(modes):
-                at = base[l] + others[n, l] * full
+            for mode in range(modes):
+                at = base[mode] + others[n, mode] * full
                 for a in range(full):
                     row[a] *= flat[at + a]
             y = target[n]
@@ -269,8 +269,8 @@ def evaluate_diagonal(starts, others, flat, base, rank, first, second, mean, squ
         for n in range(starts[j], starts[j + 1]):
             for a in range(full):
                 row[a] = 1.0
-            for l in range(modes):
-                at = base[l] + others[n, l] * full
+            for mode in range(modes):
+                at = base[mode] + others[n, mode] * full
                 for a in range(full):
                     row[a] *= flat[at + a]
             total = 0.0

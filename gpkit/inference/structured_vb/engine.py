@@ -96,9 +96,7 @@ class LowRankPosterior:
 
     def sweep(self, layout: Layout) -> float:
         """Update everything once; returns the bound."""
-        learn = self.sweeps >= _LEARN_FROM and (
-            self.sweeps < _LEARN_ALWAYS_UNTIL or self.sweeps % _LEARN_EVERY == 0
-        )
+        learn = self.sweeps >= _LEARN_FROM and (self.sweeps < _LEARN_ALWAYS_UNTIL or self.sweeps % _LEARN_EVERY == 0)
         if self.observation.needs_moments and self.sweeps:
             layout.set_observations(*self.observation.update_entries(*self.entry_moments(layout)))
         for k in range(len(self.modes)):
@@ -136,30 +134,45 @@ class LowRankPosterior:
         *,
         sweeps: int = 40,
         tolerance: float = 1e-5,
-        after: Callable[[int, float], None] | None = None,
+        before: Sequence[float] = (),
+        after: Callable[[list[float]], None] | None = None,
     ) -> SweepTrace:
-        """Sweep until the bound changes by less than ``tolerance`` per entry, at most ``sweeps`` times."""
-        trace: list[float] = []
+        """Sweep until the bound changes by less than ``tolerance`` per entry.
+
+        Args:
+            layout: the entries.
+            sweeps: at most this many, those before included.
+            tolerance: change of the bound per entry.
+            before: bounds of sweeps that were made already, of a fit that goes on.
+            after: called with all bounds after each sweep.
+        """
+        trace = list(before)
         converged = False
-        for _ in range(sweeps):
+        while len(trace) < sweeps and not converged:
             trace.append(self.sweep(layout))
+            converged = len(trace) >= _LEAST_SWEEPS and abs(trace[-1] - trace[-2]) < tolerance * max(layout.entries, 1)
             if after is not None:
-                after(self.sweeps, trace[-1])
-            if len(trace) > 1 and self.sweeps >= _LEAST_SWEEPS:
-                converged = abs(trace[-1] - trace[-2]) < tolerance * max(layout.entries, 1)
-                if converged:
-                    break
+                after(trace)
         return SweepTrace(np.array(trace), converged)
+
+    def _evaluate(self, index: Sequence[NDArray[np.int32]], tables: Sequence[Array]) -> tuple[Array, Array]:
+        last = len(self.modes) - 1
+        grouping = Grouping(index, last, len(tables[last]), np.zeros(len(index[0])), np.ones(1))
+        return self._ungrouped(grouping, tables)
+
+    def _ungrouped(self, grouping: Grouping, tables: Sequence[Array]) -> tuple[Array, Array]:
+        mean, square = self.form.evaluate(len(self.modes) - 1, grouping, tables)
+        out_mean, out_square = np.empty_like(mean), np.empty_like(square)
+        out_mean[grouping.order], out_square[grouping.order] = mean, square
+        return out_mean, out_square
 
     def entry_moments(self, layout: Layout) -> tuple[Array, Array]:
         """E[f] and E[f^2] (N,) at the entries, in their own order."""
-        last = len(self.modes) - 1
-        grouping = layout.groupings[last]
-        mean, square = self.form.evaluate(last, grouping, [mode.table for mode in self.modes])
-        out_mean, out_square = np.empty_like(mean), np.empty_like(square)
-        out_mean[grouping.order] = mean
-        out_square[grouping.order] = square
-        return out_mean, out_square
+        return self._ungrouped(layout.groupings[-1], [mode.table for mode in self.modes])
+
+    def node_moments(self, index: Sequence[NDArray[np.int32]]) -> tuple[Array, Array]:
+        """E[f] and E[f^2] (M,) at combinations of the factors' own coordinates."""
+        return self._evaluate(index, [mode.table for mode in self.modes])
 
     def moments_at(self, coordinates: Sequence[Array]) -> tuple[Array, Array]:
         """E[f] and E[f^2] (M,) at any coordinates, one array (M,) or (M, D) per mode; exact given the posterior."""
@@ -171,13 +184,7 @@ class LowRankPosterior:
             mode.fill(mean, covariance, table)
             tables.append(table)
             index.append(inverse.reshape(-1).astype(np.int32))
-        last = len(self.modes) - 1
-        count = len(index[0])
-        grouping = Grouping(index, last, len(tables[last]), np.zeros(count), np.ones(1))
-        mean, square = self.form.evaluate(last, grouping, tables)
-        out_mean, out_square = np.empty(count), np.empty(count)
-        out_mean[grouping.order], out_square[grouping.order] = mean, square
-        return out_mean, out_square
+        return self._evaluate(index, tables)
 
     def sample(self, coordinates: Sequence[Array], n: int, rng: np.random.Generator) -> Array:
         """Joint draws (n, M) of f."""

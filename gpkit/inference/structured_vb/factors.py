@@ -7,7 +7,6 @@ A factor holds R functions of the J distinct coordinates of its mode. Sites (a p
 from __future__ import annotations
 
 import copy
-import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -16,13 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 from gpkit.inference import state_space
+from gpkit.inference.structured_vb.search import ParameterSearch
 
 __all__ = ["BasisFactor", "Factor", "IndependentFactor", "MarkovFactor"]
 
 Array = NDArray[np.float64]
-
-_FIXED = ("period", "frequency")  # named by the user, in the unit of the coordinate
-_WIDEST_STEP = math.log(2.0)
 
 
 class Factor(ABC):
@@ -76,13 +73,13 @@ class Factor(ABC):
         """
         return None
 
+    def take_over(self, other: Factor, coordinates: Array) -> None:
+        """Begin with the prior and the posterior of another factor, at this factor's coordinates in its numbers."""
+        self.mean, self.covariance = other.at(coordinates)
+
     def parameters(self) -> dict[str, float]:
         """Learned parameters of the prior by name, natural units."""
         return {}
-
-    def set_parameters(self, values: dict[str, float]) -> None:
-        """Set what :meth:`parameters` gives."""
-        return None
 
     @abstractmethod
     def _posterior(self, precision: Array, information: Array) -> tuple[float, Array, Array]:
@@ -105,51 +102,17 @@ class MarkovFactor(Factor):
         coordinates: distinct, increasing, (J,).
         rank: R.
         learn: whether length scales and variances are learned; they then start at a tenth of the range.
-        search: the same kernel is kept as it is where its parameters have been learned already.
     """
 
-    def __init__(
-        self, kernel: Any, coordinates: Array, rank: int, *, learn: bool = True, search: bool = True
-    ) -> None:
+    def __init__(self, kernel: Any, coordinates: Array, rank: int, *, learn: bool = True) -> None:
         super().__init__(len(coordinates), rank)
         self.kernel = copy.deepcopy(kernel).double()
         self.coordinates = np.ascontiguousarray(coordinates, dtype=np.float64)
         span = float(np.ptp(self.coordinates)) if self.size > 1 else 1.0
         gap = float(np.median(np.diff(self.coordinates))) if self.size > 1 else 1.0
-        self._names: list[str] = []
-        self._limits: dict[str, tuple[float, float]] = {}
-        for path, parameter in self.kernel.named_parameters():
-            name = path.rpartition(".")[2].removeprefix("raw_")
-            if parameter.numel() != 1 or not parameter.requires_grad or name in _FIXED:
-                continue
-            self._names.append(path)
-            is_length = name in ("lengthscale", "timescale") and not self._within_period(path)
-            self._limits[path] = (0.05 * gap, 20.0 * span) if is_length else (1e-4, 1e4)
-            if learn and search and is_length:
-                self._set(path, 0.1 * span)
-        if not learn:
-            self._names = []
-        self._step = dict.fromkeys(self._names, _WIDEST_STEP)
-        self._turn = 0
-
-    def _within_period(self, path: str) -> bool:
-        module = self.kernel.get_submodule(path.rpartition(".")[0])
-        return any(name.removeprefix("raw_") == "period" for name, _ in module.named_parameters(recurse=False))
-
-    def _constraint(self, path: str) -> tuple[Any, Any]:
-        owner, _, leaf = path.rpartition(".")
-        module = self.kernel.get_submodule(owner)
-        return getattr(module, leaf), module.constraint_for_parameter_name(leaf)
-
-    def _get(self, path: str) -> float:
-        raw, constraint = self._constraint(path)
-        return float(raw.detach() if constraint is None else constraint.transform(raw.detach()))
-
-    def _set(self, path: str, value: float) -> None:
-        raw, constraint = self._constraint(path)
-        natural = torch.full_like(raw.detach(), value)
-        with torch.no_grad():
-            raw.copy_(natural if constraint is None else constraint.inverse_transform(natural))
+        self._search = ParameterSearch(self.kernel, least=0.05 * gap, most=20.0 * span, learn=learn)
+        if learn:
+            self._search.begin(0.1 * span)
 
     def _evidence(self) -> float:
         with torch.no_grad():
@@ -162,34 +125,13 @@ class MarkovFactor(Factor):
         return float(found.log_evidence)
 
     def learn(self) -> None:
-        """One parameter in turn, up and down by a factor that grows with success and shrinks without."""
-        if not self._names or not self.rank or self.size < 2:
-            return
-        path = self._names[self._turn % len(self._names)]
-        self._turn += 1
-        now, (low, high) = self._get(path), self._limits[path]
-        best, kept = self._evidence(), now
-        moved = False
-        for sign in (1.0, -1.0):
-            trial = min(max(now * math.exp(sign * self._step[path]), low), high)
-            self._set(path, trial)
-            value = self._evidence()
-            if value > best:
-                best, kept, moved = value, trial, True
-                break
-        self._set(path, kept)
-        self._step[path] = min(self._step[path] * (1.4 if moved else 0.5), _WIDEST_STEP)
-        self._step[path] = max(self._step[path], 0.01)
+        """One parameter in turn, by its evidence."""
+        if self.rank and self.size > 1:
+            self._search.advance(self._evidence)
 
     def parameters(self) -> dict[str, float]:
         """Natural values of all parameters of the kernel."""
-        return {p.replace("raw_", ""): self._get(p) for p, t in self.kernel.named_parameters() if t.numel() == 1}
-
-    def set_parameters(self, values: dict[str, float]) -> None:
-        """Set what :meth:`parameters` gives."""
-        for path, _ in self.kernel.named_parameters():
-            if path.replace("raw_", "") in values:
-                self._set(path, values[path.replace("raw_", "")])
+        return self._search.values()
 
     def _posterior(self, precision: Array, information: Array) -> tuple[float, Array, Array]:
         with torch.no_grad():
@@ -201,14 +143,21 @@ class MarkovFactor(Factor):
             )
         return float(found.log_evidence), found.mean.numpy(), found.covariance.numpy()
 
-    def _merged(self, coordinates: Array) -> tuple[Array, Array, Array, Array]:
+    def take_over(self, other: Factor, coordinates: Array) -> None:
+        """The kernel with its search, too."""
+        super().take_over(other, coordinates)
+        if isinstance(other, MarkovFactor):
+            self._search = copy.deepcopy(other._search)
+            self.kernel = self._search.kernel
+
+    def _merged(self, coordinates: Array) -> tuple[Array, Array, Array, NDArray[np.int64]]:
         """Old and new coordinates in order, their sites (none at new ones), and where the new ones went."""
         nodes, inverse = np.unique(np.concatenate([self.coordinates, coordinates]), return_inverse=True)
         precision = np.zeros((len(nodes), self.rank, self.rank))
         information = np.zeros((len(nodes), self.rank))
         precision[inverse[: self.size]] = self.precision
         information[inverse[: self.size]] = self.information
-        return nodes, precision, information, inverse[self.size :]
+        return nodes, precision, information, inverse[self.size :].astype(np.int64)
 
     def at(self, coordinates: Array) -> tuple[Array, Array]:
         """New coordinates are nodes without information: interpolation and extrapolation are exact."""
@@ -275,18 +224,43 @@ class BasisFactor(Factor):
         places: (J, D).
         rank: R.
         components: number of principal components; None keeps all above 1e-10 of the largest.
+        learn: whether length scales are learned; they then start at a fifth of the range.
     """
 
-    def __init__(self, kernel: Any, places: Array, rank: int, *, components: int | None = None) -> None:
+    def __init__(
+        self, kernel: Any, places: Array, rank: int, *, components: int | None = None, learn: bool = True
+    ) -> None:
         super().__init__(len(places), rank)
         self.kernel = copy.deepcopy(kernel).double()
         self.places = np.ascontiguousarray(places, dtype=np.float64)
+        self.components = components
+        span = float(np.ptp(self.places, axis=0).max()) or 1.0
+        self._search = ParameterSearch(self.kernel, least=1e-3 * span, most=20.0 * span, learn=learn)
+        if learn:
+            self._search.begin(0.2 * span)
+        self._decompose()
+
+    def _decompose(self) -> None:
         values, vectors = np.linalg.eigh(self._gram(self.places, self.places))
         keep = np.flatnonzero(values > 1e-10 * values[-1])[::-1]
-        keep = keep if components is None else keep[:components]
+        keep = keep if self.components is None else keep[: self.components]
         self._values, self._vectors = values[keep], vectors[:, keep]
-        self._weights_mean: Array = np.zeros((len(keep), rank))
-        self._weights_covariance: Array = np.eye(len(keep) * rank)
+        self._weights_mean: Array = np.zeros((len(keep), self.rank))
+        self._weights_covariance: Array = np.eye(len(keep) * self.rank)
+
+    def _evidence(self) -> float:
+        self._decompose()
+        return self._posterior(self.precision, self.information)[0]
+
+    def learn(self) -> None:
+        """One parameter in turn, by its evidence."""
+        if self.rank and self.size > 1:
+            self._search.advance(self._evidence)
+            self._decompose()
+
+    def parameters(self) -> dict[str, float]:
+        """Natural values of all parameters of the kernel."""
+        return self._search.values()
 
     def _gram(self, a: Array, b: Array) -> Array:
         with torch.no_grad():
@@ -314,6 +288,14 @@ class BasisFactor(Factor):
         evidence = 0.5 * linear @ weights - np.log(np.diag(root)).sum()
         mean, covariance = self._project(basis)
         return float(evidence), mean, covariance
+
+    def take_over(self, other: Factor, coordinates: Array) -> None:
+        """The kernel with its search, too."""
+        super().take_over(other, coordinates)
+        if isinstance(other, BasisFactor):
+            self._search = copy.deepcopy(other._search)
+            self.kernel = self._search.kernel
+            self._decompose()
 
     def _project(self, basis: Array) -> tuple[Array, Array]:
         c, r = basis.shape[1], self.rank

@@ -157,7 +157,7 @@ class Tucker(Form):
             column = self.coupling[:, k]
             rest = mean / self.precisions[k].mean[column]
             rank = self.modes[k].rank
-            rate = _ARD_RATE + 0.5 * np.bincount(column, rest * second, rank)
+            rate: Array = _ARD_RATE + 0.5 * np.bincount(column, rest * second, rank)
             shape = np.full(rank, _ARD_SHAPE + 0.5 * size / rank)
             self.precisions[k] = GammaPosterior(shape, rate, _ARD_SHAPE, _ARD_RATE)
 
@@ -166,9 +166,7 @@ class Tucker(Form):
         others = [k for k in range(len(self.modes)) if k != mode]
         return others, (len(others) + 1) // 2
 
-    def _tables(
-        self, others: list[int], tables: Sequence[Array]
-    ) -> tuple[Array, NDArray[np.int64], NDArray[np.int64]]:
+    def _tables(self, others: list[int], tables: Sequence[Array]) -> tuple[Array, NDArray[np.int64], NDArray[np.int64]]:
         flat = np.concatenate([tables[k].reshape(-1) for k in others]) if others else np.ones(1)
         base = np.cumsum([0, *(tables[k].size for k in others[:-1])])[: len(others)]
         return flat, base.astype(np.int64), np.array([self.modes[k].rank for k in others], np.int64)

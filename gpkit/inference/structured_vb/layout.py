@@ -28,7 +28,7 @@ class Grouping:
 
     def __init__(self, index: Sequence[Index], mode: int, size: int, target: Array, weight: Array) -> None:
         order, self.starts = tensor_statistics.group_entries(index[mode], size)
-        rest = [index[l] for l in range(len(index)) if l != mode]
+        rest = [column for k, column in enumerate(index) if k != mode]
         self.others = np.empty((len(target), len(rest)), np.int32)
         for at, column in enumerate(rest):
             self.others[:, at] = column[order]

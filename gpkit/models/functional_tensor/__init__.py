@@ -1,0 +1,22 @@
+"""Functional Bayesian tensor decomposition: tables whose entries are indexed by coordinates."""
+
+from gpkit.models.functional_tensor.fitting import Member
+from gpkit.models.functional_tensor.functions import ModeFunctions
+from gpkit.models.functional_tensor.local_residual import LocalResidual
+from gpkit.models.functional_tensor.model import FunctionalTensor, TensorFit
+from gpkit.models.functional_tensor.modes import Categorical, Continuous, ModeSpec, Spatial
+from gpkit.models.functional_tensor.predictions import DiscretePrediction, TensorPrediction
+
+__all__ = [
+    "Categorical",
+    "Continuous",
+    "DiscretePrediction",
+    "FunctionalTensor",
+    "LocalResidual",
+    "Member",
+    "ModeFunctions",
+    "ModeSpec",
+    "Spatial",
+    "TensorFit",
+    "TensorPrediction",
+]

@@ -1,0 +1,213 @@
+"""Restarts of the low-rank part: each leaves out its own part of the rows, goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpkit.errors import InvalidDataError
+from gpkit.files import write_atomic
+from gpkit.inference.structured_vb import (
+    Bernoulli,
+    GaussianNoise,
+    Layout,
+    LowRankPosterior,
+    NegativeBinomial,
+    Observation,
+    Poisson,
+    StudentTNoise,
+    SweepTrace,
+    component_layout,
+)
+from gpkit.models.functional_tensor.modes import Encoding
+
+__all__ = ["OBSERVATIONS", "Checkpoint", "LowRankSettings", "Member", "fit_members", "new_posterior"]
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int32]
+
+OBSERVATIONS: dict[str, Callable[[Array], Observation]] = {
+    "gaussian": GaussianNoise,
+    "student-t": StudentTNoise,
+    "poisson": Poisson,
+    "bernoulli": Bernoulli,
+    "negative-binomial": NegativeBinomial,
+}
+_BETWEEN_SAVES = 5.0  # seconds
+
+
+@dataclass(frozen=True)
+class LowRankSettings:
+    """What determines a fit besides the data.
+
+    Attributes:
+        form, ranks, ard, main_effects, likelihood: of the model.
+        sweeps, tolerance: when a restart ends.
+    """
+
+    form: str
+    ranks: tuple[int, ...]
+    ard: bool
+    main_effects: bool
+    likelihood: str
+    sweeps: int = 40
+    tolerance: float = 1e-5
+
+
+@dataclass(eq=False)
+class Member:
+    """A finished restart.
+
+    Attributes:
+        posterior: of the low-rank part.
+        trace: of its sweeps.
+        left_out: rows that it has not seen, (n,).
+        seed: of its start.
+    """
+
+    posterior: LowRankPosterior
+    trace: SweepTrace
+    left_out: NDArray[np.int64]
+    seed: int
+
+    @property
+    def elbo(self) -> float:
+        """The last bound."""
+        return float(self.trace.elbo[-1])
+
+
+@dataclass
+class Checkpoint:
+    """Where a fit keeps what it has, so that it can go on after it was killed.
+
+    Attributes:
+        path: of the file; None keeps nothing.
+        fingerprint: of data and settings: a file of another fit is not used.
+        finished: members that are ready.
+        current: posterior and bounds of the one that is not.
+    """
+
+    path: Path | None
+    fingerprint: str = ""
+    finished: list[Member] = field(default_factory=list)
+    current: tuple[LowRankPosterior, list[float]] | None = None
+    _saved: float = field(default_factory=time.monotonic)
+
+    def load(self) -> None:
+        """Take over what an earlier run with the same data and settings left."""
+        if self.path is None or not self.path.exists():
+            return
+        try:
+            content = pickle.loads(self.path.read_bytes())
+            if content["fingerprint"] == self.fingerprint:
+                self.finished, self.current = content["finished"], content["current"]
+        except Exception:  # Whatever is wrong with an earlier result, the answer is to make it again.
+            return
+
+    def save(self, *, now: bool = False) -> None:
+        """Write, but not more often than every few seconds."""
+        if self.path is None or (not now and time.monotonic() - self._saved < _BETWEEN_SAVES):
+            return
+        content = {"fingerprint": self.fingerprint, "finished": self.finished, "current": self.current}
+        write_atomic(self.path, pickle.dumps(content))
+        self._saved = time.monotonic()
+
+    def remove(self) -> None:
+        """The fit is complete."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+def fingerprint(y: Array, index: Sequence[Index], *settings: Any) -> str:
+    """Of everything that determines a fit."""
+    digest = hashlib.sha256(y.tobytes())
+    for column in index:
+        digest.update(column.tobytes())
+    digest.update(repr(settings).encode())
+    return digest.hexdigest()
+
+
+def new_posterior(
+    encodings: Sequence[Encoding], settings: LowRankSettings, observation: Observation, seed: int
+) -> LowRankPosterior:
+    """A posterior at its random start."""
+    components = component_layout(settings.form, settings.ranks, settings.main_effects)
+    factors = [e.factor(len(free)) for e, (free, _) in zip(encodings, components, strict=True)]
+    return LowRankPosterior(factors, components, settings.form, observation, ard=settings.ard, seed=seed)
+
+
+def fit_members(
+    encodings: Sequence[Encoding],
+    index: Sequence[Index],
+    y: Array,
+    settings: LowRankSettings,
+    *,
+    restarts: int,
+    leave_out: bool,
+    seed: int,
+    checkpoint: Checkpoint,
+    after: Callable[[int, float], None] | None = None,
+) -> list[Member]:
+    """Fit all restarts.
+
+    Args:
+        encodings: of the modes.
+        index: coordinates of the entries.
+        y: targets.
+        settings: of the model.
+        restarts: number of starts.
+        leave_out: whether each start leaves out its own part of the rows.
+        seed: of starts and parts.
+        checkpoint: what is there already, and where to keep more.
+        after: called with the number of the start and the bound after each sweep.
+
+    Raises:
+        InvalidDataError: for a rank above the number of coordinates of its mode.
+    """
+    for encoding, rank in zip(encodings, settings.ranks, strict=True):
+        if rank > encoding.size:
+            raise InvalidDataError(
+                f"rank {rank} for {encoding.spec.name!r}, which has {encoding.size} distinct coordinates: the rank can "
+                "be no larger"
+            )
+    checkpoint.load()
+    part = np.random.default_rng(seed).permutation(len(y)) % restarts if leave_out else np.full(len(y), -1)
+    members = checkpoint.finished
+    for start in range(len(members), restarts):
+        seen = part != start
+        some = not bool(seen.all())
+        own_y = y[seen] if some else y
+        own_index = [column[seen] for column in index] if some else list(index)
+        if checkpoint.current is not None:
+            posterior, before = checkpoint.current
+        else:
+            observation = OBSERVATIONS[settings.likelihood](own_y)
+            posterior, before = new_posterior(encodings, settings, observation, seed + start), []
+        targets, weights = posterior.observation.start() if not before else _resumed(posterior)
+        layout = Layout(own_index, [e.size for e in encodings], targets, weights)
+
+        def step(bounds: list[float], posterior: LowRankPosterior = posterior, start: int = start) -> None:
+            checkpoint.current = (posterior, list(bounds))
+            checkpoint.save()
+            if after is not None:
+                after(start, bounds[-1])
+
+        trace = posterior.fit(layout, sweeps=settings.sweeps, tolerance=settings.tolerance, before=before, after=step)
+        members.append(Member(posterior, trace, np.flatnonzero(~seen), seed + start))
+        checkpoint.current = None
+        checkpoint.save()
+    return members
+
+
+def _resumed(posterior: LowRankPosterior) -> tuple[Array, Array]:
+    """Any targets and weights: a sweep that is not the first sets them from the posterior where they change."""
+    observation = posterior.observation
+    return observation.y, np.ones_like(observation.y) if observation.needs_moments else np.ones(1)

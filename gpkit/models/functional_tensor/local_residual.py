@@ -1,0 +1,106 @@
+"""The local residual: what main effects and the low-rank part leave, as a full-rank process over all modes jointly.
+
+Two members are combined. In the first, a nearest-neighbour process models the targets themselves, main effects
+included, as a sum of products over the modes; in the second, it models what is left of predictions of the low-rank part
+for rows that this part has not seen. Rows are predicted without themselves throughout, so that the weight of the
+members, and the law of the noise, are fitted to honest errors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpkit.inference.nearest_neighbours import NearestNeighbourProcess, krige
+from gpkit.models.functional_tensor.noise_law import NoiseLaw
+from gpkit.models.functional_tensor.predictions import TensorPrediction
+
+__all__ = ["LocalResidual"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(eq=False)
+class LocalResidual:
+    """Two nearest-neighbour processes, their weights and the law of the noise.
+
+    Attributes:
+        points: the data's coordinates as numbers, (N, D).
+        targets: what each process is conditioned on, (2, N): y, and y minus the low-rank part.
+        processes: of the targets themselves, and of what the low-rank part leaves.
+        weight: of the first member, in [0, 1].
+        law: of the noise.
+        mean: left-out predictions of the rows (N,).
+    """
+
+    points: Array
+    targets: Array
+    processes: tuple[NearestNeighbourProcess, NearestNeighbourProcess]
+    weight: float
+    law: NoiseLaw
+    mean: Array
+    scale: Array
+
+    @classmethod
+    def fit(
+        cls,
+        points: Array,
+        category: NDArray[np.bool_],
+        y: Array,
+        low_rank: Array,
+        *,
+        heavy: bool,
+        neighbours: int = 40,
+        seed: int = 0,
+    ) -> LocalResidual:
+        """Learn both processes, the weight and the noise.
+
+        Args:
+            points: (N, D); codes for categories.
+            category: which columns are categories, (D,).
+            y: targets (N,) of mean zero.
+            low_rank: predictions (N,) of the low-rank part for rows that it has not seen.
+            heavy: Student-t noise.
+            neighbours: how many rows each conditional distribution uses.
+            seed: of the rows that learning looks at.
+        """
+        targets = np.stack([y, y - low_rank])
+        base = np.stack([np.zeros_like(y), low_rank])
+        one = np.ones_like(y)
+        processes, means, variances = [], [], []
+        for target, start in zip(targets, base, strict=True):
+            process = NearestNeighbourProcess.start(points, target, category, neighbours=neighbours)
+            process.learn(points, target, one, seed=seed)
+            near, weights, left = process.condition(points, one, points, np.arange(len(points)))
+            processes.append(process)
+            means.append(start + krige(near, weights, target))
+            variances.append(left + process.noise)
+        gap = means[0] - means[1]
+        square = float(gap @ gap)
+        weight = float(np.clip((gap @ (y - means[1])) / square, 0.0, 1.0)) if square > 0.0 else 1.0
+        mean = weight * means[0] + (1.0 - weight) * means[1]
+        features = _features(variances, gap)
+        law = NoiseLaw.fit(y - mean, mean, features, heavy=heavy)
+        return cls(points, targets, (processes[0], processes[1]), weight, law, mean, law.scale(mean, features))
+
+    def predict(self, points: Array, low_rank: Array) -> TensorPrediction:
+        """Predictive law at new points (M, D), given the low-rank part's mean (M,) there."""
+        one = np.ones(len(self.points))
+        means, variances, inner = [], [], []
+        for process, target, start in zip(self.processes, self.targets, (np.zeros(len(points)), low_rank), strict=True):
+            near, weights, left = process.condition(self.points, one, points)
+            means.append(start + krige(near, weights, target))
+            variances.append(left + process.noise)
+            inner.append(left)
+        gap = means[0] - means[1]
+        mean = self.weight * means[0] + (1.0 - self.weight) * means[1]
+        scale = self.law.scale(mean, _features(variances, gap))
+        latent = self.weight * inner[0] + (1.0 - self.weight) * inner[1]
+        return TensorPrediction(mean[None], scale[None], self.law.degrees, latent)
+
+
+def _features(variances: list[Array], gap: Array) -> list[Array]:
+    """Variances that the members claim, and their disagreement, floored at a hundredth of a typical variance."""
+    return [*variances, gap**2 + 0.01 * float(np.mean(variances[0]))]

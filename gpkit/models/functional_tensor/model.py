@@ -1,0 +1,569 @@
+"""Low-rank models of sparse tables whose modes are continuous, periodic, spatial or categorical."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time as clock
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpkit.errors import InvalidDataError
+from gpkit.inference.structured_vb import Layout, NegativeBinomial, StudentTNoise
+from gpkit.models.functional_tensor.fitting import (
+    OBSERVATIONS,
+    Checkpoint,
+    LowRankSettings,
+    Member,
+    fingerprint,
+    fit_members,
+    new_posterior,
+)
+from gpkit.models.functional_tensor.functions import ModeFunctions, mode_functions
+from gpkit.models.functional_tensor.local_residual import LocalResidual
+from gpkit.models.functional_tensor.modes import Encoding, ModeSpec
+from gpkit.models.functional_tensor.predictions import DiscretePrediction, TensorPrediction
+from gpkit.models.functional_tensor.table import TensorTable, read_columns, read_target
+
+__all__ = ["FunctionalTensor", "TensorFit"]
+
+Array = NDArray[np.float64]
+
+_FORMS = ("tucker", "cp")
+_CONTINUOUS = ("gaussian", "student-t")
+_LARGEST_AUTO_RANK = 8
+
+
+@dataclass(frozen=True, eq=False)
+class TensorFit:
+    """Outcome of a fit.
+
+    Attributes:
+        elbo: last bound of every start.
+        traces: bounds after each sweep of every start.
+        converged: whether each start ended by its tolerance.
+        ranks: of the modes.
+        n: entries.
+        exclusions: rows that were left out, by reason.
+        repeated: entries whose coordinates an earlier one has.
+        parameters: learned parameters of the start with the largest bound, natural units.
+        left_out_mean, left_out_scale: predictions (N,) of entries that the predictor had not seen, and the scale of
+            their law; None if no start left anything out.
+        seconds: CPU seconds.
+    """
+
+    elbo: Array
+    traces: tuple[Array, ...]
+    converged: tuple[bool, ...]
+    ranks: tuple[int, ...]
+    n: int
+    exclusions: Mapping[str, int]
+    repeated: int
+    parameters: Mapping[str, float]
+    left_out_mean: Array | None
+    left_out_scale: Array | None
+    seconds: float
+
+    def __repr__(self) -> str:
+        done = sum(self.converged)
+        bounds = ", ".join(f"{value:.1f}" for value in self.elbo)
+        return f"TensorFit({self.n} entries, ranks {self.ranks}, ELBO {bounds}; {done} of {len(self.elbo)} converged)"
+
+
+@dataclass(eq=False)
+class _State:
+    """Everything that predictions need, and the data that updates need."""
+
+    encodings: list[Encoding]
+    index: list[NDArray[np.int32]]
+    y: Array
+    centre: float
+    unit: float
+    members: list[Member]
+    residual: LocalResidual | None
+    weight: Array = field(default_factory=lambda: np.ones(1))
+
+
+class FunctionalTensor:
+    r"""A tensor whose entries are indexed by coordinates: latent functions along each mode, coupled by a core.
+
+    .. math:: y_n = \sum_{r_1 \dots r_K} G_{r_1 \dots r_K} \prod_k u^k_{r_k}(x_{nk}) + a(x_n) + \epsilon_n
+
+    Functions of a continuous mode are Markov Gaussian processes with learned length scales; a is the local residual.
+    Inference is structured variational Bayes: a full-covariance core, one joint Gaussian of all functions along each
+    mode, and a bound that never decreases.
+
+    Args:
+        modes: ``Continuous``, ``Categorical`` or ``Spatial``, one or more.
+        rank: number of functions of each mode; one number, one for each mode, or "auto" to choose by the bound.
+        form: "tucker" or "cp".
+        core_prior: "ard" learns a precision for every slice of the core (every component of CP); "normal" does not.
+        main_effects: whether every mode also has the constant function, so that the core holds an intercept, main
+            effects and interactions of every order.
+        residual: None, or "local": nearest-neighbour Gaussian processes over all modes jointly, on what the low-rank
+            part leaves; see :class:`~gpkit.models.functional_tensor.local_residual.LocalResidual`.
+        likelihood: "gaussian", "student-t", "poisson", "bernoulli" or "negative-binomial". With a local residual the
+            law of the noise, and how its scale follows the prediction, are fitted to rows predicted without themselves.
+        neighbours: of the local residual.
+
+    Raises:
+        InvalidDataError: for modes or names that do not exist or do not go together.
+
+    References:
+        Fang et al. (2024), Functional Bayesian Tucker Decomposition for Continuous-indexed Tensor Data, ICLR.
+    """
+
+    def __init__(
+        self,
+        modes: Sequence[ModeSpec],
+        rank: int | Sequence[int] | str = 3,
+        form: str = "tucker",
+        *,
+        core_prior: str = "ard",
+        main_effects: bool = True,
+        residual: str | None = None,
+        likelihood: str = "gaussian",
+        neighbours: int = 40,
+    ) -> None:
+        self.modes = tuple(modes)
+        if not self.modes or not all(isinstance(mode, ModeSpec) for mode in self.modes):
+            raise InvalidDataError("modes must be a sequence of Continuous, Categorical or Spatial, at least one")
+        names = [column for mode in self.modes for column in mode.columns]
+        if len(set(names)) < len(names):
+            raise InvalidDataError(f"two modes have the same column: {names}")
+        for value, allowed, what in (
+            (form, _FORMS, "form"),
+            (core_prior, ("ard", "normal"), "core_prior"),
+            (residual, (None, "local"), "residual"),
+            (likelihood, tuple(OBSERVATIONS), "likelihood"),
+        ):
+            if value not in allowed:
+                raise InvalidDataError(f"{what} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+        if residual == "local" and likelihood not in _CONTINUOUS:
+            raise InvalidDataError(f"residual='local' needs a gaussian or student-t likelihood, got {likelihood!r}")
+        if residual == "local" and neighbours < 1:
+            raise InvalidDataError(f"neighbours must be at least 1, got {neighbours}")
+        self.rank = self._ranks(rank)
+        self.form = form
+        self.core_prior = core_prior
+        self.main_effects = main_effects
+        self.residual = residual
+        self.likelihood = likelihood
+        self.neighbours = neighbours
+        self.result: TensorFit | None = None
+        self._state: _State | None = None
+
+    def _ranks(self, rank: int | Sequence[int] | str) -> tuple[int, ...] | str:
+        if isinstance(rank, str):
+            if rank != "auto":
+                raise InvalidDataError(f"rank must be a number, one for each mode, or 'auto', got {rank!r}")
+            return rank
+        ranks = (rank,) * len(self.modes) if isinstance(rank, int) else tuple(int(r) for r in rank)
+        if len(ranks) != len(self.modes) or min(ranks) < 1:
+            raise InvalidDataError(
+                f"rank must be a positive number or one for each of {len(self.modes)} modes, got {rank}"
+            )
+        return ranks
+
+    # -- fitting --------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        coordinates: Any,
+        y: Any,
+        *,
+        restarts: int = 4,
+        combine: str = "stack",
+        sweeps: int = 40,
+        tolerance: float = 1e-5,
+        seed: int = 0,
+        progress: bool = True,
+        checkpoint: str | Path | None = None,
+    ) -> TensorFit:
+        """Fit to entries.
+
+        Args:
+            coordinates: pandas frame, mapping or structured array by names of columns, or an array or tensor (n, K).
+            y: targets (n,), NaN where missing; or the name of a column.
+            restarts: number of random starts.
+            combine: "stack": each start leaves out its own part of the rows, and predictions are the equal mixture of
+                all, with honest errors for the rows left out; "best": every start sees all rows, the largest bound is
+                kept. With one start nothing is left out.
+            sweeps: at most this many for each start.
+            tolerance: a start ends when its bound changes by less than this per entry.
+            seed: of everything random.
+            progress: whether a bar is shown.
+            checkpoint: a file that keeps what is finished; the same call goes on from there after an interruption.
+
+        Raises:
+            InvalidDataError: for data that cannot be used; the message says which row and column.
+        """
+        if combine not in ("stack", "best") or restarts < 1:
+            raise InvalidDataError(f"combine must be 'stack' or 'best' with restarts >= 1, got {combine!r}, {restarts}")
+        if self.residual == "local" and (restarts < 2 or combine != "stack"):
+            raise InvalidDataError(
+                "residual='local' needs combine='stack' and restarts >= 2: it is fitted to rows left out"
+            )
+        begun = clock.process_time()
+        table = read_target(coordinates, y, self.modes)
+        encodings, numbers, index = self._encode(table)
+        if restarts > table.n // 2:
+            raise InvalidDataError(f"{restarts} restarts for {table.n} entries: leave fewer parts")
+        centre, unit = (float(table.y.mean()), float(table.y.std())) if self.likelihood in _CONTINUOUS else (0.0, 1.0)
+        unit = unit or 1.0
+        target = (table.y - centre) / unit if self.likelihood in _CONTINUOUS else table.y
+        # The law of the residual's noise is fitted afterwards: the low-rank part below it has normal noise.
+        likelihood = "gaussian" if self.residual == "local" else self.likelihood
+        ranks = self._chosen_ranks(encodings, index, target, likelihood, sweeps, tolerance, seed)
+        settings = LowRankSettings(
+            self.form, ranks, self.core_prior == "ard", self.main_effects, likelihood, sweeps, tolerance
+        )
+        stack = combine == "stack" and restarts > 1
+        keep = Checkpoint(
+            None if checkpoint is None else Path(checkpoint),
+            fingerprint(target, index, settings, restarts, combine, seed, [repr(m) for m in self._names()]),
+        )
+        members = self._with_bar(encodings, index, target, settings, restarts, stack, seed, keep, progress)
+        if combine == "best":
+            chosen = [max(members, key=lambda member: member.elbo)]
+        else:
+            chosen = members
+        left_mean, left_scale = self._left_out(chosen, index, len(target)) if stack else (None, None)
+        residual = None
+        if self.residual == "local":
+            assert left_mean is not None
+            category = np.concatenate([[e.categorical] * len(e.spec.columns) for e in encodings]).astype(bool)
+            residual = LocalResidual.fit(
+                np.column_stack(numbers),
+                category,
+                target,
+                left_mean,
+                heavy=self.likelihood == "student-t",
+                neighbours=self.neighbours,
+                seed=seed,
+            )
+            left_mean, left_scale = residual.mean, residual.scale
+        self._state = _State(encodings, index, target, centre, unit, chosen, residual)
+        self.result = self._describe(members, table, index, ranks, left_mean, left_scale, clock.process_time() - begun)
+        keep.remove()
+        return self.result
+
+    def _names(self) -> list[str]:
+        return [f"{type(mode).__name__} {mode.columns}" for mode in self.modes]
+
+    def _encode(self, table: TensorTable) -> tuple[list[Encoding], list[Array], list[NDArray[np.int32]]]:
+        encodings = [mode.encode(columns) for mode, columns in zip(self.modes, table.columns, strict=True)]
+        for encoding in encodings:
+            if encoding.size < 2:
+                raise InvalidDataError(
+                    f"{encoding.spec.name!r} has one distinct value in the data: a mode needs two, leave it out"
+                )
+        numbers = [e.numbers(columns) for e, columns in zip(encodings, table.columns, strict=True)]
+        return encodings, numbers, [e.index(x) for e, x in zip(encodings, numbers, strict=True)]
+
+    def _chosen_ranks(
+        self,
+        encodings: list[Encoding],
+        index: list[NDArray[np.int32]],
+        y: Array,
+        likelihood: str,
+        sweeps: int,
+        tolerance: float,
+        seed: int,
+    ) -> tuple[int, ...]:
+        """The ranks as given, or the rank at which the bound is largest, from one upwards."""
+        if not isinstance(self.rank, str):
+            return self.rank
+        best, bound = (1,) * len(encodings), -math.inf
+        for rank in range(1, _LARGEST_AUTO_RANK + 1):
+            ranks = tuple(min(rank, e.size) for e in encodings)
+            settings = LowRankSettings(
+                self.form, ranks, self.core_prior == "ard", self.main_effects, likelihood, sweeps, tolerance
+            )
+            try:
+                members = fit_members(
+                    encodings, index, y, settings, restarts=2, leave_out=False, seed=seed, checkpoint=Checkpoint(None)
+                )
+            except InvalidDataError:  # The core is too large: what is smaller has been compared.
+                break
+            value = max(member.elbo for member in members)
+            if value <= bound:
+                break
+            best, bound = ranks, value
+        return best
+
+    def _with_bar(
+        self,
+        encodings: list[Encoding],
+        index: list[NDArray[np.int32]],
+        y: Array,
+        settings: LowRankSettings,
+        restarts: int,
+        leave_out: bool,
+        seed: int,
+        keep: Checkpoint,
+        progress: bool,
+    ) -> list[Member]:
+        from tqdm import tqdm
+
+        with tqdm(total=restarts * settings.sweeps, unit="sweep", disable=None if progress else True) as bar:
+
+            def after(start: int, bound: float) -> None:
+                bar.set_description(f"start {start + 1} of {restarts}, ELBO {bound:.1f}", refresh=False)
+                bar.update()
+
+            return fit_members(
+                encodings,
+                index,
+                y,
+                settings,
+                restarts=restarts,
+                leave_out=leave_out,
+                seed=seed,
+                checkpoint=keep,
+                after=after,
+            )
+
+    @staticmethod
+    def _left_out(members: list[Member], index: list[NDArray[np.int32]], n: int) -> tuple[Array, Array]:
+        """Prediction and scale (N,) of each entry by the member that has not seen it, in units of the fit."""
+        mean, scale = np.empty(n), np.empty(n)
+        for member in members:
+            rows = member.left_out
+            first, square = member.posterior.node_moments([column[rows] for column in index])
+            mean[rows] = first
+            noise = 1.0 / member.posterior.observation.precision
+            scale[rows] = np.sqrt(np.maximum(square - first**2, 0.0) + noise)
+        return mean, scale
+
+    def _describe(
+        self,
+        members: list[Member],
+        table: TensorTable,
+        index: list[NDArray[np.int32]],
+        ranks: tuple[int, ...],
+        left_mean: Array | None,
+        left_scale: Array | None,
+        seconds: float,
+    ) -> TensorFit:
+        assert self._state is not None
+        best = max(members, key=lambda member: member.elbo)
+        parameters = {
+            f"{mode.name}.{name}": value
+            for mode, own in zip(self.modes, best.posterior.modes, strict=True)
+            for name, value in own.factor.parameters().items()
+        }
+        squared = {"noise_variance": 2, "noise_scale": 1}
+        for name, value in best.posterior.observation.parameters().items():
+            parameters[name] = value * self._state.unit ** squared.get(name, 0)
+        joined = index[0].astype(np.int64)
+        for column in index[1:]:
+            joined = joined * (int(column.max()) + 1) + column
+        return TensorFit(
+            elbo=np.array([member.elbo for member in members]),
+            traces=tuple(member.trace.elbo for member in members),
+            converged=tuple(member.trace.converged for member in members),
+            ranks=ranks,
+            n=table.n,
+            exclusions=dict(table.exclusions),
+            repeated=table.n - len(np.unique(joined)),
+            parameters=parameters,
+            left_out_mean=None if left_mean is None else self._state.centre + self._state.unit * left_mean,
+            left_out_scale=None if left_scale is None else self._state.unit * left_scale,
+            seconds=seconds,
+        )
+
+    # -- answers --------------------------------------------------------------------------------------------------
+
+    def _fitted(self) -> _State:
+        if self._state is None:
+            raise InvalidDataError("this model has not been fitted: call fit(coordinates, y) first")
+        return self._state
+
+    @property
+    def fitted(self) -> TensorFit:
+        """Outcome of the last fit."""
+        self._fitted()
+        assert self.result is not None
+        return self.result
+
+    @property
+    def elbo(self) -> float:
+        """The largest evidence lower bound of the starts."""
+        return float(self.fitted.elbo.max())
+
+    @property
+    def best(self) -> Member:
+        """The start with the largest bound."""
+        return max(self._fitted().members, key=lambda member: member.elbo)
+
+    @property
+    def core(self) -> Array:
+        """Posterior mean of the core (Tucker, one axis for each mode) or of the components' weights (CP)."""
+        state, posterior = self._fitted(), self.best.posterior
+        mean = state.unit * posterior.form.mean
+        return mean.reshape([mode.rank for mode in posterior.modes]) if self.form == "tucker" else mean
+
+    @property
+    def effective_rank(self) -> dict[str, int]:
+        """For each mode, the number of functions that carry at least a thousandth of the low-rank variance."""
+        return {mode.name: self.functions(mode.name).effective_rank for mode in self.modes}
+
+    def functions(self, name: str) -> ModeFunctions:
+        """Main effect and principal functions of a mode, of the start with the largest bound.
+
+        Raises:
+            InvalidDataError: for a mode that there is not.
+        """
+        names = [mode.name for mode in self.modes]
+        if name not in names:
+            raise InvalidDataError(f"there is no mode {name!r}: choose from {', '.join(names)}")
+        state, k = self._fitted(), names.index(name)
+        weights = [
+            np.bincount(i, minlength=e.size).astype(float) for i, e in zip(state.index, state.encodings, strict=True)
+        ]
+        return mode_functions(self.best.posterior, k, name, state.encodings[k].labels(), weights, state.unit)
+
+    def predict(self, coordinates: Any) -> TensorPrediction | DiscretePrediction:
+        """Predictive distributions at any coordinates; the functions are exact given the posterior.
+
+        Args:
+            coordinates: as for :meth:`fit`.
+
+        Raises:
+            InvalidDataError: as for :meth:`fit`; also for levels of a category that the data did not have.
+        """
+        state = self._fitted()
+        columns = read_columns(coordinates, self.modes)
+        numbers = [e.numbers(values) for e, values in zip(state.encodings, columns, strict=True)]
+        moments = [member.posterior.moments_at(numbers) for member in state.members]
+        mean = np.stack([first for first, _ in moments])
+        variance = np.stack([np.maximum(square - first**2, 0.0) for first, square in moments])
+        function_variance = state.unit**2 * (variance.mean(0) + mean.var(0))
+        if self.likelihood not in _CONTINUOUS:
+            dispersion = 1.0
+            if isinstance(observation := self.best.posterior.observation, NegativeBinomial):
+                dispersion = observation.dispersion
+                mean = mean + 0.0
+            return DiscretePrediction(mean, np.sqrt(variance), self.likelihood, dispersion)
+        if state.residual is not None:
+            found = state.residual.predict(np.column_stack(numbers), mean.mean(0))
+            return TensorPrediction(
+                state.centre + state.unit * found.location,
+                state.unit * found.scale,
+                found.degrees,
+                state.unit**2 * found.function_variance,
+            )
+        noise = np.array([float(m.posterior.observation.variance) for m in state.members])[:, None]  # type: ignore[attr-defined]
+        degrees, total = math.inf, variance + noise
+        if self.likelihood == "student-t":
+            observed = [m.posterior.observation for m in state.members]
+            degrees = float(np.mean([o.degrees for o in observed if isinstance(o, StudentTNoise)]))
+            total = total * (degrees - 2.0) / degrees
+        scale = state.unit * np.sqrt(total)
+
+        def draw(n: int, seed: int) -> Array:
+            return self._draw(numbers, np.sqrt(noise[:, 0]), n, seed)
+
+        location = state.centre + state.unit * mean
+        joint = draw if self.likelihood == "gaussian" else None
+        return TensorPrediction(location, scale, degrees, function_variance, joint)
+
+    def _draw(self, numbers: list[Array], noise_sd: Array, n: int, seed: int) -> Array:
+        """Joint draws of functions and core, with noise: members in turn."""
+        state = self._fitted()
+        rng = np.random.default_rng(seed)
+        counts = np.bincount(rng.integers(len(state.members), size=n), minlength=len(state.members))
+        parts = [
+            member.posterior.sample(numbers, int(count), rng) + sd * rng.standard_normal((int(count), len(numbers[0])))
+            for member, count, sd in zip(state.members, counts, noise_sd, strict=True)
+            if count
+        ]
+        return state.centre + state.unit * rng.permutation(np.concatenate(parts))
+
+    # -- more data ------------------------------------------------------------------------------------------------
+
+    def update(self, coordinates: Any, y: Any, *, sweeps: int = 10, forgetting: float = 1.0) -> None:
+        """Take in more entries, starting from the present posterior.
+
+        The posterior at new coordinates is the exact prediction there; sweeps over old and new entries follow, so
+        that many updates end where one fit to everything with the same start would. New entries are seen by all
+        starts.
+
+        Args:
+            coordinates: as for :meth:`fit`, of the same modes.
+            y: targets.
+            sweeps: over all entries.
+            forgetting: weight in (0, 1] that earlier entries are multiplied by; less than one forgets.
+
+        Raises:
+            InvalidDataError: for other modes, another likelihood than the Gaussian one, or a local residual.
+        """
+        state = self._fitted()
+        if self.likelihood != "gaussian" or self.residual is not None:
+            raise InvalidDataError("updates are for likelihood='gaussian' without a residual: fit again")
+        if not 0.0 < forgetting <= 1.0:
+            raise InvalidDataError(f"forgetting must lie in (0, 1], got {forgetting}")
+        new = read_target(coordinates, y, self.modes)
+        old = [
+            [e.labels()[i]] if e.points.ndim == 1 else list(e.points[i].T)
+            for e, i in zip(state.encodings, state.index, strict=True)
+        ]
+        merged = tuple(
+            tuple(np.concatenate([a, b]) for a, b in zip(before, after, strict=True))
+            for before, after in zip(old, new.columns, strict=True)
+        )
+        target = np.concatenate([state.y, (new.y - state.centre) / state.unit])
+        table = TensorTable(merged, target, np.arange(len(target)), new.exclusions)
+        encodings, _, index = self._encode(table)
+        weight = np.concatenate([np.broadcast_to(forgetting * state.weight, state.y.shape), np.ones(new.n)])
+        members = [
+            self._continued(member, state, encodings, index, target, weight, sweeps, len(state.y))
+            for member in state.members
+        ]
+        self._state = _State(encodings, index, target, state.centre, state.unit, members, None, weight)
+        assert self.result is not None
+        self.result = self._describe(members, table, index, self.result.ranks, None, None, self.result.seconds)
+
+    def _continued(
+        self,
+        member: Member,
+        state: _State,
+        encodings: list[Encoding],
+        index: list[NDArray[np.int32]],
+        y: Array,
+        weight: Array,
+        sweeps: int,
+        n_old: int,
+    ) -> Member:
+        from gpkit.inference.structured_vb import GaussianNoise
+
+        old = member.posterior
+        seen = np.ones(len(y), bool)
+        seen[member.left_out] = False
+        observation = GaussianNoise(y[seen], weight[seen])
+        settings = LowRankSettings(
+            self.form, self.fitted.ranks, self.core_prior == "ard", self.main_effects, "gaussian"
+        )
+        posterior = new_posterior(encodings, settings, observation, member.seed)
+        posterior.form.mean, posterior.form.covariance = old.form.mean, old.form.covariance
+        posterior.form.precisions = list(old.form.precisions)
+        posterior.sweeps = old.sweeps
+        observation.noise = copy.copy(old.observation.noise)  # type: ignore[attr-defined]
+        for mine, theirs, encoding, before in zip(posterior.modes, old.modes, encodings, state.encodings, strict=True):
+            where = before.numbers([encoding.labels()]) if not encoding.categorical else encoding.points
+            if encoding.categorical:
+                known = {level: code for code, level in enumerate(before.labels())}
+                where = np.array([known.get(level, -1) for level in encoding.labels()], dtype=np.float64)
+            elif encoding.points.ndim > 1:
+                where = encoding.points
+            mine.factor.take_over(theirs.factor, where)
+            mine.refresh()
+        layout = Layout([column[seen] for column in index], [e.size for e in encodings], *observation.start())
+        trace = posterior.fit(layout, sweeps=sweeps, tolerance=0.0)
+        return Member(posterior, trace, member.left_out, member.seed)

@@ -1,0 +1,206 @@
+"""What a user says about the modes of a tensor, and how columns of a table become coordinates of factors."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpkit.errors import InvalidDataError
+from gpkit.inference.structured_vb import BasisFactor, Factor, IndependentFactor, MarkovFactor
+
+__all__ = ["Categorical", "Continuous", "Encoding", "ModeSpec", "Spatial"]
+
+Array = NDArray[np.float64]
+
+
+class ModeSpec(ABC):
+    """One mode: its name, and the columns of a table that hold its coordinates."""
+
+    name: str
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of its columns."""
+        return (self.name,)
+
+    @abstractmethod
+    def encode(self, values: Sequence[Any]) -> Encoding:
+        """Find the distinct coordinates of the data, one array per column."""
+
+
+@dataclass(frozen=True, eq=False)
+class Continuous(ModeSpec):
+    """A mode with an ordered coordinate, whose functions are Markov Gaussian processes.
+
+    Args:
+        name: of the column.
+        kernel: any kernel with a state space: Matern, periodic, sums and products; Matern-5/2 by default.
+        learn: whether length scales and variances are learned. They then start at a tenth of the range; periods are
+            always kept as given.
+    """
+
+    name: str
+    kernel: Any = None
+    learn: bool = True
+
+    def encode(self, values: Sequence[Any]) -> Encoding:
+        """Increasing distinct values."""
+        return _ContinuousEncoding(self, np.asarray(values[0], dtype=np.float64))
+
+
+@dataclass(frozen=True, eq=False)
+class Categorical(ModeSpec):
+    """A mode whose coordinates are names without an order; its functions are independent at each.
+
+    Args:
+        name: of the column.
+    """
+
+    name: str
+
+    def encode(self, values: Sequence[Any]) -> Encoding:
+        """Levels in the order of their names."""
+        return _CategoricalEncoding(self, values[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Spatial(ModeSpec):
+    """A mode with places in several dimensions, whose functions are Gaussian processes of any GPyTorch kernel.
+
+    Args:
+        name: of the mode.
+        axes: its columns, two or more.
+        kernel: of the places; Matern-3/2 of the distance by default.
+        components: principal components that are kept; None keeps all, which is exact at the places of the data.
+        learn: whether length scales are learned.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    kernel: Any = None
+    components: int | None = None
+    learn: bool = True
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The axes."""
+        return tuple(self.axes)
+
+    def encode(self, values: Sequence[Any]) -> Encoding:
+        """Distinct places."""
+        return _SpatialEncoding(self, np.stack([np.asarray(v, dtype=np.float64) for v in values], 1))
+
+
+class Encoding(ABC):
+    """Distinct coordinates of a mode in the data, and the way from values to them.
+
+    Attributes:
+        spec: what the user said.
+        points: distinct coordinates as numbers, (J,) or (J, D).
+    """
+
+    spec: ModeSpec
+    points: Array
+
+    @property
+    def size(self) -> int:
+        """Number of distinct coordinates."""
+        return len(self.points)
+
+    @property
+    def categorical(self) -> bool:
+        """Whether the numbers are codes of a category."""
+        return False
+
+    @abstractmethod
+    def numbers(self, values: Sequence[Any]) -> Array:
+        """Values as the numbers that factors understand, (n,) or (n, D).
+
+        Raises:
+            InvalidDataError: for values that are not numbers, or levels that the data did not have.
+        """
+
+    def index(self, numbers: Array) -> NDArray[np.int32]:
+        """Which of the distinct coordinates each of the data's own numbers is."""
+        return np.searchsorted(self.points, numbers).astype(np.int32)
+
+    def labels(self) -> NDArray[Any]:
+        """Distinct coordinates as the user wrote them."""
+        return self.points
+
+    @abstractmethod
+    def factor(self, rank: int) -> Factor:
+        """A factor of this mode."""
+
+
+class _ContinuousEncoding(Encoding):
+    def __init__(self, spec: Continuous, values: Array) -> None:
+        self.spec: Continuous = spec
+        self.points = np.unique(values)
+
+    def numbers(self, values: Sequence[Any]) -> Array:
+        return np.asarray(values[0], dtype=np.float64)
+
+    def factor(self, rank: int) -> Factor:
+        from gpkit.kernels import MaternKernel
+
+        kernel = MaternKernel(2.5) if self.spec.kernel is None else self.spec.kernel
+        return MarkovFactor(kernel, self.points, rank, learn=self.spec.learn)
+
+
+class _CategoricalEncoding(Encoding):
+    def __init__(self, spec: Categorical, values: Any) -> None:
+        self.spec: Categorical = spec
+        self._levels = np.unique(np.asarray(values))
+        self.points = np.arange(len(self._levels), dtype=np.float64)
+
+    @property
+    def categorical(self) -> bool:
+        return True
+
+    def numbers(self, values: Sequence[Any]) -> Array:
+        given = np.asarray(values[0])
+        if given.dtype.kind != self._levels.dtype.kind and "U" in (given.dtype.kind, self._levels.dtype.kind):
+            raise InvalidDataError(
+                f"{self.spec.name!r} has levels such as {self._levels[0]!r} in the data of the fit, got "
+                f"{given.flat[0]!r}"
+            )
+        at = np.minimum(np.searchsorted(self._levels, given), len(self._levels) - 1)
+        strange = np.flatnonzero(self._levels[at] != given)
+        if strange.size:
+            known = ", ".join(map(str, self._levels[:6])) + (", ..." if len(self._levels) > 6 else "")
+            raise InvalidDataError(
+                f"row {strange[0]} of {self.spec.name!r} is {given[strange[0]]}, which the data of the fit did not "
+                f"have ({known})"
+            )
+        return at.astype(np.float64)
+
+    def labels(self) -> NDArray[Any]:
+        return self._levels
+
+    def factor(self, rank: int) -> Factor:
+        return IndependentFactor(self.size, rank)
+
+
+class _SpatialEncoding(Encoding):
+    def __init__(self, spec: Spatial, values: Array) -> None:
+        self.spec: Spatial = spec
+        self.points = np.unique(values, axis=0)
+
+    def numbers(self, values: Sequence[Any]) -> Array:
+        return np.stack([np.asarray(v, dtype=np.float64) for v in values], 1)
+
+    def index(self, numbers: Array) -> NDArray[np.int32]:
+        _, inverse = np.unique(np.concatenate([self.points, numbers]), axis=0, return_inverse=True)
+        return inverse.reshape(-1)[len(self.points) :].astype(np.int32)
+
+    def factor(self, rank: int) -> Factor:
+        import gpytorch
+
+        kernel = gpytorch.kernels.MaternKernel(nu=1.5) if self.spec.kernel is None else self.spec.kernel
+        return BasisFactor(kernel, self.points, rank, components=self.spec.components, learn=self.spec.learn)

@@ -1,0 +1,97 @@
+"""The law of what a prediction leaves: normal or Student-t, with a scale that follows the prediction.
+
+Its parameters are fitted to rows that were predicted without themselves. Noise that grows with the level, and tails
+heavier than a normal law's, are what makes intervals of a constant normal noise too wide in the middle.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+from scipy.optimize import minimize
+
+__all__ = ["NoiseLaw"]
+
+Array = NDArray[np.float64]
+_KNOTS = (0.1, 0.5, 0.9)
+_RIDGE = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseLaw:
+    """``ln scale`` is linear in logarithms of model variances and piecewise linear in the predicted mean.
+
+    Attributes:
+        coefficients: of the standardised features and one.
+        degrees: of freedom; infinite for the normal law.
+        knots: where the slope in the mean changes.
+        centre, width: of the features.
+        low, high: range of the features in the fit; outside it the scale is constant.
+    """
+
+    coefficients: Array
+    degrees: float
+    knots: Array
+    centre: Array
+    width: Array
+    low: Array
+    high: Array
+
+    @staticmethod
+    def _features(mean: Array, variances: list[Array], knots: Array) -> Array:
+        columns = [np.log(v) for v in variances] + [mean] + [np.maximum(mean - knot, 0.0) for knot in knots]
+        return np.stack(columns, 1)
+
+    @classmethod
+    def fit(cls, error: Array, mean: Array, variances: list[Array], *, heavy: bool) -> NoiseLaw:
+        """Maximum likelihood, with a small penalty on the coefficients.
+
+        Args:
+            error: of rows predicted without themselves, (N,).
+            mean: their predictions, (N,).
+            variances: variances that the model itself claims, (N,) each, positive.
+            heavy: Student-t instead of normal.
+        """
+        knots = np.quantile(mean, _KNOTS)
+        raw = cls._features(mean, variances, knots)
+        low, high = raw.min(0), raw.max(0)
+        centre, width = raw.mean(0), np.maximum(raw.std(0), 1e-12)
+        x = np.column_stack([np.ones(len(raw)), (raw - centre) / width])
+
+        def objective(z: Array) -> tuple[float, Array]:
+            log_scale = x @ z[:-1]
+            square = (error * np.exp(-log_scale)) ** 2
+            penalty = _RIDGE * float(z[1:-1] @ z[1:-1])
+            if not heavy:
+                value = float((log_scale + 0.5 * square).mean()) + penalty
+                slope = x.T @ (1.0 - square) / len(x)
+                last = 0.0
+            else:
+                nu = 2.0 + math.exp(z[-1])
+                tail = np.log1p(square / nu)
+                constant = special.gammaln(0.5 * nu) - special.gammaln(0.5 * (nu + 1.0)) + 0.5 * math.log(nu)
+                value = float((log_scale + 0.5 * (nu + 1.0) * tail).mean()) + float(constant) + penalty
+                slope = x.T @ (1.0 - (nu + 1.0) * square / (nu + square)) / len(x)
+                by_nu = 0.5 * (special.digamma(0.5 * nu) - special.digamma(0.5 * (nu + 1.0)) + 1.0 / nu)
+                by_nu += float((0.5 * tail - 0.5 * (nu + 1.0) * square / (nu * (nu + square))).mean())
+                last = float(by_nu) * (nu - 2.0)
+            slope[1:] += 2.0 * _RIDGE * z[1:-1]
+            return value, np.append(slope, last)
+
+        begin = np.zeros(x.shape[1] + 1)
+        begin[0] = 0.5 * math.log(max(float((error**2).mean()), 1e-300))
+        begin[-1] = math.log(3.0)
+        bounds = [(None, None)] * x.shape[1] + [(math.log(0.1), math.log(200.0))]
+        found = minimize(objective, begin, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 200})
+        degrees = 2.0 + math.exp(found.x[-1]) if heavy else math.inf
+        return cls(found.x[:-1], degrees, knots, centre, width, low, high)
+
+    def scale(self, mean: Array, variances: list[Array]) -> Array:
+        """Scale (M,) of the law at predictions (M,)."""
+        raw = np.clip(self._features(mean, variances, self.knots), self.low, self.high)
+        out: Array = np.exp(self.coefficients[0] + ((raw - self.centre) / self.width) @ self.coefficients[1:])
+        return out

@@ -1,0 +1,231 @@
+"""Predictive distributions of tensor entries: mixtures of location-scale laws, and of laws of counts."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special, stats
+
+from gpkit.errors import InvalidDataError
+
+__all__ = ["DiscretePrediction", "TensorPrediction"]
+
+Array = NDArray[np.float64]
+_NODES = 24
+
+
+class _Predictive(ABC):
+    """What the predictive distributions of M entries answer."""
+
+    @property
+    @abstractmethod
+    def mean(self) -> Array:
+        """Mean (M,)."""
+
+    @property
+    @abstractmethod
+    def variance(self) -> Array:
+        """Variance (M,) of y: coefficients, functions, noise and their products."""
+
+    @abstractmethod
+    def cdf(self, y: Array) -> Array:
+        """Distribution function at values (M,)."""
+
+    @abstractmethod
+    def log_density(self, y: Array) -> Array:
+        """Logarithm of the density, or of the probability of counts, at values (M,)."""
+
+    @abstractmethod
+    def quantile(self, probability: float) -> Array:
+        """Quantile (M,) of y."""
+
+    @abstractmethod
+    def sample(self, n: int = 1, seed: int = 0) -> Array:
+        """Draws (n, M) of y."""
+
+    @property
+    def sd(self) -> Array:
+        """Standard deviation (M,)."""
+        return np.sqrt(self.variance)
+
+    def interval(self, probability: float = 0.95) -> tuple[Array, Array]:
+        """Central interval (low, high) of y, each (M,)."""
+        tail = 0.5 * (1.0 - _checked(probability))
+        return self.quantile(tail), self.quantile(1.0 - tail)
+
+    def to_dict(self) -> dict[str, Array]:
+        """Columns mean, sd, and the central 90 % interval, for tables."""
+        low, high = self.interval(0.9)
+        return {"mean": self.mean, "sd": self.sd, "low_90": low, "high_90": high}
+
+
+def _checked(probability: float) -> float:
+    if not 0.0 < probability < 1.0:
+        raise InvalidDataError(f"a probability lies in (0, 1), got {probability}")
+    return probability
+
+
+@dataclass(frozen=True, eq=False)
+class TensorPrediction(_Predictive):
+    """An equal mixture of S normal or Student-t laws at each of M entries.
+
+    Attributes:
+        location: (S, M).
+        scale: (S, M); the standard deviation of a normal law.
+        degrees: of freedom of every law; infinite for normal ones.
+        function_variance: posterior variance (M,) of the noise-free value.
+    """
+
+    location: Array
+    scale: Array
+    degrees: float
+    function_variance: Array
+    _draw: Callable[[int, int], Array] | None = field(default=None, repr=False)
+
+    @property
+    def mean(self) -> Array:
+        """Mean (M,)."""
+        return self.location.mean(0)
+
+    @property
+    def variance(self) -> Array:
+        """Variance (M,) of y; infinite for two degrees of freedom or fewer."""
+        factor = 1.0
+        if math.isfinite(self.degrees):
+            factor = self.degrees / (self.degrees - 2.0) if self.degrees > 2.0 else math.inf
+        return factor * (self.scale**2).mean(0) + self.location.var(0)
+
+    def _standard_cdf(self, z: Array) -> Array:
+        out: Array = special.stdtr(self.degrees, z) if math.isfinite(self.degrees) else special.ndtr(z)
+        return out
+
+    def cdf(self, y: Array) -> Array:
+        """Distribution function at values (M,)."""
+        return self._standard_cdf((y - self.location) / self.scale).mean(0)
+
+    def log_density(self, y: Array) -> Array:
+        """Logarithm of the density at values (M,)."""
+        z = (y - self.location) / self.scale
+        each = stats.t.logpdf(z, self.degrees) if math.isfinite(self.degrees) else stats.norm.logpdf(z)
+        out: Array = special.logsumexp(each - np.log(self.scale), axis=0) - math.log(len(z))
+        return out
+
+    def quantile(self, probability: float) -> Array:
+        """Quantile (M,): exact for one law, else by bisection to 1e-10 of the width."""
+        p = _checked(probability)
+        standard = float(special.stdtrit(self.degrees, p) if math.isfinite(self.degrees) else special.ndtri(p))
+        each = self.location + standard * self.scale
+        if len(each) == 1:
+            return each[0]
+        low, high = each.min(0), each.max(0)
+        for _ in range(60):
+            middle = 0.5 * (low + high)
+            below = self.cdf(middle) < p
+            low, high = np.where(below, middle, low), np.where(below, high, middle)
+            if np.all(high - low <= 1e-10 * self.scale.mean(0)):
+                break
+        return 0.5 * (low + high)
+
+    def sample(self, n: int = 1, seed: int = 0) -> Array:
+        """Draws (n, M) of y: joint over entries where the functions are drawn, else independent between entries."""
+        if self._draw is not None:
+            return self._draw(n, seed)
+        rng = np.random.default_rng(seed)
+        count, entries = self.location.shape
+        which = rng.integers(count, size=(n, 1))
+        at = np.arange(entries)
+        white = (
+            rng.standard_t(self.degrees, (n, entries))
+            if math.isfinite(self.degrees)
+            else rng.standard_normal((n, entries))
+        )
+        return self.location[which, at] + self.scale[which, at] * white
+
+    def __repr__(self) -> str:
+        law = "normal" if not math.isfinite(self.degrees) else f"Student-t ({self.degrees:.3g} degrees)"
+        return f"TensorPrediction({self.location.shape[1]} entries, {len(self.location)} x {law})"
+
+
+@dataclass(frozen=True, eq=False)
+class DiscretePrediction(_Predictive):
+    """Counts or zeros and ones whose linear predictor is an equal mixture of S normal laws, by Gauss-Hermite nodes.
+
+    Attributes:
+        location: mean of the linear predictor, (S, M).
+        spread: its standard deviation, (S, M).
+        family: "poisson", "bernoulli" or "negative-binomial".
+        dispersion: of the negative binomial.
+    """
+
+    location: Array
+    spread: Array
+    family: str
+    dispersion: float = 1.0
+
+    def _nodes(self) -> tuple[Array, Array]:
+        """Linear predictors (S Q, M) and weights (S Q, 1)."""
+        x, w = np.polynomial.hermite_e.hermegauss(_NODES)
+        f = self.location[:, None] + self.spread[:, None] * x[:, None]
+        weight = np.tile(w / w.sum() / len(self.location), len(self.location))
+        return np.clip(f.reshape(-1, f.shape[-1]), -30.0, 30.0), weight[:, None]
+
+    def _law(self, f: Array) -> Any:
+        if self.family == "poisson":
+            return stats.poisson(np.exp(f))
+        if self.family == "bernoulli":
+            return stats.bernoulli(special.expit(f))
+        return stats.nbinom(self.dispersion, special.expit(-f))
+
+    @property
+    def mean(self) -> Array:
+        """Mean (M,): expected count, or probability of a one."""
+        f, w = self._nodes()
+        return (w * self._law(f).mean()).sum(0)
+
+    @property
+    def variance(self) -> Array:
+        """Variance (M,) of y."""
+        f, w = self._nodes()
+        law = self._law(f)
+        mean = law.mean()
+        total = (w * mean).sum(0)
+        return (w * (law.var() + mean**2)).sum(0) - total**2
+
+    def cdf(self, y: Array) -> Array:
+        """Probability of at most y."""
+        f, w = self._nodes()
+        return (w * self._law(f).cdf(y)).sum(0)
+
+    def log_density(self, y: Array) -> Array:
+        """Logarithm of the probability of y."""
+        f, w = self._nodes()
+        out: Array = special.logsumexp(self._law(f).logpmf(y) + np.log(w), axis=0)
+        return out
+
+    def quantile(self, probability: float) -> Array:
+        """Smallest count whose probability of not being exceeded reaches ``probability``."""
+        p = _checked(probability)
+        high = np.ones(self.location.shape[1])
+        while np.any(short := self.cdf(high) < p):
+            high = np.where(short, 2.0 * high + 1.0, high)
+        low = np.full_like(high, -1.0)
+        while np.any(high - low > 1.0):
+            middle = np.floor(0.5 * (low + high))
+            below = self.cdf(middle) < p
+            low, high = np.where(below, middle, low), np.where(below, high, middle)
+        return high
+
+    def sample(self, n: int = 1, seed: int = 0) -> Array:
+        """Draws (n, M) of y, independent between entries."""
+        rng = np.random.default_rng(seed)
+        which = rng.integers(len(self.location), size=(n, 1))
+        at = np.arange(self.location.shape[1])
+        f = self.location[which, at] + self.spread[which, at] * rng.standard_normal((n, len(at)))
+        drawn: Array = np.asarray(self._law(np.clip(f, -30.0, 30.0)).rvs(random_state=rng), dtype=np.float64)
+        return drawn

@@ -1,0 +1,160 @@
+"""The data edge: tables of any kind, checked once, become columns, coordinates and counted exclusions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gpkit.errors import InvalidDataError
+from gpkit.models.functional_tensor.modes import Categorical, ModeSpec
+
+__all__ = ["TensorTable", "read_columns", "read_target"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class TensorTable:
+    """Entries of a sparse tensor, checked.
+
+    Attributes:
+        columns: values of every mode's columns, without excluded rows.
+        y: targets (N,).
+        kept: which rows of what came in they are, (N,).
+        exclusions: rows that were left out, by reason.
+    """
+
+    columns: tuple[tuple[NDArray[Any], ...], ...]
+    y: Array
+    kept: NDArray[np.int64]
+    exclusions: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        """Number of entries."""
+        return len(self.y)
+
+
+def _column(coordinates: Any, name: str, position: int) -> Any:
+    """One column of a frame, a mapping, a structured array or a two-dimensional array."""
+    if hasattr(coordinates, "columns") or isinstance(coordinates, Mapping):
+        if name not in coordinates:
+            raise InvalidDataError(f"the coordinates have no column {name!r}: there are {list(map(str, coordinates))}")
+        return np.asarray(coordinates[name])
+    array = coordinates.detach().cpu().numpy() if isinstance(coordinates, torch.Tensor) else np.asarray(coordinates)
+    if array.dtype.names is not None:
+        if name not in array.dtype.names:
+            raise InvalidDataError(f"the coordinates have no column {name!r}: there are {list(array.dtype.names)}")
+        return array[name]
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2 or position >= array.shape[1]:
+        raise InvalidDataError(
+            f"coordinates must have a column for every column of the modes: column {position} ({name!r}) of an array "
+            f"of shape {tuple(array.shape)} is missing"
+        )
+    return array[:, position]
+
+
+def _numbers(values: Any, name: str) -> Array:
+    array = np.asarray(values)
+    if array.dtype.kind in "biuf":
+        return array.astype(np.float64)
+    if array.dtype.kind == "M":
+        raise InvalidDataError(
+            f"{name!r} holds dates: convert them to numbers in the unit of the kernel's length scales"
+        )
+    import pandas as pd
+
+    found = pd.to_numeric(pd.Series(array), errors="coerce").to_numpy(dtype=np.float64)
+    given = np.array([v is not None and str(v).strip().lower() not in ("", "nan", "none") for v in array])
+    bad = np.flatnonzero(np.isnan(found) & given)
+    if bad.size:
+        raise InvalidDataError(f"row {bad[0]} of {name!r} is {array[bad[0]]!r}, which is not a number")
+    return found
+
+
+def _levels(values: Any, name: str) -> NDArray[Any]:
+    array = np.asarray(values)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InvalidDataError(
+            f"row {int(np.flatnonzero(~np.isfinite(array))[0])} of {name!r} is missing: name a level"
+        )
+    if array.dtype.kind == "O":
+        import pandas as pd
+
+        gone = pd.isna(array)
+        if gone.any():
+            raise InvalidDataError(f"row {int(np.flatnonzero(gone)[0])} of {name!r} is missing: name a level")
+        array = array.astype(str)
+    return array
+
+
+def read_columns(coordinates: Any, modes: Sequence[ModeSpec]) -> tuple[tuple[NDArray[Any], ...], ...]:
+    """Columns of every mode, numbers checked to be finite, levels to be there.
+
+    Args:
+        coordinates: a pandas frame, a mapping or a structured array, by name; or an array or tensor (n, columns) in
+            the order of the modes.
+        modes: the modes.
+
+    Raises:
+        InvalidDataError: for a missing column, a value that is not a number, or one that is not finite.
+    """
+    out: list[tuple[NDArray[Any], ...]] = []
+    position = 0
+    for mode in modes:
+        columns = []
+        for name in mode.columns:
+            values = _column(coordinates, name, position)
+            position += 1
+            if isinstance(mode, Categorical):
+                columns.append(_levels(values, name))
+                continue
+            numbers = _numbers(values, name)
+            bad = np.flatnonzero(~np.isfinite(numbers))
+            if bad.size:
+                raise InvalidDataError(f"row {bad[0]} of {name!r} is {numbers[bad[0]]}: coordinates must be finite")
+            columns.append(numbers)
+        out.append(tuple(columns))
+    lengths = {len(column) for columns in out for column in columns}
+    if len(lengths) > 1:
+        raise InvalidDataError(f"the columns have different lengths: {sorted(lengths)}")
+    return tuple(out)
+
+
+def read_target(coordinates: Any, y: Any, modes: Sequence[ModeSpec]) -> TensorTable:
+    """Coordinates with targets; rows without a target are left out and counted.
+
+    Args:
+        coordinates: see :func:`read_columns`.
+        y: targets, or the name of a column of the coordinates.
+        modes: the modes.
+
+    Raises:
+        InvalidDataError: as :func:`read_columns`; also for infinite targets, or fewer than two rows with a target.
+    """
+    columns = read_columns(coordinates, modes)
+    if isinstance(y, str):
+        y = _column(coordinates, y, 0)
+    target = _numbers(y.detach().cpu().numpy() if isinstance(y, torch.Tensor) else y, "target").reshape(-1)
+    rows = len(columns[0][0])
+    if len(target) != rows:
+        raise InvalidDataError(f"{rows} rows of coordinates but {len(target)} targets")
+    bad = np.flatnonzero(np.isinf(target))
+    if bad.size:
+        raise InvalidDataError(
+            f"row {bad[0]} of the target is {target[bad[0]]}: targets must be finite, or NaN where missing"
+        )
+    kept = np.flatnonzero(~np.isnan(target))
+    if len(kept) < 2:
+        raise InvalidDataError(f"{len(kept)} of {rows} rows have a target: a fit needs at least two")
+    exclusions = {"no target": rows - len(kept)} if len(kept) < rows else {}
+    if exclusions:
+        columns = tuple(tuple(column[kept] for column in mode) for mode in columns)
+    return TensorTable(columns, target[kept], kept, exclusions)
