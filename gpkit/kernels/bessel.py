@@ -83,7 +83,7 @@ def matern_derivatives(smoothness: float, scaled_lag: Tensor, order: int) -> Ten
     Returns:
         (n + 1, *s) float64, not differentiable; an order that does not exist at q = 0 is zero there.
     """
-    signed = scaled_lag.detach().cpu().to(torch.float64).numpy()
+    signed = scaled_lag.detach().cpu().to(torch.float64).numpy().reshape(-1)
     sign = np.sign(signed)
     q = np.minimum(np.abs(signed), 1e8)
     out = np.zeros((order + 1, *q.shape))
@@ -109,4 +109,4 @@ def matern_derivatives(smoothness: float, scaled_lag: Tensor, order: int) -> Ten
             out[n] *= sign
         elif n >= 2.0 * smoothness:
             out[n] *= np.abs(sign)
-    return torch.from_numpy(out).to(scaled_lag)
+    return torch.from_numpy(out).reshape(order + 1, *scaled_lag.shape).to(scaled_lag)

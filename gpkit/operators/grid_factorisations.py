@@ -221,6 +221,7 @@ class CorrectedFactorisation(Factorisation):
         unit[where, torch.arange(where.shape[0])] = 1.0
         self.columns = whole.solve_grid(unit.expand(*excess.shape[:-1], *unit.shape))
         missing = torch.isinf(excess)
+        self.missing = missing.unsqueeze(-1)
         self.weights = excess.masked_fill(missing, 1.0).unsqueeze(-1)
         core = self.weights * self.columns[..., where, :] + torch.diag_embed((~missing).to(excess.dtype))
         self.lu, self.swaps, _ = torch.linalg.lu_factor_ex(core)
@@ -237,7 +238,10 @@ class CorrectedFactorisation(Factorisation):
         """Zero in rows without information."""
         cells = self.operator.cells
         plain = self.whole.solve_grid(cells.scatter(rhs))
-        return cells.gather(plain - self.columns @ self._correction(plain))
+        out = plain - self.columns @ self._correction(plain)
+        # Zero already but for rounding.
+        out[..., self.where, :] = out[..., self.where, :].masked_fill(self.missing, 0.0)
+        return cells.gather(out)
 
     def logdet(self) -> Tensor:
         """Over the cells with information."""
