@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ __all__ = ["Array", "Basis", "FourierBasis", "LegendreBasis", "gauss_legendre", 
 Array = NDArray[np.float64]
 
 
+@runtime_checkable
 class Basis(Protocol):
     """Orthonormal functions on an interval."""
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ _DEGREES = (8, 16, 32, 64, 128, 256, 512, 1024)
 _TAIL = 1e-13
 
 
+@runtime_checkable
 class Basis(Protocol):
     """Functions of one variable."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ _BAND = 11.0
 """A Gaussian is 1e-15 at 8.3 standard deviations and 5e-27 at 11, of a variance."""
 
 
+@runtime_checkable
 class AxisPrior(Protocol):
     """Covariance of a process of one variable and of its derivatives."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from gpkit.inference.collocation.forms import Jet
 __all__ = ["FieldDraws", "FieldPosterior"]
 
 
+@runtime_checkable
 class FieldDraws(Protocol):
     """Joint draws of the fields: functions, not values at fixed points."""
 
@@ -21,6 +22,7 @@ class FieldDraws(Protocol):
         ...
 
 
+@runtime_checkable
 class FieldPosterior(Protocol):
     """Posterior of F fields given equations, conditions and observations.
 

@@ -8,7 +8,7 @@ neighbours, as standard deviations of independent coefficients, and widens them 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from scipy import linalg, sparse
@@ -25,6 +25,7 @@ __all__ = ["CoefficientVariances", "DenseCovariance", "Uncertainty", "free_coeff
 _CHUNK = 2_000_000
 
 
+@runtime_checkable
 class Uncertainty(Protocol):
     """Distribution of fields around their mean."""
 
