@@ -13,12 +13,15 @@ from gpkit.reports.light_curve import build_report, light_curve_report
 from gpkit.reports.pde import build_pde_report, pde_report
 from gpkit.reports.pde_content import FieldSection, GridFunction, LineSpectrum, PDEContent, UnknownNumber
 from gpkit.reports.summary import headline, summary
+from gpkit.reports.vector_field import build_vector_field_report, vector_field_report
+from gpkit.reports.vector_field_content import KernelRow, SingularPoint, VectorFieldContent
 from gpkit.reports.writing import to_json
 
 __all__ = [
     "Band",
     "FieldSection",
     "GridFunction",
+    "KernelRow",
     "KernelSection",
     "LightCurveSection",
     "LineSpectrum",
@@ -27,12 +30,16 @@ __all__ = [
     "Quantity",
     "ReportContent",
     "RunSection",
+    "SingularPoint",
     "UnknownNumber",
+    "VectorFieldContent",
     "build_pde_report",
     "build_report",
+    "build_vector_field_report",
     "headline",
     "light_curve_report",
     "pde_report",
     "summary",
     "to_json",
+    "vector_field_report",
 ]

@@ -151,7 +151,7 @@ def sets(names: list[str], folder: Path | None, config: dict, tables: list[str])
                         f"{mean['true']:.1f}",
                         f"{mean['recall']:.2f}",
                     ]
-                    + [f"{mean['precision']:.2f}", f"{mean['recall nearest']:.2f}"]
+                    + [f"{mean[k]:.2f}" for k in ("precision", "recall nearest", "precision nearest")]
                 )
     if "sets" in tables:
         columns = ["set, training share", "auto", "intrinsic", "projected", "helmholtz", "channel GP", "local linear"]
@@ -168,7 +168,7 @@ def sets(names: list[str], folder: Path | None, config: dict, tables: list[str])
     if "singular" in tables and singular:
         show(
             "Table 3. Singularities: sum of indices, and those of the truth found with their index within 3 sides",
-            ["set, training share", "sum", "Euler", "true", "recall", "precision", "recall of nearest"],
+            ["set, training share", "sum", "Euler", "true", "recall", "precision", "nearest: recall", "precision"],
             singular,
         )
 
@@ -250,6 +250,7 @@ def singular_scores(
         "recall": matched(true, found.mean_index),
         "precision": matched(found.mean_index, true),
         "recall nearest": matched(true, rough),
+        "precision nearest": matched(rough, true),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -189,7 +190,7 @@ class VectorFieldGP(FieldGP):
         Args:
             draws: Number of joint posterior draws of the field.
             seed: Of the draws.
-            radius: Distance within which a draw's singularity counts as the same; 3 median sides of triangles by default.
+            radius: Distance within which a draw's singularity counts as the same; 3 median triangle sides by default.
 
         Raises:
             InvalidDataError: not fitted, or not an oriented surface.
@@ -210,3 +211,13 @@ class VectorFieldGP(FieldGP):
             return np.stack(fields).reshape(count, self.manifold.n, self.manifold.dim)
 
         return find_singularities(self.manifold, mean, draw, draws=draws, seed=seed, radius=radius)
+
+    def report(self, path: str | Path, **options: Any) -> tuple[Path, Path]:
+        """Write a self-contained HTML report and its JSON; returns both paths.
+
+        Raises:
+            InvalidDataError: not fitted.
+        """
+        from gpkit.models.fields.report import write_vector_field_report
+
+        return write_vector_field_report(self, path, **options)
