@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 Function = Callable[..., Tensor]
+_FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 Parameters = Mapping[str, Tensor]
 
 
@@ -290,7 +291,9 @@ def evaluate(function: Function, coordinates: Sequence[Tensor], what: str) -> Te
     try:
         returned = function(*coordinates)
         values = torch.as_tensor(returned, dtype=torch.float64).detach()
-    except (TypeError, ValueError, RuntimeError) as error:
+    except InvalidDataError:
+        raise
+    except _FAILURES as error:
         raise InvalidDataError(
             f"{what} failed at {len(coordinates)} coordinate tensors of shape {tuple(shape)}: {error}"
         ) from error
@@ -347,6 +350,6 @@ def evaluate_on_grid(function: Function, axes: Sequence[Tensor], what: str) -> T
                 same = torch.allclose(values[index], probe, rtol=1e-9, atol=1e-12 * float(probe.abs().max()))
                 if same and bool(torch.isfinite(values).all()):
                     return values
-        except (TypeError, ValueError, RuntimeError):
+        except _FAILURES:
             pass  # it does not broadcast: it is called with full coordinates, and its own error is reported from there
     return evaluate(function, [m.contiguous() for m in open_mesh], what)
