@@ -4,17 +4,20 @@
 at each coordinate) and return the evidence, posterior moments and draws, in linear time.
 """
 
+from gpkit.inference.state_space.approximate import ApproximatePosterior, approximate_posterior
 from gpkit.inference.state_space.engine import filter, sample, smooth
 from gpkit.inference.state_space.nodes import Nodes, insert_nodes
 from gpkit.inference.state_space.paths import KernelBlocks, MarkovPaths, kernel_blocks, markov_paths
 from gpkit.inference.state_space.results import FilterResult, SmoothResult
 
 __all__ = [
+    "ApproximatePosterior",
     "FilterResult",
     "KernelBlocks",
     "MarkovPaths",
     "Nodes",
     "SmoothResult",
+    "approximate_posterior",
     "filter",
     "insert_nodes",
     "kernel_blocks",

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gpkit.errors import InvalidDataError
+from gpkit.operators.structured import common_batch
 
 __all__ = ["Nodes", "insert_nodes"]
 
@@ -19,8 +19,8 @@ class Nodes(NamedTuple):
         coordinates: (*batch, N + M), sorted.
         precision: (*batch, N + M, R, R), zero at new nodes.
         information: (*batch, N + M, R), zero at new nodes.
-        old: for every given node, where it is now, (N,).
-        new: for every new coordinate, in the order in which it was given, where it is now, (M,).
+        old: for every given node, where it is now, (*batch, N).
+        new: for every new coordinate, in the order in which it was given, where it is now, (*batch, M).
     """
 
     coordinates: Tensor
@@ -33,34 +33,32 @@ class Nodes(NamedTuple):
 def insert_nodes(coordinates: Tensor, precision: Tensor, information: Tensor, new: Tensor) -> Nodes:
     """Merge new coordinates, in any order, into sorted ones that have sites.
 
-    Coordinates are common to the batch; those that are there already are repeated, which changes nothing.
+    Coordinates that are there already are repeated, which changes nothing. Batches broadcast.
 
     Args:
-        coordinates: (N,), sorted.
+        coordinates: (*batch, N), sorted.
         precision: (*batch, N, R, R).
         information: (*batch, N, R).
-        new: (M,).
-
-    Raises:
-        InvalidDataError: unless coordinates and new coordinates are vectors.
+        new: (*batch, M).
     """
-    if coordinates.dim() != 1 or new.dim() != 1:
-        raise InvalidDataError(
-            f"coordinates and new coordinates must be vectors, got {tuple(coordinates.shape)} and {tuple(new.shape)}"
-        )
-    merged, order = torch.cat([coordinates, new]).sort(stable=True)
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order), device=order.device)
-    n, functions = information.shape[-2:]
+    lead = common_batch(coordinates.shape[:-1], new.shape[:-1])
+    n, m = coordinates.shape[-1], new.shape[-1]
+    both = torch.cat([coordinates.expand(*lead, n), new.expand(*lead, m)], -1)
+    merged, order = both.sort(stable=True)
+    place = order.argsort()
 
     def spread(sites: Tensor, tail: tuple[int, ...]) -> Tensor:
-        lead = sites.shape[: sites.dim() - len(tail) - 1]
-        return torch.cat([sites, sites.new_zeros(*lead, len(new), *tail)], len(lead)).index_select(len(lead), order)
+        batch = common_batch(lead, sites.shape[: sites.dim() - len(tail) - 1])
+        full = sites.expand(*batch, n, *tail)
+        full = torch.cat([full, full.new_zeros(*batch, m, *tail)], len(batch))
+        index = order.reshape(*lead, n + m, *([1] * len(tail))).expand(*batch, n + m, *tail)
+        return full.gather(len(batch), index)
 
+    functions = information.shape[-1]
     return Nodes(
         merged,
         spread(precision, (functions, functions)),
         spread(information, (functions,)),
-        place[:n],
-        place[n:],
+        place[..., :n],
+        place[..., n:],
     )
