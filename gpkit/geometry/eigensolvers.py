@@ -11,9 +11,11 @@ from scipy import sparse
 from scipy.sparse import linalg as sparse_linalg
 
 from gpkit.errors import ConvergenceError, InvalidDataError, MissingDependencyError
+from gpkit.geometry.block_lanczos import largest_eigenpairs
 from gpkit.geometry.checks import Floats
+from gpkit.operators.elimination import SymmetricFactor
 
-__all__ = ["SOLVERS", "Eigenpairs", "choose_solver", "smallest_eigenpairs", "symmetric_factor"]
+__all__ = ["SOLVERS", "Eigenpairs", "choose_solver", "smallest_eigenpairs"]
 
 SOLVERS = ("auto", "dense", "shift-invert", "lobpcg")
 _DENSE = 1_200
@@ -44,21 +46,15 @@ def choose_solver(size: int, k: int) -> str:
     return "shift-invert"
 
 
-def symmetric_factor(matrix: Any) -> Any:
-    """Sparse LU of a symmetric positive definite matrix with a fill-reducing symmetric ordering."""
-    return sparse_linalg.splu(
-        matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
-    )
-
-
-def smallest_eigenpairs(matrix: Any, k: int, solver: str = "auto") -> Eigenpairs:
+def smallest_eigenpairs(matrix: Any, k: int, solver: str = "auto", block: int = 1) -> Eigenpairs:
     """The k smallest eigenpairs of a sparse symmetric positive semidefinite matrix (N, N).
 
     Args:
         matrix: the matrix.
         k: how many; at most N.
-        solver: "dense" (LAPACK), "shift-invert" (ARPACK around a sparse factorisation), "lobpcg" (preconditioned by
+        solver: "dense" (LAPACK), "shift-invert" (block Lanczos around a sparse Cholesky factor), "lobpcg" (preconditioned by
             algebraic multigrid; needs pyamg) or "auto" (see :func:`choose_solver`).
+        block: unknowns that belong together (d per node).
 
     Raises:
         InvalidDataError: an unknown solver, or k out of range.
@@ -75,7 +71,7 @@ def smallest_eigenpairs(matrix: Any, k: int, solver: str = "auto") -> Eigenpairs
     if name == "dense":
         values, vectors = scipy.linalg.eigh(matrix.toarray(), subset_by_index=(0, k - 1))
     elif name == "shift-invert":
-        values, vectors = _shift_invert(matrix, k)
+        values, vectors = _shift_invert(matrix, k, block)
     else:
         values, vectors = _lobpcg(matrix, k)
     order = np.argsort(values, kind="stable")
@@ -89,20 +85,12 @@ def smallest_eigenpairs(matrix: Any, k: int, solver: str = "auto") -> Eigenpairs
     return Eigenpairs(np.maximum(values, 0.0), vectors, name, residual)
 
 
-def _shift_invert(matrix: Any, k: int) -> tuple[Floats, Floats]:
+def _shift_invert(matrix: Any, k: int, block: int) -> tuple[Floats, Floats]:
     size = matrix.shape[0]
-    shift = -1e-3 * float(matrix.diagonal().mean())
-    factor = symmetric_factor(matrix - shift * sparse.identity(size, format="csr"))
-    inverse = sparse_linalg.LinearOperator(matrix.shape, matvec=factor.solve, dtype=np.float64)
-    width = max(2 * k + 1, 20) if k < 200 else int(1.3 * k) + 20
-    start = np.random.default_rng(_SEED).standard_normal(size)
-    try:
-        values, vectors = sparse_linalg.eigsh(
-            matrix, k, sigma=shift, OPinv=inverse, ncv=min(size - 1, width), tol=1e-11, v0=start
-        )
-    except sparse_linalg.ArpackError as error:
-        raise ConvergenceError(f"the eigen-solver failed after {size} unknowns and {k} modes: {error}") from error
-    return values, vectors
+    shift = -1e-5 * float(matrix.diagonal().mean())  # well below the eigenvalues that are wanted
+    factor = SymmetricFactor((matrix - shift * sparse.identity(size, format="csr")).tocsr(), block=block)
+    inverses, vectors = largest_eigenpairs(factor.solve, size, k, seed=_SEED)
+    return 1.0 / inverses + shift, vectors
 
 
 def _lobpcg(matrix: Any, k: int) -> tuple[Floats, Floats]:

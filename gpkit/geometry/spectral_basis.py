@@ -134,7 +134,7 @@ class SpectralBasis:
                 found = _read(path)
                 if found is not None:
                     return dataclasses.replace(found, manifold=manifold)
-        pairs = smallest_eigenpairs(laplacian.symmetric, min(k + 1, laplacian.size), solver)
+        pairs = smallest_eigenpairs(laplacian.symmetric, min(k + 1, laplacian.size), solver, components)
         kept = cut_at_gap(pairs.values, k) if cut == "gap" else k
         functions = pairs.vectors[:, :kept] * np.sqrt(laplacian.size / laplacian.mass)[:, None]
         following = float(pairs.values[kept]) if len(pairs.values) > kept else float("nan")

@@ -5,6 +5,7 @@ from gpkit.kernels.composite import ProductKernel, ScaleKernel, SumKernel, as_st
 from gpkit.kernels.differential import DifferentialOperator, derivative_covariance, derivative_variance
 from gpkit.kernels.grid import GridKernel
 from gpkit.kernels.jeffreys import JeffreysPrior
+from gpkit.kernels.markov import MarkovKernel
 from gpkit.kernels.matern import DRWKernel, MaternKernel
 from gpkit.kernels.oscillators import CeleriteKernel, CosineKernel, LorentzianKernel, RotationKernel, SHOKernel
 from gpkit.kernels.periodic import PeriodicKernel
@@ -26,6 +27,7 @@ __all__ = [
     "JeffreysPrior",
     "LorentzianKernel",
     "MaternEnvelope",
+    "MarkovKernel",
     "MaternKernel",
     "PeriodicKernel",
     "ProductKernel",

@@ -21,8 +21,8 @@ class ProjectedKernel(gpytorch.kernels.Kernel):
     r"""Vector fields by an ambient kernel: ``k(x, x') T_x^T T_x'`` in tangent coordinates.
 
     It is the covariance of a vector-valued process with independent coordinates in the space around the manifold,
-    projected to the tangent spaces: positive semidefinite, independent of the choice of frames, and known anywhere where
-    there is a frame. Strong where the manifold is smooth and well embedded; misled where sheets come close.
+    projected to the tangent spaces: positive semidefinite, independent of the choice of frames, and known wherever there
+    is a frame. Strong where the manifold is smooth and well embedded; misled where sheets come close.
 
     Args:
         base: any kernel of points (m, D), in units of the data.
@@ -48,7 +48,7 @@ class ProjectedKernel(gpytorch.kernels.Kernel):
         return False
 
     def _place(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Points (*batch, m, D) and frames (*batch, m, D, d) at node numbers (*batch, m, 1) or points (*batch, m, D)."""
+        """Points (*batch, m, D) and frames (*batch, m, D, d) at node numbers or points."""
         for inputs, points, frames in self._remembered:
             if inputs is x or (inputs.shape == x.shape and inputs.device == x.device and torch.equal(inputs, x)):
                 return points, frames

@@ -165,7 +165,7 @@ class SpectralKernel(gpytorch.kernels.Kernel):
             self._warned = True
             warnings.warn(
                 f"{self.basis.k} modes may be too few for {rows} observed coordinates: what they cannot express counts "
-                "as noise; use more modes or method='precision', which has all of them",
+                "as noise; use more modes, or a MarkovKernel, which has all of them",
                 DataWarning,
                 stacklevel=2,
             )

@@ -12,6 +12,7 @@ from gpkit.operators.kronecker_sum import KroneckerSumLinearOperator
 from gpkit.operators.kronecker_terms import KroneckerTermsLinearOperator
 from gpkit.operators.posterior import PosteriorCovarianceLinearOperator
 from gpkit.operators.semiseparable import SemiseparableLinearOperator
+from gpkit.operators.sparse_precision import MarkovPosterior, PrecisionLayout, SparsePrecisionLinearOperator
 from gpkit.operators.structured import StructuredLinearOperator
 from gpkit.operators.toeplitz import ToeplitzLinearOperator
 from gpkit.operators.toeplitz_products import toeplitz_dense, toeplitz_matmul
@@ -28,8 +29,11 @@ __all__ = [
     "KroneckerLinearOperator",
     "KroneckerSumLinearOperator",
     "KroneckerTermsLinearOperator",
+    "MarkovPosterior",
     "PosteriorCovarianceLinearOperator",
+    "PrecisionLayout",
     "SemiseparableLinearOperator",
+    "SparsePrecisionLinearOperator",
     "StructuredLinearOperator",
     "ToeplitzLinearOperator",
     "toeplitz_dense",
