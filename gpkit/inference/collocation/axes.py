@@ -74,7 +74,7 @@ class Axis:
     def __post_init__(self) -> None:
         r, b = self.basis.size, len(self.conditions)
         rows = np.array([c.row(self.basis) for c in self.conditions]).reshape(b, r)
-        self.scales = np.array([np.abs(row[: b + 3]).max() for row in rows]) if b else np.ones(0)
+        self.scales = np.abs(rows[:, : b + 3]).max(axis=1, initial=0.0)
         self.scales[self.scales == 0.0] = 1.0
         self.functional = rows / self.scales[:, None]
         if b == 0:
@@ -136,7 +136,7 @@ class Axis:
         z = self.constrained
         image = self.symbol(symbol) @ z
         operator, mass = z.T @ image, z.T @ z
-        return tuple(m.toarray() if sparse.issparse(m) else np.asarray(m) for m in (operator, mass))  # type: ignore[return-value]
+        return _dense(operator), _dense(mass)
 
     def test(self, order: int) -> sparse.csr_matrix:
         """Petrov test functions for an operator of an order: U, (r - order, r), banded with a unit diagonal.
@@ -180,6 +180,10 @@ class Axis:
         keep = slice(0, r - m)
         left = (rows @ operator).tocsr()[keep] @ self.constrained
         return sparse.csr_matrix(left), sparse.csr_matrix(self.test(m) @ self.constrained)
+
+
+def _dense(matrix: Any) -> Array:
+    return np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix, dtype=np.float64)
 
 
 def _null_vectors(rows: Array) -> Array:

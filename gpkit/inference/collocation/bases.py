@@ -24,10 +24,25 @@ Array = NDArray[np.float64]
 class Basis(Protocol):
     """Orthonormal functions on an interval."""
 
-    lower: float
-    upper: float
-    size: int
-    name: str
+    @property
+    def lower(self) -> float:
+        """Left end."""
+        ...
+
+    @property
+    def upper(self) -> float:
+        """Right end."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Number of functions."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Of the family, for reports."""
+        ...
 
     def evaluate(self, x: Array, order: int = 0) -> Array:
         """Derivatives of the functions at points: (m, size)."""
@@ -205,7 +220,7 @@ class LegendreBasis:
             # c'_j = 2 norm_j times the sum of norm_k c_k over k = j + 1, j + 3, ...
             lowered[1::2] = np.cumsum(weighted[0::2], axis=0)[: len(weighted) // 2]
             lowered[2::2] = np.cumsum(weighted[1::2], axis=0)[: (len(weighted) - 1) // 2]
-            moved = lowered[::-1] * norms * 2.0
+            moved = (lowered[::-1] * norms * 2.0).astype(np.float64, copy=False)
         return np.moveaxis(moved, 0, axis)
 
     def resized(self, size: int) -> LegendreBasis:

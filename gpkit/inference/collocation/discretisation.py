@@ -35,8 +35,8 @@ class Discretisation:
         self.layout = layout
         self.bases: list[Basis] = []
         for j, (lower, upper) in enumerate(layout.ends):
-            family = FourierBasis if j in layout.problem.periodic else LegendreBasis
-            self.bases.append(family(lower, upper, int(sizes[j])))
+            is_periodic, size = j in layout.problem.periodic, int(sizes[j])
+            self.bases.append(FourierBasis(lower, upper, size) if is_periodic else LegendreBasis(lower, upper, size))
         self.sizes = tuple(b.size for b in self.bases)
         counts = [int(np.ceil(oversampling * b.size)) for b in self.bases]
         grids = [b.nodes(q) for b, q in zip(self.bases, counts, strict=True)]
@@ -94,12 +94,12 @@ class Discretisation:
             if not faces:
                 data.append(None)
                 continue
-            values = []
+            values: list[Array] = []
             for face in faces:
                 grid = list(self.nodes)
                 grid[j] = np.array([self.layout.ends[j][face.end.side]])
                 on_face = face.value.on_grid(grid)
-                values.append(self.analyse(on_face, skip=j).take(0, axis=j))
+                values.append(np.take(self.analyse(on_face, skip=j), 0, axis=j))
             scaled = np.moveaxis(axes[j].scaled_values(values), 0, j)
             data.append(scaled)
             if scaled.any() or total.any():

@@ -38,7 +38,7 @@ class _Frame:
         degree: Of the polynomial amplitude of each.
     """
 
-    def __init__(self, x: Array, ends: tuple[float, float], frequencies: Sequence[float], degree: int) -> None:
+    def __init__(self, x: Array, ends: tuple[float, float], frequencies: Sequence[float] | Array, degree: int) -> None:
         self._ends, self._frequencies, self._degree = ends, np.asarray(frequencies), degree
         frame = self.evaluate(x)
         u, s, vt = np.linalg.svd(frame, full_matrices=False)
@@ -91,7 +91,8 @@ class Interpolant:
         if any((np.diff(a) <= 0.0).any() for a in axes):
             raise InvalidDataError("the coordinates of gridded values must increase")
         self._axes, self._values, self._ends = axes, values, ends
-        self.how, self.picks, self.defect = "extension", tuple(() for _ in axes), math.inf
+        self.how, self.defect = "extension", math.inf
+        self.picks: tuple[tuple[float, ...], ...] = tuple(() for _ in axes)
         if not self._try_picked():
             for share in _SHARES:
                 if self._try(self._extensions(share)) and self.defect < _GOOD:

@@ -1,7 +1,7 @@
 """Stationary priors in weight space: sines and cosines on a lattice of frequencies, with variances from a spectrum.
 
-The period is longer than the axis, so that the prior is stationary on it and not periodic. Frequencies that the spectrum
-gives no weight are left out.
+The period is longer than the axis, so that the prior is stationary on it and not periodic. Frequencies that the
+spectrum gives no weight are left out.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from gpkit.errors import InvalidDataError
 from gpkit.inference.collocation.axes import EndCondition
 from gpkit.inference.collocation.bases import Array
 from gpkit.inference.collocation.forms import (
+    Coefficient,
     Condition,
     Data,
     Equation,
@@ -136,9 +137,12 @@ class LinearPart:
             if value.dim() == 0:
                 part.constant[term.jet] = part.constant.get(term.jet, 0.0) + float(value)
             else:
-                coefficient = term.coefficient
-                part.variable.append((term.jet, lambda x, c=coefficient: c(x, parameters).detach()))
+                part.variable.append((term.jet, _at(term.coefficient, parameters)))
         return part
+
+
+def _at(coefficient: Coefficient, parameters: Parameters) -> Callable[[Sequence[Tensor]], Tensor]:
+    return lambda coordinates: coefficient(coordinates, parameters).detach()
 
 
 class Layout:

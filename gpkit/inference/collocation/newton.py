@@ -9,13 +9,15 @@ import numpy as np
 from gpkit.errors import ConvergenceError
 from gpkit.inference.collocation.bases import Array
 from gpkit.inference.collocation.linearised import Collocation, KrylovReport
+from gpkit.inference.collocation.separable import SeparableSolver
 
-__all__ = ["NewtonReport", "newton"]
+__all__ = ["NewtonReport", "continued", "newton"]
 
 Fields = list[Array]
 _STEPS = 40
 _SMALLEST = 1.0 / 1024.0
 _ROUNDING = 1e-9
+_SMALLEST_STAGE = 1.0 / 128.0
 
 
 @dataclass
@@ -101,6 +103,39 @@ def newton(
     )
 
 
+def continued(problem: Collocation, start: Fields) -> tuple[Fields, NewtonReport]:
+    """Newton's iteration; where it fails, the nonlinear terms are turned on step by step.
+
+    Raises:
+        ConvergenceError: As :func:`newton`, with the strength of the nonlinear terms that was reached.
+    """
+    try:
+        return newton(problem, start, linear=False)
+    except ConvergenceError as error:
+        first = error
+    reached, step, stages, state = 0.0, 0.25, [0.0], start
+    try:
+        problem.strength = 0.0
+        state, report = newton(problem, start, linear=False)
+        while reached < 1.0:
+            problem.strength = min(1.0, reached + step)
+            try:
+                state, report = newton(problem, state, linear=False)
+            except ConvergenceError:
+                step *= 0.5
+                if step < _SMALLEST_STAGE:
+                    raise ConvergenceError(
+                        f"{first}; turning the nonlinear terms on gradually ended at {reached:.0%} of them"
+                    ) from first
+                continue
+            reached, step = problem.strength, 1.5 * step
+            stages.append(reached)
+    finally:
+        problem.strength = 1.0
+    report.stages = stages
+    return state, report
+
+
 def _check_krylov(krylov: KrylovReport, report: NewtonReport) -> None:
     if not krylov.converged and krylov.residual > 1e-2:
         raise ConvergenceError(
@@ -109,7 +144,14 @@ def _check_krylov(krylov: KrylovReport, report: NewtonReport) -> None:
         )
 
 
-def _damped(problem, solvers, assignment, state, step, report):  # type: ignore[no-untyped-def]
+def _damped(
+    problem: Collocation,
+    solvers: list[SeparableSolver],
+    assignment: list[int],
+    state: Fields,
+    step: Fields,
+    report: NewtonReport,
+) -> tuple[Fields, float]:
     """The largest share of a step that reduces the preconditioned residual."""
 
     def merit(fields: Fields) -> float:

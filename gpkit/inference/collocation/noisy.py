@@ -1,7 +1,8 @@
 """Noisy sources and observations: a Gaussian process prior in weight space, conditioned on every row with its noise.
 
 Exact equations and conditions enter as rows of very small noise. The prior's spectrum is found by its marginal
-likelihood, whose gradient is that of a Gaussian linear model: what the posterior says of each weight against what the prior says.
+likelihood, whose gradient is that of a Gaussian linear model: what the posterior says of each weight against what the
+prior says.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from scipy import linalg, optimize
 
 from gpkit.errors import ConvergenceError, InvalidDataError
 from gpkit.inference.collocation.axes import Axis
-from gpkit.inference.collocation.bases import Array
+from gpkit.inference.collocation.bases import Array, Basis
+from gpkit.inference.collocation.forms import Jet
 from gpkit.inference.collocation.frequencies import clean
 from gpkit.inference.collocation.lattice import LatticeBasis, MixtureSpectrum
 from gpkit.inference.collocation.layout import Layout
@@ -31,14 +33,15 @@ __all__ = ["is_noisy", "solve_noisy"]
 _MOST = 2400  # weights of all fields together
 _NEWTON = 30
 _REFUSED = 1e30
+_LOOSE = 0.05  # mean square misfit of exact rows, in units of their noise, above which functions are missing
 
 
 def is_noisy(layout: Layout) -> bool:
-    """Whether a problem has anything that is not exact."""
+    """Whether equations or conditions have noise, or a field has no equation: then a prior is needed."""
     problem = layout.problem
     noises = [s.data.noise for s in layout.sources] + [f.value.data.noise for f in layout.faces]
     noises += [right.data.noise for _, right in layout.others]
-    return bool(problem.observations or problem.free or any(n > 0.0 for n in noises))
+    return bool(problem.free or any(n > 0.0 for n in noises))
 
 
 @dataclass
@@ -46,16 +49,16 @@ class _Frame:
     """Lattice bases in the shape of a discretisation: no conditions are built into them."""
 
     layout: Layout
-    bases: list[LatticeBasis]
+    bases: list[Basis]
     axes: list[list[Axis]]
     nodes: list[Array]
     weights: list[Array]
 
     @classmethod
-    def of(cls, layout: Layout, bases: list[LatticeBasis]) -> _Frame:
+    def of(cls, layout: Layout, bases: Sequence[Basis]) -> _Frame:
         row = [Axis(b) for b in bases]
         grids = [b.nodes(int(1.3 * b.size) + 4) for b in bases]
-        return cls(layout, bases, [row] * layout.count, [g[0] for g in grids], [g[1] for g in grids])
+        return cls(layout, list(bases), [row] * layout.count, [g[0] for g in grids], [g[1] for g in grids])
 
 
 def _picks(layout: Layout, grid: Sequence[int]) -> tuple[list[list[float]], bool]:
@@ -180,8 +183,8 @@ def solve_noisy(layout: Layout, grid: Sequence[int]) -> WeightPosterior:
             break
         fit = _fit(layout, grid, bases, picks, share, theta)
         theta = fit.theta
-        spread = math.sqrt(float(np.mean(np.sum(fit.root**2, axis=1)) * len(fit.root))) / fit.scale
-        if (fit.exact > 1.0 or fit.noisy > 1.3) and low < max(grid):
+        spread = _spread(layout, fit) / fit.scale
+        if (fit.exact > _LOOSE or fit.noisy > 1.3) and low < max(grid):
             low = int(1.4 * low) + 1  # the functions cannot follow the solution
         elif spread < 10.0 * share and share > 1e-6:
             share *= 0.1  # what counts as exact has to be far below what is uncertain
@@ -210,6 +213,15 @@ def solve_noisy(layout: Layout, grid: Sequence[int]) -> WeightPosterior:
     }
     root = fit.root
     return WeightPosterior(own, rows.fields(fit.mean), diagnostics, lambda: DenseCovariance(rows, root))
+
+
+def _spread(layout: Layout, fit: _Fit) -> float:
+    """Smallest typical standard deviation of a field inside the box."""
+    generator = np.random.default_rng(0)
+    points = np.stack([generator.uniform(*ends, size=64) for ends in layout.ends], axis=1)
+    covariance = DenseCovariance(fit.rows, fit.root)
+    zero = (0,) * layout.dim
+    return min(float(np.sqrt(np.median(covariance.variance(Jet(f, zero), points)))) for f in range(layout.count))
 
 
 def _fit(

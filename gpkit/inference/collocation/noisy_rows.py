@@ -205,9 +205,10 @@ def _add_separable(
             projected = along(tables[j, order].T, projected, j)
         found.projected[rows.span(jet.field)] += c / noise**2 * projected.ravel()
         for other, k in slopes.items():
-            gram = np.ones((1, 1))
+            gram: Array = np.ones((1, 1))
             for j in range(len(axes)):
-                gram = np.kron(gram, tables[j, jet.orders[j]].T @ tables[j, other.orders[j]])
+                pair = tables[j, jet.orders[j]].T @ tables[j, other.orders[j]]
+                gram = np.asarray(np.kron(gram, pair), dtype=np.float64)
             found.gram[rows.span(jet.field), rows.span(other.field)] += c * k / noise**2 * gram
     found.square += float(np.vdot(rhs, rhs)) / noise**2
     found.count += rhs.size

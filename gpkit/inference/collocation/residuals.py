@@ -145,8 +145,8 @@ def _boundary(layout: Layout, jets: _Evaluator, axes: Sequence[Array]) -> float:
         data = right.on_grid(grid)
         found, scale = np.zeros_like(data), float(np.abs(data).max())
         for part in condition.terms:
-            c = part.coefficient(coordinates, layout.parameters).detach().numpy()
-            values = c * on_face(part.jet)
+            factor = part.coefficient(coordinates, layout.parameters).detach().numpy()
+            values = factor * on_face(part.jet)
             scale = max(scale, float(np.abs(values).max()))
             found = found + values
         mismatch = max(mismatch, float(np.abs(found - data).max()) / (scale or 1.0))

@@ -1,7 +1,7 @@
-"""How many functions per axis the data of a problem need, seen before anything is solved, and whether a solution has them.
+"""How many functions per axis the data of a problem need, seen before anything is solved.
 
 Sources and boundary data are looked at along lines. A function is resolved where its coefficients have fallen to
-rounding; the degree at which they fall is also its highest frequency, so that points per period come from the same look.
+rounding; the degree at which they fall is also its highest frequency: points per period come from the same look.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import fft
 
-from gpkit.inference.collocation.bases import Array, FourierBasis, LegendreBasis
+from gpkit.inference.collocation.bases import Array
 from gpkit.inference.collocation.layout import Layout, RightSide
 
 __all__ = ["Resolution", "limits", "resample", "tails"]
@@ -58,11 +59,7 @@ class Resolution:
         periodic = layout.problem.periodic
         needed, matters, points, left = [], [], [], []
         for j, limit in enumerate(limits(grid, periodic)):
-            # Most data need fewer functions than the grid allows: look with few first.
-            for tried in dict.fromkeys((min(limit, max(32, int(0.6 * limit))), limit)):
-                need, top, rest, size_at = _look(layout, j, tried, tolerance, significant)
-                if rest <= tolerance:
-                    break
+            need, top, rest, size_at = _look(layout, j, limit, tolerance, significant)
             if j in periodic:
                 needed.append(min(2 * need + 1, size_at))
                 matters.append(min(2 * top + 3, size_at))
@@ -78,21 +75,26 @@ class Resolution:
 
 
 def _look(layout: Layout, axis: int, count: int, tolerance: float, significant: float) -> tuple[int, int, float, int]:
-    """Functions needed, the last one that matters, what is left at the end, and how many were tried."""
+    """Functions needed, the last one that matters, what is left at the end, and how many were tried.
+
+    Chebyshev coefficients stand for Legendre's, which fall alike, because a fast transform gives them.
+    """
+    lower, upper = layout.ends[axis]
     is_periodic = axis in layout.problem.periodic
-    basis = (FourierBasis if is_periodic else LegendreBasis)(*layout.ends[axis], count)
-    x, w = basis.nodes(basis.size)
-    analysis = basis.at_nodes(basis.size).T * w
+    if is_periodic:
+        x = lower + (upper - lower) * np.arange(count) / count
+    else:
+        x = lower + 0.5 * (upper - lower) * (1.0 - np.cos(math.pi * (np.arange(count) + 0.5) / count))
     need, top, rest = 1, 1, 0.0
     for lines in _lines(layout, axis, x):
-        size = np.abs(analysis @ lines).max(axis=1)
-        if is_periodic:
-            size = np.concatenate([size[:1], np.maximum(size[1::2], size[2::2])])
+        # Nodes run from left to right: odd coefficients change sign, which their size does not show.
+        found = fft.rfft(lines, axis=0) if is_periodic else fft.dct(lines, axis=0)
+        size = np.abs(found).max(axis=1)
         if size.max() > 0.0:
             need = max(need, _last(size, tolerance) + 1)
             top = max(top, _last(size, significant))
             rest = max(rest, float(size[-max(2, len(size) // 50) :].max() / size.max()))
-    return need, top, rest, basis.size
+    return need, top, rest, count
 
 
 def _last(size: Array, level: float) -> int:

@@ -1,25 +1,44 @@
-"""Dense rows of a problem: what equations, conditions and observations say about the free coefficients of all fields."""
+"""Dense rows of a problem: what equations, conditions and observations say about the coefficients of all fields."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
 
 import numpy as np
 import torch
 from scipy import sparse
 
-from gpkit.inference.collocation.axes import along
-from gpkit.inference.collocation.bases import Array
-from gpkit.inference.collocation.discretisation import Discretisation
+from gpkit.inference.collocation.axes import Axis, along
+from gpkit.inference.collocation.bases import Array, Basis
 from gpkit.inference.collocation.forms import Jet
-from gpkit.inference.collocation.layout import open_grid
+from gpkit.inference.collocation.layout import Layout, open_grid
 
-__all__ = ["Rows", "along_free"]
+__all__ = ["Frame", "Rows", "along_free", "evaluate_at"]
 
 Fields = list[Array]
 
 
-def along_free(disc: Discretisation, which: int, free: Array) -> Array:
+class Frame(Protocol):
+    """Bases and constrained axes, with the problem that they are for."""
+
+    layout: Layout
+    bases: list[Basis]
+    axes: list[list[Axis]]
+    nodes: list[Array]
+    weights: list[Array]
+
+
+@dataclass
+class _Bare:
+    """A frame without its problem, whose functions cannot be written to files."""
+
+    bases: list[Basis]
+    axes: list[list[Axis]]
+
+
+def along_free(disc: Frame, which: int, free: Array) -> Array:
     """Coefficients of a field from its free ones."""
     for j, axis in enumerate(disc.axes[which]):
         free = along(axis.constrained, free, j)
@@ -36,11 +55,15 @@ class Rows:
         columns: Number of free coefficients.
     """
 
-    def __init__(self, disc: Discretisation) -> None:
+    def __init__(self, disc: Frame) -> None:
         self.disc = disc
         self.shapes = [tuple(axis.free for axis in axes) for axes in disc.axes]
         self._starts = np.concatenate([[0], np.cumsum([int(np.prod(s)) for s in self.shapes])])
         self.columns = int(self._starts[-1])
+
+    def bare(self) -> Rows:
+        """The same without the problem: enough for values of jets."""
+        return Rows(cast(Frame, _Bare(self.disc.bases, self.disc.axes)))
 
     def span(self, which: int) -> slice:
         """Where a field's coefficients are."""
@@ -57,9 +80,9 @@ class Rows:
 
     def on_grid(self, jet: Jet, axes: Sequence[Array]) -> Array:
         """A jet on a tensor grid: (points, free coefficients of its field)."""
-        out = np.ones((1, 1))
+        out: Array = np.ones((1, 1))
         for j, (x, order) in enumerate(zip(axes, jet.orders, strict=True)):
-            out = np.kron(out, self._table(jet.field, j, x, order))
+            out = np.asarray(np.kron(out, self._table(jet.field, j, x, order)), dtype=np.float64)
         return out
 
     def at(self, jet: Jet, points: Array) -> Array:
@@ -121,7 +144,7 @@ class Rows:
         return np.concatenate(rows), np.concatenate(lacks)
 
 
-def evaluate_at(disc: Discretisation, jet: Jet, coefficients: Array, points: Array) -> Array:
+def evaluate_at(disc: Frame, jet: Jet, coefficients: Array, points: Array) -> Array:
     """Values of a jet at scattered points from the coefficients of its field."""
     values: Array = disc.bases[0].evaluate(points[:, 0], jet.orders[0]) @ coefficients.reshape(len(coefficients), -1)
     for j in range(1, len(disc.bases)):

@@ -62,8 +62,10 @@ def _periodic(axis: Axis, symbol: Symbol) -> _Reduced:
     rotation[cos, sin], rotation[sin, sin] = half, -1j * half
     rotation = rotation.tocsr()
     signed = np.where(np.arange(r) % 2 == 1, m, -m)
-    values = sum(v * (1j * signed) ** o for o, v in symbol.items())
-    return _Reduced("diagonal", rotation.conj().T.tocsr(), rotation, np.asarray(values), np.ones(r))
+    eigenvalues = np.zeros(r, dtype=complex)
+    for order, value in symbol.items():
+        eigenvalues += value * (1j * signed) ** order
+    return _Reduced("diagonal", rotation.conj().T.tocsr(), rotation, eigenvalues, np.ones(r))
 
 
 def _keeps_parity(mass: Array, axis: Axis) -> bool:
@@ -81,7 +83,8 @@ def _eigen(mass: Array, axis: Axis, scale: Array) -> tuple[Array, Array | Split]
         values, vectors = np.linalg.eigh(mass)
         return values, np.asarray(z @ (vectors * scale[:, None]))
     n, r = len(mass), axis.basis.size
-    values, blocks, rows = [], [], []
+    parts: list[Array] = []
+    blocks, rows = [], []
     for parity in (0, 1):
         part = slice(parity, n, 2)
         main = np.diagonal(mass)[part]
@@ -89,12 +92,12 @@ def _eigen(mass: Array, axis: Axis, scale: Array) -> tuple[Array, Array | Split]
             w, v = linalg.eigh_tridiagonal(main, np.diagonal(mass, 2)[parity::2][: len(main) - 1])
         else:
             w, v = np.linalg.eigh(mass[part, part])
-        values.append(w)
+        parts.append(w)
         blocks.append(np.asarray(z[parity::2, part] @ (v * scale[part, None])))
         rows.append(slice(parity, r, 2))
-    cut = len(values[0])
+    cut = len(parts[0])
     split = Split((blocks[0], blocks[1]), (rows[0], rows[1]), (slice(0, cut), slice(cut, n)), (r, n))
-    return np.concatenate(values), split
+    return np.concatenate(parts), split
 
 
 def _self_adjoint(axis: Axis, symbol: Symbol) -> _Reduced | None:
@@ -250,7 +253,8 @@ class SeparableSolver:
         if self.gap < _SINGULAR:
             raise InvalidDataError(
                 "the operator is singular under these boundary conditions (an eigenvalue is zero"
-                f" to {max(self.gap, 1e-16):.0e} of its terms): the solution is not unique, give a gauge or another condition"
+                f" to {max(self.gap, 1e-16):.0e} of its terms): the solution is not unique, give a gauge or another"
+                " condition"
             )
         return np.asarray(total)
 

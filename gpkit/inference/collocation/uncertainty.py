@@ -1,7 +1,7 @@
 """What is not known of a solution: Gaussian weights around its mean.
 
-With exact sources nothing is random but the discretisation. Its error is estimated by one further solve on a finer basis:
-the difference tells how large each coefficient of the error is. The posterior takes these sizes, smoothed over
+With exact sources nothing is random but the discretisation. Its error is estimated by one further solve on a finer
+basis: the difference tells how large each coefficient of the error is. The posterior takes these sizes, smoothed over
 neighbours, as standard deviations of independent coefficients, and widens them until they cover the difference itself.
 """
 
@@ -49,7 +49,7 @@ def free_coefficients(axes: Sequence[Axis], coefficients: Array) -> Array:
         if not axis.conditions:
             continue
         if sparse.issparse(z):
-            gram = splu((z.T @ z).tocsc())
+            gram = splu(sparse.csc_matrix(z.T @ z))
             moved = np.moveaxis(coefficients, j, 0)
             flat = gram.solve(np.asarray(z.T @ moved.reshape(len(moved), -1)))
             coefficients = np.moveaxis(flat.reshape(z.shape[1], *moved.shape[1:]), 0, j)
@@ -140,7 +140,7 @@ class CoefficientVariances:
                 free = along(axis.constrained, free, j + 1)
             constant = np.sqrt(np.prod([a.basis.upper - a.basis.lower for a in own]))
             free = np.ascontiguousarray(free)
-            free[(slice(None), *[0] * len(own))] += generator.standard_normal(count) * np.sqrt(floor) * constant
+            free.reshape(count, -1)[:, 0] += generator.standard_normal(count) * np.sqrt(floor) * constant
             drawn.append(free)
         return drawn
 
@@ -155,7 +155,7 @@ class DenseCovariance:
     """
 
     def __init__(self, rows: Rows, root: Array, floors: Sequence[float] | None = None) -> None:
-        self._rows, self._root = rows, root
+        self._rows, self._root = rows.bare(), root
         self._floors = list(floors) if floors is not None else [0.0] * len(rows.shapes)
 
     @classmethod
@@ -189,5 +189,5 @@ class DenseCovariance:
         bases = self._rows.disc.bases
         constant = float(np.sqrt(np.prod([b.upper - b.lower for b in bases])))
         for values, floor in zip(drawn, self._floors, strict=True):
-            values[(slice(None), *[0] * len(bases))] += generator.standard_normal(count) * floor * constant
+            values.reshape(count, -1)[:, 0] += generator.standard_normal(count) * floor * constant
         return drawn

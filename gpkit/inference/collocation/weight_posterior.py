@@ -86,7 +86,8 @@ class WeightPosterior:
         uncertainty: Callable[[], Uncertainty],
     ) -> None:
         self.bases, self.means, self.diagnostics = list(bases), list(means), diagnostics
-        self._make, self._made = uncertainty, None
+        self._make = uncertainty
+        self._made: Uncertainty | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """For files: the distribution is made first, since what makes it holds the problem's functions."""
@@ -96,7 +97,7 @@ class WeightPosterior:
     def uncertainty(self) -> Uncertainty:
         """Distribution of the fields around their mean."""
         if self._made is None:
-            self._made: Uncertainty | None = self._make()
+            self._made = self._make()
         return self._made
 
     def mean_on_grid(self, jet: Jet, axes: Sequence[Tensor]) -> Tensor:

@@ -1,0 +1,155 @@
+"""One solution at given sizes: directly, by Krylov or by dense least squares, and what is uncertain of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpkit.errors import ConvergenceError, InvalidDataError
+from gpkit.inference.collocation.axes import along
+from gpkit.inference.collocation.bases import Array
+from gpkit.inference.collocation.dense import LeastSquares, gauss_newton
+from gpkit.inference.collocation.discretisation import Discretisation
+from gpkit.inference.collocation.layout import Layout
+from gpkit.inference.collocation.linearised import Collocation
+from gpkit.inference.collocation.newton import NewtonReport, continued, newton
+from gpkit.inference.collocation.residuals import Residuals
+from gpkit.inference.collocation.resolution import resample
+from gpkit.inference.collocation.rows import Rows
+from gpkit.inference.collocation.uncertainty import CoefficientVariances, DenseCovariance, Uncertainty
+
+__all__ = ["MOST_DENSE", "Attempt", "columns", "solve_at", "spread"]
+
+MOST_DENSE = 2500  # coefficients of dense least squares
+_ROUNDING = 1e-14
+
+
+@dataclass
+class Attempt:
+    """A solution at one size.
+
+    Attributes:
+        disc: Bases.
+        state: Coefficients of each field.
+        report: Iterations.
+        mismatch: Of boundary data at corners.
+        why: A sentence about the method.
+        dense: The factored rows, where these were solved.
+    """
+
+    disc: Discretisation
+    state: list[Array]
+    report: NewtonReport
+    mismatch: float
+    why: str
+    dense: LeastSquares | None = None
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether dense rows were solved."""
+        return self.dense is not None
+
+
+def spread(attempt: Attempt, residuals: Residuals) -> Uncertainty:
+    """Distribution of the discretisation error."""
+    disc, layout = attempt.disc, attempt.disc.layout
+    sizes = [float(np.abs(disc.values((0,) * layout.dim, c)).max()) for c in attempt.state]
+    floors = [max(residuals.boundary, _ROUNDING) * size for size in sizes]
+    if attempt.dense is not None:
+        rows = Rows(disc)
+        size = 3.0 * max(residuals.total, 1e-15) * attempt.dense.magnitude
+        return DenseCovariance.of_factor(rows, attempt.dense.factor, attempt.dense.scales, size, floors)
+    fine = Discretisation(layout, [int(1.25 * n) + 8 for n in disc.sizes])
+    collocation = Collocation(fine)
+    start, _ = _start(fine, attempt, anew=True)
+    residual = collocation.residual(start)
+    step, _ = collocation.linearise(start).solve(residual, 1e-3, 120)
+    return CoefficientVariances.covering(fine.axes, step, floors)
+
+
+def columns(layout: Layout, sizes: Sequence[int]) -> int:
+    """Number of coefficients of all fields."""
+    return layout.count * int(np.prod(sizes))
+
+
+def solve_at(layout: Layout, sizes: Sequence[int], previous: Attempt | None) -> Attempt:
+    """Directly or by Krylov where the problem has that form, by dense least squares where it has not."""
+    _refuse_what_does_not_fit(layout, sizes)
+    reason = _needs_rows(layout)
+    if reason is None and not (previous is not None and previous.is_dense):
+        disc = Discretisation(layout, sizes)
+        collocation = Collocation(disc)
+        start, mismatch = _start(disc, previous)
+        if collocation.linearise(start).assignment is None:
+            reason = "orders and numbers of conditions do not match field by field"
+        else:
+            try:
+                if layout.problem.is_linear:
+                    state, report = newton(collocation, start, linear=True)
+                else:
+                    state, report = continued(collocation, start)
+                return Attempt(disc, state, report, mismatch, _sentence(layout, report))
+            except (ConvergenceError, InvalidDataError) as error:
+                if columns(layout, sizes) > MOST_DENSE:
+                    raise
+                reason = f"the iterative solver gave up ({error})"
+    elif previous is not None and previous.is_dense:
+        reason = previous.why
+    shrink = min(1.0, (MOST_DENSE / columns(layout, sizes)) ** (1.0 / layout.dim))
+    disc = Discretisation(layout, [max(4, int(shrink * n)) for n in sizes], oversampling=1.25)
+    collocation = Collocation(disc)
+    start, mismatch = _start(disc, previous)
+    state, report, solved = gauss_newton(collocation, start, linear=layout.problem.is_linear)
+    return Attempt(disc, state, report, mismatch, str(reason), solved)
+
+
+def _refuse_what_does_not_fit(layout: Layout, sizes: Sequence[int]) -> None:
+    """Before anything is allocated: fields, jets and tables of a size against the memory that there is."""
+    needed = 8.0 * (12.0 * columns(layout, sizes) + 6.0 * sum(float(n) ** 2 for n in sizes))
+    try:
+        present = float(os.sysconf("SC_PAGE_SIZE")) * float(os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):
+        return  # a system that does not say
+    if needed > 0.7 * present:
+        raise InvalidDataError(
+            f"{' x '.join(map(str, sizes))} functions need about {needed / 2**30:.3g} GiB, this machine has"
+            f" {present / 2**30:.3g} GiB: choose a smaller grid"
+        )
+
+
+def _needs_rows(layout: Layout) -> str | None:
+    if layout.others:
+        return (
+            f"a {layout.others[0][0].kind} condition has varying coefficients, tangential derivatives or several fields"
+        )
+    return None
+
+
+def _sentence(layout: Layout, report: NewtonReport) -> str:
+    if not layout.problem.is_linear:
+        return f"Newton's iteration ({len(report.steps)} steps), each step by GMRES preconditioned by a direct solver"
+    if not any(report.krylov):
+        return "direct solution: constant coefficients, axis by axis"
+    return f"GMRES ({max(report.krylov)} products) preconditioned by the direct solver of mean coefficients"
+
+
+def _start(disc: Discretisation, previous: Attempt | None, anew: bool = False) -> tuple[list[Array], float]:
+    lifted = [disc.lift(f) for f in range(disc.layout.count)]
+    start = [c for c, _ in lifted]
+    if previous is not None and (anew or not disc.layout.problem.is_linear):
+        # The previous solution, moved to the boundary data as they are resolved now.
+        for f, old in enumerate(previous.state):
+            start[f] = _with_boundary(disc, f, resample(old, disc.sizes), start[f])
+    return start, max((m for _, m in lifted), default=0.0)
+
+
+def _with_boundary(disc: Discretisation, which: int, guess: Array, lifted: Array) -> Array:
+    total = guess
+    for j, axis in enumerate(disc.axes[which]):
+        if axis.conditions:
+            target = along(axis.functional, lifted, j)
+            total = total + along(axis.lift, target - along(axis.functional, total, j), j)
+    return total
