@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ __all__ = ["Frame", "Rows", "along_free", "evaluate_at"]
 Fields = list[Array]
 
 
+@runtime_checkable
 class Frame(Protocol):
     """Bases and constrained axes, with the problem that they are for."""
 
