@@ -42,7 +42,7 @@ class PDE:
         PDE(u_xx = f on Box(x=(0, 6.28319)), 2 conditions)
     """
 
-    def __init__(self, equations: Equation | Iterable[Equation], conditions: Any = ()) -> None:
+    def __init__(self, equations: Any, conditions: Any = ()) -> None:
         self.equations = _equations(equations)
         self.conditions = list(conditions) if isinstance(conditions, Sequence) else [conditions]
         self.fields: list[Field] = fields_of(self.equations)
