@@ -84,7 +84,7 @@ class GaussianNoise(Observation):
         self._log_weights = float(np.log(each).sum())
         variance = float(np.average((y - np.average(y, weights=each)) ** 2, weights=each)) if y.size else 1.0
         self.noise = GammaPosterior(
-            np.array(1.0), np.array(max(variance, 1e-300) * float(each.mean() if y.size else 1.0)), _SHAPE, _RATE
+            np.ones(1), np.array([max(variance, 1e-300) * float(each.mean() if y.size else 1.0)]), _SHAPE, _RATE
         )
 
     def start(self) -> tuple[Array, Array]:
@@ -94,22 +94,22 @@ class GaussianNoise(Observation):
     @property
     def precision(self) -> float:
         """E[tau]."""
-        return float(self.noise.mean)
+        return float(self.noise.mean[0])
 
     @property
     def variance(self) -> float:
         """E[1 / tau]."""
-        return float(self.noise.mean_inverse)
+        return float(self.noise.mean_inverse[0])
 
     def update_noise(self, entries: int, squared_error: float) -> None:
         """Gamma posterior."""
         self.noise = GammaPosterior(
-            np.array(_SHAPE + 0.5 * entries), np.array(_RATE + 0.5 * squared_error), _SHAPE, _RATE
+            np.array([_SHAPE + 0.5 * entries]), np.array([_RATE + 0.5 * squared_error]), _SHAPE, _RATE
         )
 
     def bound(self, entries: int, squared_error: float, squares: float) -> float:
         """Expected Gaussian log-density minus the divergence of tau."""
-        expected = 0.5 * entries * (float(self.noise.mean_log) - math.log(2.0 * math.pi)) + 0.5 * self._log_weights
+        expected = 0.5 * entries * (float(self.noise.mean_log[0]) - math.log(2.0 * math.pi)) + 0.5 * self._log_weights
         return expected - 0.5 * self.precision * squared_error - self.noise.divergence()
 
     def parameters(self) -> dict[str, float]:
@@ -164,12 +164,12 @@ class StudentTNoise(GaussianNoise):
     @property
     def variance(self) -> float:
         """Variance of the noise; infinite at two degrees of freedom."""
-        return float(self.noise.mean_inverse) * self.degrees / (self.degrees - 2.0)
+        return float(self.noise.mean_inverse[0]) * self.degrees / (self.degrees - 2.0)
 
     @property
     def scale(self) -> float:
         """Scale of the t distribution."""
-        return math.sqrt(float(self.noise.mean_inverse))
+        return math.sqrt(float(self.noise.mean_inverse[0]))
 
     def parameters(self) -> dict[str, float]:
         """Scale and degrees of freedom."""

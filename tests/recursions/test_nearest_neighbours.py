@@ -1,0 +1,92 @@
+"""Conditioning on neighbours against dense linear algebra; derivatives by finite differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gpkit.recursions.nearest_neighbours import condition, leave_one_out_gradient, rank_candidates
+
+
+def problem(seed=0, n=40, width=6):
+    rng = np.random.default_rng(seed)
+    points = np.column_stack([rng.uniform(size=(n, 2)), rng.integers(0, 3, n)])
+    category = np.array([False, False, True])
+    variance, rate = np.array([1.0, 0.5]), rng.uniform(0.2, 2.0, (2, 3))
+    relative, target = rng.uniform(0.5, 2.0, n), rng.standard_normal(n)
+    rows = np.arange(12)
+    near = np.array([[j for j in rng.permutation(n) if j != i][:width] for i in rows])
+    near[3, 4:] = -1
+    return points, category, variance, rate, relative, target, rows, near
+
+
+def gram(points, others, category, variance, rate):
+    out = np.zeros((len(points), len(others)))
+    for v, r in zip(variance, rate, strict=True):
+        exponent = np.zeros_like(out)
+        for k in range(points.shape[1]):
+            gap = np.abs(points[:, None, k] - others[None, :, k])
+            exponent += r[k] * ((gap > 0) if category[k] else gap)
+        out += v * np.exp(-exponent)
+    return out
+
+
+def test_weights_and_variances():
+    points, category, variance, rate, relative, _, _, near = problem()
+    queries = np.random.default_rng(9).uniform(size=(12, 3)).round(1)
+    weights, left = np.empty(near.shape), np.empty(12)
+    condition(points, 0.3 * relative, queries, near, category, variance, rate, weights, left)
+    for i in range(12):
+        rows = near[i][near[i] >= 0]
+        matrix = gram(points[rows], points[rows], category, variance, rate) + 0.3 * np.diag(relative[rows])
+        cross = gram(points[rows], queries[i : i + 1], category, variance, rate)[:, 0]
+        want = np.linalg.solve(matrix, cross)
+        np.testing.assert_allclose(weights[i, : len(rows)], want, atol=1e-12)
+        assert np.all(weights[i, len(rows) :] == 0.0)
+        assert left[i] == pytest.approx(variance.sum() - cross @ want, rel=1e-10)
+
+
+def test_density_and_its_derivatives():
+    points, category, variance, rate, relative, target, rows, near = problem()
+
+    def value(v, r, level):
+        to_v, to_r = np.empty_like(v), np.empty_like(r)
+        out, to_level = leave_one_out_gradient(points, relative, target, rows, near, category, v, r, level, to_v, to_r)
+        return out, to_v, to_r, to_level
+
+    got, to_v, to_r, to_level = value(variance, rate, 0.3)
+    total = 0.0
+    for i in rows:
+        own = near[i][near[i] >= 0]
+        matrix = gram(points[own], points[own], category, variance, rate) + 0.3 * np.diag(relative[own])
+        cross = gram(points[own], points[i : i + 1], category, variance, rate)[:, 0]
+        spread = variance.sum() + 0.3 * relative[i] - cross @ np.linalg.solve(matrix, cross)
+        error = target[i] - cross @ np.linalg.solve(matrix, target[own])
+        total += 0.5 * (np.log(2 * np.pi * spread) + error**2 / spread)
+    assert got == pytest.approx(total / len(rows), rel=1e-12)
+    step = 1e-6
+    for t in range(2):
+        d = step * np.eye(2)[t]
+        assert to_v[t] == pytest.approx(
+            (value(variance + d, rate, 0.3)[0] - value(variance - d, rate, 0.3)[0]) / 2 / step, abs=1e-7
+        )
+        for k in range(3):
+            d = np.zeros((2, 3))
+            d[t, k] = step
+            slope = (value(variance, rate + d, 0.3)[0] - value(variance, rate - d, 0.3)[0]) / 2 / step
+            assert to_r[t, k] == pytest.approx(slope, abs=1e-7)
+    slope = (value(variance, rate, 0.3 + step)[0] - value(variance, rate, 0.3 - step)[0]) / 2 / step
+    assert to_level == pytest.approx(slope, abs=1e-7)
+
+
+def test_ranking_of_candidates():
+    points, category, variance, rate, *_ = problem()
+    candidates = np.tile(np.append(np.arange(40), [5, 7, -1]), (3, 1))
+    own = np.array([0, 1, -1])
+    out = np.empty((3, 50), np.int64)
+    rank_candidates(points, points[:3], own, candidates, category, variance, rate, out)
+    full = gram(points, points, category, variance, rate)
+    for i in range(3):
+        found = out[i][out[i] >= 0]
+        assert len(found) == (39 if own[i] >= 0 else 40) and len(set(found)) == len(found)
+        assert np.all(np.diff(full[i, found]) <= 1e-12)
