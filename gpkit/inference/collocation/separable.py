@@ -73,7 +73,7 @@ def _keeps_parity(mass: Array, axis: Axis) -> bool:
     if len(mass) < 8 or sparse.issparse(axis.constrained) is False:
         return False
     z = axis.constrained
-    return np.abs(np.diagonal(mass, 1)).max() < 1e-14 and np.abs(z.diagonal(-1)).max(initial=0.0) < 1e-14
+    return bool(np.abs(np.diagonal(mass, 1)).max() < 1e-14 and np.abs(z.diagonal(-1)).max(initial=0.0) < 1e-14)
 
 
 def _eigen(mass: Array, axis: Axis, scale: Array) -> tuple[Array, Array | Split]:
