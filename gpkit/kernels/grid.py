@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gpytorch
@@ -75,6 +77,21 @@ class GridKernel(StructuredKernel):
         # A copy must not recognise inputs by an address that it does not keep alive.
         return {**super().__getstate__(), "_located": None}
 
+    def _with_axes(self, change: Callable[[gpytorch.kernels.Kernel], gpytorch.kernels.Kernel]) -> GridKernel:
+        new = copy.deepcopy(self)
+        for axis, kernel in enumerate(self._axes):
+            new.kernels[axis] = change(kernel)
+        new.batch_shape = torch.broadcast_shapes(*(k.batch_shape for k in new._axes))
+        return new
+
+    def __getitem__(self, index: Any) -> GridKernel:
+        """The kernel of the selected batch elements, with its own copy of the parameters."""
+        return self._with_axes(lambda kernel: kernel[index])
+
+    def expand_batch(self, *sizes: Any) -> GridKernel:
+        """The kernel with the parameters of every axis expanded to a batch shape."""
+        return self._with_axes(lambda kernel: kernel.expand_batch(*sizes))
+
     # -- the grid -------------------------------------------------------------------------------------------------
 
     def axes_of(self, x: Tensor) -> tuple[list[Tensor], GridCells]:
@@ -89,7 +106,7 @@ class GridKernel(StructuredKernel):
         key = (x.data_ptr(), x.shape, x.stride(), x._version)
         if self._located is not None and self._located[0] == key:
             return self._located[2], self._located[3]
-        rows = x.detach().reshape(-1, *x.shape[-2:])
+        rows = x.detach().reshape(math.prod(x.shape[:-2]), *x.shape[-2:])
         if rows.shape[0] > 1 and not bool((rows == rows[:1]).all()):
             raise InvalidDataError("a batch of grids must be the same grid in every element; use separate models")
         rows = rows[0] if rows.shape[0] else rows.reshape(*x.shape[-2:])

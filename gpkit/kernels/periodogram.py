@@ -96,7 +96,7 @@ def pick_lines(x: Array, y: Array, count: int, significance: float = 4.0) -> Spe
             near = np.abs(frequency - candidate) < 0.75 / length
             looked_at &= ~near
             continue
-        picked.append(candidate)
+        picked = _polished(x, values, weight, [*picked, candidate], length)
         residual = values - _fit(x, values, weight, picked)[0]
     amplitudes = _fit(x, values, weight, picked)[1] if picked else np.zeros(0)
     order = np.argsort(-amplitudes)
@@ -123,15 +123,51 @@ def _refined(power: Array, peak: int) -> float:
     return peak + (float(np.clip(0.5 * (a - c) / curvature, -0.5, 0.5)) if curvature < 0.0 else 0.0)
 
 
+def _design(x: Array, frequencies: list[float]) -> Array:
+    """Columns 1, cos and sin of each frequency, (N, 2 K + 1)."""
+    phase = 2.0 * np.pi * np.outer(x - x.mean(), frequencies)
+    return np.concatenate([np.ones((x.size, 1)), np.cos(phase), np.sin(phase)], axis=1)
+
+
+def _coefficients(design: Array, values: Array, weight: NDArray[np.bool_]) -> Array:
+    """Least-squares coefficients (2 K + 1, M) over the values that are there."""
+    if weight.all():
+        return np.linalg.lstsq(design, values, rcond=1e-10)[0]
+    columns = [np.linalg.lstsq(design[w], v[w], rcond=1e-10)[0] for w, v in zip(weight.T, values.T, strict=True)]
+    return np.stack(columns, axis=1)
+
+
 def _fit(x: Array, values: Array, weight: NDArray[np.bool_], frequencies: list[float]) -> tuple[Array, Array]:
     """Least-squares sinusoids at given frequencies: their sum (N, M) and the variance of each, averaged over series."""
-    phase = 2.0 * np.pi * np.outer(x - x.mean(), frequencies)
-    design = np.concatenate([np.ones((x.size, 1)), np.cos(phase), np.sin(phase)], axis=1)
-    if weight.all():
-        coefficients = np.linalg.lstsq(design, values, rcond=1e-10)[0]
-    else:
-        columns = [np.linalg.lstsq(design[w], v[w], rcond=1e-10)[0] for w, v in zip(weight.T, values.T, strict=True)]
-        coefficients = np.stack(columns, axis=1)
+    design = _design(x, frequencies)
+    coefficients = _coefficients(design, values, weight)
     k = len(frequencies)
     square = coefficients[1 : k + 1] ** 2 + coefficients[k + 1 :] ** 2
     return np.where(weight, design @ coefficients, 0.0), 0.5 * square.mean(1)
+
+
+def _polished(
+    x: Array, values: Array, weight: NDArray[np.bool_], frequencies: list[float], length: float
+) -> list[float]:
+    """Gauss-Newton steps of all frequencies together, kept while the fit improves."""
+    current, k = frequencies, len(frequencies)
+    misfit = float(((values - _fit(x, values, weight, current)[0]) ** 2).sum())
+    time = 2.0 * np.pi * (x - x.mean())
+    for _ in range(3):
+        design = _design(x, current)
+        coefficients = _coefficients(design, values, weight)
+        residual = np.where(weight, values - design @ coefficients, 0.0)
+        basis = np.linalg.qr(design)[0]
+        slopes = []
+        for q in range(k):
+            cos, sin = design[:, 1 + q, None], design[:, 1 + k + q, None]
+            slope = time[:, None] * (coefficients[1 + k + q] * cos - coefficients[1 + q] * sin)
+            slope = np.where(weight, slope, 0.0)
+            slopes.append((slope - basis @ (basis.T @ slope)).ravel())
+        step = np.linalg.lstsq(np.stack(slopes, 1), residual.ravel(), rcond=1e-8)[0]
+        moved = [f + float(np.clip(s, -0.5 / length, 0.5 / length)) for f, s in zip(current, step, strict=True)]
+        better = float(((values - _fit(x, values, weight, moved)[0]) ** 2).sum())
+        if not better < misfit or min(moved) <= 0.25 / length:
+            break
+        current, misfit = moved, better
+    return current

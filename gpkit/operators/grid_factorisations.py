@@ -89,7 +89,7 @@ def factorise_grid(operator: UniformGridLinearOperator) -> Factorisation:
     full = noise.new_full((*noise.shape[:-1], cells.count), torch.inf)
     full[..., cells.flat] = noise
     common = _most_common(full)
-    unlike = (full != common.unsqueeze(-1)).reshape(-1, cells.count).any(0).nonzero().squeeze(-1)
+    unlike = _in_any_batch(full != common.unsqueeze(-1)).nonzero().squeeze(-1)
     if not unlike.numel():
         return operator.factorise_whole(common)
     if operator.scalable:
@@ -104,6 +104,11 @@ def factorise_grid(operator: UniformGridLinearOperator) -> Factorisation:
         if whole.well_conditioned():
             return CorrectedFactorisation(operator, whole, unlike, full[..., unlike] - common.unsqueeze(-1))
     return DenseFactorisation(operator, _REMEDY)
+
+
+def _in_any_batch(flags: Tensor) -> Tensor:
+    """(*batch, n) to (n)."""
+    return flags.any(tuple(range(flags.dim() - 1))) if flags.dim() > 1 else flags
 
 
 def _most_common(full: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,14 +81,14 @@ class KroneckerCrossLinearOperator(LinearOperator):
     def _to_scattered(self, factors: Sequence[Tensor], values: Tensor) -> Tensor:
         """Rows one by one: the first axis by one product, the others row-wise."""
         sizes, count = self.columns.sizes, values.shape[-1]
-        grid = values.reshape(*values.shape[:-2], sizes[0], -1)
+        grid = values.reshape(*values.shape[:-2], sizes[0], math.prod(sizes[1:]) * count)
         step = max(1, _CHUNK_ENTRIES // max(grid.shape[-1], 1))
         pieces = []
         for start in range(0, self.rows.rows, step):
             where = [c[start : start + step] for c in self.rows.coordinates]
             part = factors[0][..., where[0], :] @ grid
             for axis in range(1, len(sizes)):
-                part = part.reshape(*part.shape[:-1], sizes[axis], -1)
+                part = part.reshape(*part.shape[:-1], sizes[axis], math.prod(sizes[axis + 1 :]) * count)
                 part = (factors[axis][..., where[axis], :].unsqueeze(-2) @ part).squeeze(-2)
             pieces.append(part.reshape(*part.shape[:-1], count))
         if not pieces:

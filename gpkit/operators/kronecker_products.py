@@ -32,7 +32,8 @@ def mode_multiply(matrix: Tensor, values: Tensor, sizes: Sequence[int], axis: in
         out = values.reshape(*lead, left, sizes[axis]) @ matrix.mT
     else:
         # One large product; a batch of small ones would copy the matrix for each.
-        front = values.reshape(*lead, left, sizes[axis], right).transpose(-3, -2).reshape(*lead, sizes[axis], -1)
+        front = values.reshape(*lead, left, sizes[axis], right).transpose(-3, -2)
+        front = front.reshape(*lead, sizes[axis], left * right)
         out = matrix @ front
         out = out.reshape(*out.shape[:-1], left, right).transpose(-3, -2)
         return out.reshape(*out.shape[:-3], out_rows, count)
