@@ -220,8 +220,8 @@ class LegendreBasis:
             # c'_j = 2 norm_j times the sum of norm_k c_k over k = j + 1, j + 3, ...
             lowered[1::2] = np.cumsum(weighted[0::2], axis=0)[: len(weighted) // 2]
             lowered[2::2] = np.cumsum(weighted[1::2], axis=0)[: (len(weighted) - 1) // 2]
-            moved = (lowered[::-1] * norms * 2.0).astype(np.float64, copy=False)
-        return np.moveaxis(moved, 0, axis)
+            moved = lowered[::-1] * (2.0 * norms)
+        return np.asarray(np.moveaxis(moved, 0, axis), dtype=np.float64)
 
     def resized(self, size: int) -> LegendreBasis:
         """The same family with another number of functions."""

@@ -155,7 +155,8 @@ def gauss_newton(
                 break
             raise ConvergenceError(
                 "Gauss-Newton diverges: no step along its direction reduces the residual"
-                f" (relative steps so far {[f'{s:.1e}' for s in report.steps]}); the problem may have no solution"
+                f" (relative steps so far {[f'{s:.1e}' for s in report.steps]}); the problem may have no"
+                " solution, or fronts that the grid cannot hold"
             )
         state = candidate
         report.steps.append(share * size)

@@ -34,11 +34,13 @@ class KrylovReport:
         iterations: Matrix-vector products.
         residual: Relative, of the preconditioned system.
         converged: Whether it reached what was asked.
+        rounding: Relative error of the solution if the right side is wrong by rounding; large near resonance.
     """
 
     iterations: int
     residual: float
     converged: bool
+    rounding: float = 0.0
 
 
 class Collocation:
@@ -217,8 +219,14 @@ class Linearisation:
             return np.concatenate([direct[f].solve(parts[assignment[f]]).ravel() for f in range(fields)])
 
         start = precondition(rhs)
+        rounding = 0.0
+        if not all(p.is_diagonal for p in direct):  # where it is, the solver has looked at its eigenvalues
+            probe = [np.random.default_rng(5).standard_normal(sizes) for _ in rhs]
+            gain = float(np.linalg.norm(precondition(probe)) / np.linalg.norm(probe))
+            size = float(np.linalg.norm(start))
+            rounding = np.finfo(float).eps * gain * float(np.linalg.norm(rhs)) / size if size > 0.0 else 0.0
         if not any(extra):
-            return self._split(start, sizes), KrylovReport(0, 0.0, True)
+            return self._split(start, sizes), KrylovReport(0, 0.0, True, rounding)
 
         def apply(vector: Array) -> Array:
             state = self._split(vector, sizes)
@@ -239,7 +247,7 @@ class Linearisation:
             callback=history.append, callback_type="pr_norm",
         )  # fmt: skip
         last = history[-1] if history else 0.0
-        return self._split(solution, sizes), KrylovReport(len(history), float(last), info == 0)
+        return self._split(solution, sizes), KrylovReport(len(history), float(last), info == 0, rounding)
 
     @staticmethod
     def _split(vector: Array, sizes: Sequence[int]) -> Fields:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gpkit.errors import ConvergenceError
+from gpkit.errors import ConvergenceError, InvalidDataError
 from gpkit.inference.collocation.bases import Array
 from gpkit.inference.collocation.linearised import Collocation, KrylovReport
 from gpkit.inference.collocation.separable import SeparableSolver
@@ -17,6 +17,7 @@ Fields = list[Array]
 _STEPS = 40
 _SMALLEST = 1.0 / 1024.0
 _ROUNDING = 1e-9
+_SINGULAR = 1e-5
 _SMALLEST_STAGE = 1.0 / 128.0
 
 
@@ -30,6 +31,7 @@ class NewtonReport:
         krylov: Products of each linear solve.
         stages: Strengths of the nonlinear terms that continuation went through.
         converged: Whether the last relative step was at rounding.
+        rounding: Relative error that rounding of the right side makes in the first linear solve.
     """
 
     steps: list[float] = field(default_factory=list)
@@ -37,6 +39,7 @@ class NewtonReport:
     krylov: list[int] = field(default_factory=list)
     stages: list[float] = field(default_factory=list)
     converged: bool = False
+    rounding: float = 0.0
 
 
 def _norm(fields: Fields) -> float:
@@ -58,14 +61,14 @@ def newton(
     Raises:
         ConvergenceError: No step reduces the residual, or it is not finite.
     """
-    report = NewtonReport()
-    state = start
+    report, state = NewtonReport(), start
     forcing = 1e-13 if linear else 1e-4
     for _ in range(4 if linear else _STEPS):
         residual = problem.residual(state)
         operator = problem.linearise(state)
         step, krylov = operator.solve(residual, forcing, krylov_limit)
         report.krylov.append(krylov.iterations)
+        report.rounding = report.rounding or krylov.rounding
         size = _norm(step)
         if not np.isfinite(size):
             raise ConvergenceError(f"Newton's iteration left the finite numbers after steps {_text(report.steps)}")
@@ -83,6 +86,11 @@ def newton(
         report.damping.append(share)
         if linear:
             # A second solve refines the first; more would only repeat rounding.
+            if report.rounding > _SINGULAR:
+                raise InvalidDataError(
+                    "the operator is singular under these conditions, or so near to it that rounding decides (by"
+                    f" {min(report.rounding, 1.0):.0e} of the solution): give a gauge or another condition"
+                )
             if krylov.iterations == 0 or len(report.steps) >= 2 or relative < tolerance:
                 report.converged = True
                 return state, report
@@ -171,7 +179,8 @@ def _damped(
         return state, 0.0
     raise ConvergenceError(
         "Newton's iteration diverges: no step along its direction reduces the residual"
-        f" (relative steps so far {_text(report.steps)}); the problem may have no solution"
+        f" (relative steps so far {_text(report.steps)}); the problem may have no solution,"
+        " or fronts that the grid cannot hold"
     )
 
 

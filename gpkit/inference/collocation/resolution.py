@@ -14,11 +14,12 @@ import numpy as np
 from scipy import fft
 
 from gpkit.inference.collocation.bases import Array
-from gpkit.inference.collocation.layout import Layout, RightSide
+from gpkit.inference.collocation.layout import Layout, LinearPart, RightSide
 
 __all__ = ["Resolution", "limits", "resample", "tails"]
 
 _LINES = 5
+_NOTHING = 1e-13
 
 
 def limits(grid: Sequence[int], periodic: frozenset[int]) -> tuple[int, ...]:
@@ -123,12 +124,30 @@ def _lines(layout: Layout, axis: int, x: Array) -> list[Array]:
             columns.append(side.on_grid(grid).ravel())
         found.append(np.array(columns).T)
 
-    for source in layout.sources:
+    for source, linear in zip(layout.sources, layout.linear, strict=True):
         look(source)
+        if found and float(np.abs(found[-1]).max()) < _NOTHING * _size_of_terms(layout, linear):
+            found.pop()  # what a manufactured source of zero leaves of its terms
     for face in layout.faces:
         if face.axis != axis:
             look(face.value, face.axis, layout.ends[face.axis][face.end.side])
     return found
+
+
+def _size_of_terms(layout: Layout, linear: LinearPart) -> float:
+    """Size of the left side of an equation for fields as large as their boundary data, that vary once over the box."""
+    middle = [np.linspace(*ends, 7) for ends in layout.ends]
+    largest = 0.0
+    for face in layout.faces:
+        if all(order == 0 for order, _ in face.end.terms):
+            grid = list(middle)
+            grid[face.axis] = np.array([layout.ends[face.axis][face.end.side]])
+            largest = max(largest, float(np.abs(face.value.on_grid(grid)).max()))
+    strength = 1.0
+    for jet, c in linear.constant.items():
+        lengths = [upper - lower for lower, upper in layout.ends]
+        strength = max(strength, abs(c) / math.prod(n**o for n, o in zip(lengths, jet.orders, strict=True)))
+    return largest * strength
 
 
 def tails(coefficients: Array) -> tuple[float, ...]:

@@ -93,7 +93,7 @@ def _grow(layout: Layout, grid: tuple[int, ...]) -> tuple[Attempt, Resolution, A
         attempt = solve_at(layout, sizes, attempt)
         falls = np.max([tails(c) for c in attempt.state], axis=0)
         grown = tuple(
-            min(m, int(1.2 * n) + 8) if t > _RESOLVED else n
+            min(m, int((1.2 if t < 1e-4 else 1.6) * n) + 8) if t > _RESOLVED else n
             for n, m, t in zip(attempt.disc.sizes, most, falls, strict=True)
         )
         if grown == attempt.disc.sizes or (attempt.is_dense and columns(layout, grown) > MOST_DENSE):
@@ -140,11 +140,13 @@ def _diagnostics(
     for name, fall in zip(names, falls, strict=True):
         if fall > 1e-4:
             reasons.append(f"the coefficients along {name} have only fallen to {fall:.1e}")
+    if report.rounding > tolerance:
+        reasons.append(f"the operator is nearly singular: rounding alone changes the solution by {report.rounding:.1e}")
     if attempt.mismatch > tolerance:
         reasons.append(f"boundary data disagree at corners by {attempt.mismatch:.1e} of their size")
     found: dict[str, Any] = {
         "method": f"spectral: {kinds} basis of {sizes} functions; {how}",
-        "trusted": residuals.total <= tolerance,
+        "trusted": max(residuals.total, report.rounding) <= tolerance,
         "reasons": reasons,
         "sizes": attempt.disc.sizes,
         "points_per_period": resolution.points_per_period,
@@ -155,6 +157,7 @@ def _diagnostics(
         "boundary_residual": residuals.boundary,
         "coefficient_tails": tuple(float(t) for t in falls),
         "corner_mismatch": attempt.mismatch,
+        "rounding": report.rounding,
         "newton_steps": report.steps,
         "newton_damping": report.damping,
         "krylov_iterations": report.krylov,
