@@ -100,7 +100,11 @@ def factorise_grid(operator: UniformGridLinearOperator) -> Factorisation:
     corrected = m * operator.solve_cost() + m**3
     fits = 8 * 4 * m * cells.count * max(operator.batch_shape.numel(), 1) < available_memory()
     if corrected < n**3 / 3.0 and fits:
-        whole = operator.factorise_whole(common)
+        try:
+            whole = operator.factorise_whole(common)
+        except NotPositiveDefiniteError:
+            # The whole grid may be singular to rounding where the observed cells are not.
+            return DenseFactorisation(operator, _REMEDY)
         if whole.well_conditioned():
             return CorrectedFactorisation(operator, whole, unlike, full[..., unlike] - common.unsqueeze(-1))
     return DenseFactorisation(operator, _REMEDY)
