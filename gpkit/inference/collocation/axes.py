@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from gpkit.inference.collocation.bases import Array, Basis, LegendreBasis
@@ -20,7 +21,7 @@ from gpkit.inference.collocation.bases import Array, Basis, LegendreBasis
 __all__ = ["Axis", "EndCondition", "along"]
 
 
-def along(matrix: Any, tensor: Array, axis: int) -> Array:
+def along(matrix: Any, tensor: NDArray[Any], axis: int) -> NDArray[Any]:
     """Apply a matrix (dense, sparse, or anything that multiplies) to one axis of a tensor."""
     if axis == 0:
         flat = tensor.reshape(tensor.shape[0], -1)

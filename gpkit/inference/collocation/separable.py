@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import linalg, sparse
 
 from gpkit.errors import InvalidDataError
@@ -22,6 +23,8 @@ from gpkit.inference.collocation.parity import Split
 __all__ = ["SeparableSolver"]
 
 Symbol = Mapping[int, float]
+Values = NDArray[Any]  # real, or complex where an axis has complex eigenvalues
+Number = float | complex
 _SINGULAR = 1e-12
 _FLOOR = 2e-16  # masses of the highest modes, which nothing depends on, may round to less than zero
 
@@ -166,7 +169,7 @@ class _Bands:
             np.add.at(band, (self.upper + e.row - e.col, e.col), e.data)
             self.bands.append(band)
 
-    def solve(self, on_mass: complex, on_operator: complex, rhs: Array) -> Array:
+    def solve(self, on_mass: Number, on_operator: Number, rhs: Values) -> Values:
         band = on_mass * self.bands[1] + on_operator * self.bands[0]
         try:
             return np.asarray(linalg.solve_banded((self.lower, self.upper), band, rhs, check_finite=False))
@@ -230,7 +233,7 @@ class SeparableSolver:
         """Whether every axis is diagonal."""
         return all(k == "diagonal" for k in self.kinds)
 
-    def _denominator(self, shift: float) -> Array:
+    def _denominator(self, shift: float) -> Values:
         d = len(self._reduced)
         total: Any = 0.0
         size: Any = 0.0
@@ -269,19 +272,20 @@ class SeparableSolver:
             modes = np.moveaxis(solved, range(modes.ndim), self._order)
         return self.from_modes(modes)
 
-    def to_modes(self, rhs: Array) -> Array:
+    def to_modes(self, rhs: Array) -> Values:
         """Right side in the coordinates that decouple the axes."""
+        modes: Values = rhs
         for j, p in enumerate(self._reduced):
-            rhs = along(p.left, rhs, j)
-        return rhs
+            modes = along(p.left, modes, j)
+        return modes
 
-    def from_modes(self, modes: Array) -> Array:
+    def from_modes(self, modes: Values) -> Array:
         """Coefficients of a field from those coordinates."""
         for j, p in enumerate(self._reduced):
             modes = along(p.right, modes, j)
         return np.ascontiguousarray(modes.real)
 
-    def _descend(self, level: int, on_mass: complex, on_operator: complex, rhs: Array) -> Array:
+    def _descend(self, level: int, on_mass: Number, on_operator: Number, rhs: Values) -> Values:
         """Solve (on_mass M + on_operator L) x = rhs on the axes from ``level`` on."""
         p = self._reduced[self._order[level]]
         if level == len(self._order) - 1:
@@ -309,11 +313,11 @@ class SeparableSolver:
     def _is_complex(self) -> bool:
         return any(np.iscomplexobj(p.mass) or np.iscomplexobj(p.operator) for p in self._reduced)
 
-    def _apply(self, level: int, on_mass: complex, on_operator: complex, x: Array) -> Array:
+    def _apply(self, level: int, on_mass: Number, on_operator: Number, x: Values) -> Values:
         """(on_mass M + on_operator L) x on the axes from ``level`` on."""
         parts = [self._reduced[j] for j in self._order[level:]]
 
-        def times(matrix: Any, tensor: Array, axis: int) -> Array:
+        def times(matrix: Any, tensor: Values, axis: int) -> Values:
             if getattr(matrix, "ndim", 2) == 1:
                 return np.asarray(tensor * matrix.reshape([-1 if i == axis else 1 for i in range(tensor.ndim)]))
             return along(matrix, tensor, axis)
