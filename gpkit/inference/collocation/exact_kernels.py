@@ -10,12 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-
 from gpkit.errors import InvalidDataError
 from gpkit.inference.collocation.exact_priors import MixtureAxis
 from gpkit.inference.collocation.exact_rows import Rows
-from gpkit.inference.collocation.exact_start import Picked, broadband, lines_along, pick_frequencies, picked_mixture
+from gpkit.inference.collocation.exact_start import (
+    Picked,
+    broadband,
+    is_uniform,
+    lines_along,
+    pick_frequencies,
+    picked_mixture,
+)
 from gpkit.inference.collocation.forms import Problem
 from gpkit.kernels.stationary import Envelope, GaussianEnvelope, MaternEnvelope
 
@@ -96,7 +101,7 @@ def _frequencies(rows: Sequence[Rows], axis: int) -> Picked:
         if not r.is_grid or r.values is None:
             continue
         x = r.coordinates[axis]
-        if len(x) < 16 or not _uniform(x):
+        if len(x) < 16 or not is_uniform(x):
             continue
         size = float(r.values.abs().max())
         if size == 0.0:
@@ -106,11 +111,6 @@ def _frequencies(rows: Sequence[Rows], axis: int) -> Picked:
         spacing = 0.25 / float(x[-1] - x[0])
         every += [f for f in found.frequencies if all(abs(f - e) >= spacing for e in every)]
     return Picked(tuple(every[:16]), worst)
-
-
-def _uniform(x: Tensor) -> bool:
-    steps = x.diff()
-    return bool((steps - steps.mean()).abs().max() < 1e-6 * steps.mean())
 
 
 def _given(kernel: Any, dim: int) -> tuple[MixtureAxis, ...]:

@@ -199,11 +199,13 @@ class Lift:
         terms: Tensor of coefficients, and a basis for each of its modes.
         corner_mismatch: Largest disagreement between two faces at a common edge, in units of the data.
         tail: Largest relative tail of the traces' series.
+        size: Largest coefficient: the data's magnitude.
     """
 
     terms: tuple[tuple[Tensor, tuple[Basis, ...]], ...]
     corner_mismatch: float
     tail: float
+    size: float = 0.0
 
     def on_grid(self, jet: Jet, axes: Sequence[Tensor]) -> Tensor:
         """A jet on a tensor grid."""
@@ -255,7 +257,7 @@ def boolean_sum(axes: Sequence[AxisPrior], traces: dict[tuple[int, int], Trace])
                             mismatch = max(mismatch, float((other - values[0]).abs().max()))
                 terms.append(_term(chosen, picks, trace, axes, (-1.0) ** (count + 1)))
     tail = max((t.tail for t in traces.values()), default=0.0)
-    return Lift(tuple(terms), mismatch / size, tail)
+    return Lift(tuple(terms), mismatch / size, tail, size)
 
 
 def _constraints(axis: AxisPrior) -> tuple[Constraint, ...]:

@@ -6,6 +6,7 @@ conjugate gradients where equations are on a grid and conditions on whole faces;
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ from gpkit.inference.collocation.exact_problem import (
     observation_rows,
 )
 from gpkit.inference.collocation.exact_rows import Rows, RowTerm, prior_variance
-from gpkit.inference.collocation.exact_start import lines_along
+from gpkit.inference.collocation.exact_start import broadband, is_uniform, lines_along
 from gpkit.inference.collocation.exact_weights import FeaturePosterior
 from gpkit.inference.collocation.forms import Jet, Problem
 
@@ -161,8 +162,12 @@ class LinearEngine:
             self.learned = [result]
             self.mixtures = [(m,) for m in result.mixtures]
             return
+        blind = [set(range(box.dim)) for _ in self.problem.fields]
         for r in rows:
-            self._learn_axes(r)
+            self._learn_axes(r, blind)
+        for r in self.conditions:
+            self._learn_axes(r, blind)
+        self._choose_blind(rows, blind)
 
     def _evidence(self, rows: Sequence[Rows], mixtures: Sequence[MixtureAxis]) -> Evidence:
         """On one axis: in the space of weights if there are few, else by the covariance of the rows."""
@@ -172,27 +177,54 @@ class LinearEngine:
             return feature_evidence(rows, length, self.is_exact)
         return dense_evidence(rows, self.is_exact)
 
-    def _learn_axes(self, rows: Rows) -> None:
-        """Learn the axes of the field that an equation is mostly about, one after another, from lines of its source."""
+    def _learn_axes(self, rows: Rows, blind: list[set[int]]) -> None:
+        """Learn the axes of a field, one after another, from lines of the values of rows that are about it alone.
+
+        Args:
+            rows: Of an equation or a condition.
+            blind: By field, the axes that nothing was learned about so far; those learned are taken out.
+        """
         fields = rows.fields()
         if rows.values is None or float(rows.values.abs().max()) == 0.0 or len(fields) != 1:
             return
         f = next(iter(fields))
         for j, x in enumerate(rows.coordinates):
-            if len(x) < 8:
+            if len(x) < 8 or j not in blind[f] or not is_uniform(x):
                 continue
             lines = lines_along(rows.values.reshape(rows.shape), j)
             moments = self._moments(rows, f, j)
-            if not bool((moments != 0.0).any()):
+            if not float(moments.diagonal().max()) > 0.0:
                 continue
-            start = self.mixtures[f][j]
             length, step = self.problem.box.lengths[j], float(x[-1] - x[0]) / (len(x) - 1)
-            noise = float(rows.noise.mean())
-            result = learn(line_evidence(x, lines, moments, noise), [start], length, step, iterations=20)
+            evidence = line_evidence(x, lines, moments, float(rows.noise.mean()))
+            size = float(self.mixtures[f][j].weights.sum())
+            tried = [c.times(size) for c in self.start.candidates[j]]
+            best = max(tried, key=lambda m: evidence([m])[0])
+            result = learn(evidence, [best], length, step, iterations=20)
             self.learned.append(result)
-            axes = list(self.mixtures[f])
-            axes[j] = result.mixtures[0]
-            self.mixtures[f] = tuple(axes)
+            self._set_axis(f, j, result.mixtures[0])
+            blind[f].discard(j)
+
+    def _set_axis(self, field: int, axis: int, mixture: MixtureAxis) -> None:
+        axes = list(self.mixtures[field])
+        axes[axis] = mixture
+        self.mixtures[field] = tuple(axes)
+
+    def _choose_blind(self, rows: list[Rows], blind: list[set[int]]) -> None:
+        """Axes along which there are no data, such as time after an initial state: the best of a few by evidence."""
+        for f, axes in enumerate(blind):
+            for j in sorted(axes):
+                length, points = self.problem.box.lengths[j], len(self.axes[j])
+                envelope = self.mixtures[f][j].envelope
+                tried = [self.mixtures[f][j]]
+                tried += [broadband(envelope, length, points, components=6, cut=cut) for cut in (0.05, 0.12, 0.25)]
+                scores = []
+                for mixture in tried:
+                    self._set_axis(f, j, mixture)
+                    waves = self._wave_priors()
+                    found = None if waves is None else self._by_weights(rows, waves)
+                    scores.append(float("-inf") if found is None else found.diagnostics["log_evidence"])
+                self._set_axis(f, j, tried[scores.index(max(scores))])
 
     def _moments(self, rows: Rows, field: int, axis: int) -> Tensor:
         """How strongly each pair of derivatives along an axis enters the variance of a row."""
@@ -303,6 +335,7 @@ class LinearEngine:
 def _minus_lift(rows: Rows, lifts: Sequence[Lift]) -> Rows:
     """The same rows for what the lift leaves over."""
     total = torch.zeros(rows.shape, dtype=torch.float64)
+    size = rows.size
     for t in rows.terms:
         lift = lifts[t.jet.field]
         if rows.is_grid:
@@ -310,8 +343,10 @@ def _minus_lift(rows: Rows, lifts: Sequence[Lift]) -> Rows:
         else:
             values = lift.at(t.jet, torch.stack(rows.coordinates, dim=1))
         total = total + t.coefficient * values
+        size = max(size, float((t.coefficient * values).pow(2).mean().sqrt()))
     assert rows.values is not None
-    return Rows(rows.terms, rows.coordinates, rows.is_grid, rows.values - total.reshape(-1), rows.noise, rows.label)
+    size = max(size, float(rows.values.pow(2).mean().sqrt()))
+    return dataclasses.replace(rows, values=rows.values - total.reshape(-1), size=size)
 
 
 def _inside(rows: Rows, own: Separated, problem: Problem) -> Rows:

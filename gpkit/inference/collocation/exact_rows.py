@@ -46,6 +46,7 @@ class Rows:
         values: (m,), what the functionals were found to be; None for rows that are only predicted.
         noise: Variance of the values, (m,) or a scalar.
         label: Where they come from, for messages.
+        size: Of the numbers that the values were computed from: their rounding is relative to it.
     """
 
     terms: tuple[RowTerm, ...]
@@ -54,6 +55,7 @@ class Rows:
     values: Tensor | None = None
     noise: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
     label: str = ""
+    size: float = 0.0
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from gpkit.inference.collocation.exact_priors import MixtureAxis
 from gpkit.kernels.stationary import Envelope
 
-__all__ = ["Picked", "broadband", "lines_along", "pick_frequencies", "picked_mixture"]
+__all__ = ["Picked", "broadband", "is_uniform", "lines_along", "pick_frequencies", "picked_mixture"]
 
 _MOST = 12
 _PADDING = 16
@@ -40,6 +40,12 @@ def lines_along(values: Tensor, axis: int, most: int = 40) -> Tensor:
     lines = values.movedim(axis, 0).reshape(values.shape[axis], -1)
     step = max(1, lines.shape[1] // most)
     return lines[:, ::step]
+
+
+def is_uniform(x: Tensor) -> bool:
+    """Whether points are equispaced."""
+    steps = x.diff()
+    return bool((steps - steps.mean()).abs().max() < 1e-6 * steps.mean())
 
 
 def pick_frequencies(x: Tensor, lines: Tensor, tolerance: float = 1e-4, most: int = _MOST) -> Picked:

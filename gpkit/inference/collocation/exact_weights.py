@@ -24,6 +24,7 @@ __all__ = ["FeaturePosterior", "design"]
 
 _ROUNDING = 1e-13
 _CHOLESKY_ROUNDING = 1e-7
+_LIFT_ROUNDING = 1e-11
 _LARGEST_SVD = 600
 _LARGEST_DUAL = 1500
 _LARGEST_BASIS = 2500
@@ -89,11 +90,38 @@ class FeaturePosterior:
         self.fields = tuple(fields)
         self.lifts = lifts
         weights = sum(len(f) for f in fields)
+        self.scale = 1.0
+        used = self._condition(rows, weights, rounding)
+        # What the scale of the prior is, what the rows determine, and how well they are met depend on each other.
+        for _ in range(5 if fit_scale else 0):
+            fitted = float((self.mean_weights**2).sum()) / max(self._determined, 1e-3)
+            spare = self._count - self._determined
+            misfit = self._misfit / spare if spare > 0.05 * self._count else 0.0
+            if (0.5 < fitted < 2.0 or fitted == 0.0) and misfit < 2.0:
+                break
+            self.scale *= fitted if fitted > 0.0 else 1.0
+            if misfit >= 2.0:
+                # No function of the prior meets the equations to rounding: what is left is treated as their noise.
+                rounding *= math.sqrt(misfit)
+            used = self._condition(rows, weights, rounding)
+        n = self._count
+        self.diagnostics: dict[str, Any] = {
+            "rows": n,
+            "weights": weights,
+            "effective_rank": self._rank,
+            "rounding": used,
+            "output_scale": self.scale,
+            "log_evidence": self.evidence(False)[0],
+            "quadratic_form_per_row": self._quadratic / max(n, 1),
+        }
+
+    def _condition(self, rows: Sequence[Rows], weights: int, rounding: float) -> float:
+        """Condition on the rows at the present scale of the prior; returns the rounding that was assumed."""
         seen = [self._see(r, rounding) for r in rows]
         a, y = torch.cat([p.design for p in seen]), torch.cat([p.values for p in seen])
         self._quadratic = sum(p.rest for p in seen)
         self._logdet = sum(p.log_noise for p in seen)
-        n = sum(p.count for p in seen)
+        self._count = sum(p.count for p in seen)
         dual = len(a) < weights and len(a) <= _LARGEST_DUAL
         if weights <= _LARGEST_SVD or dual:
             self._by_singular_values(a, y)
@@ -102,17 +130,7 @@ class FeaturePosterior:
         else:
             rounding = max(rounding, _CHOLESKY_ROUNDING)
             self._by_cholesky(a, y)
-        self._count = n
-        self.scale = self.evidence(fit_scale)[1]
-        self.diagnostics: dict[str, Any] = {
-            "rows": n,
-            "weights": weights,
-            "effective_rank": self._rank,
-            "rounding": rounding,
-            "output_scale": self.scale,
-            "log_evidence": self.evidence(fit_scale)[0],
-            "quadratic_form_per_row": self._quadratic / max(n, 1),
-        }
+        return rounding
 
     def evidence(self, profile: bool) -> tuple[float, float]:
         """Log marginal likelihood and the scale of the priors at which it is taken.
@@ -132,15 +150,16 @@ class FeaturePosterior:
 
     def _see(self, r: Rows, rounding: float) -> _Seen:
         onto = projections(r, self.fields) if r.noise.dim() == 0 else None
-        a = design(r, self.fields, onto)
+        a = math.sqrt(self.scale) * design(r, self.fields, onto)
         values = torch.zeros(len(r), dtype=torch.float64) if r.values is None else r.values
         if onto is None:
             prior = (a * a).sum(1)
-            noise = r.noise.expand(len(r)) + rounding**2 * torch.maximum(prior, prior.mean())
+            size = torch.maximum(prior, prior.mean()).clamp_min(max(r.size, float(values.pow(2).mean().sqrt())) ** 2)
+            noise = r.noise.expand(len(r)) + rounding**2 * size
             sd = noise.clamp_min(1e-300).sqrt()
             return _Seen(a / sd[:, None], values / sd, 2.0 * float(sd.log().sum()), 0.0, len(r))
-        prior_mean = float((a * a).sum()) / len(r)
-        one = math.sqrt(max(float(r.noise) + rounding**2 * prior_mean, 1e-300))
+        size = max(float((a * a).sum()) / len(r), r.size**2, float(values.pow(2).mean()))
+        one = math.sqrt(max(float(r.noise) + rounding**2 * size, 1e-300))
         inside = contract([q.T for q in onto], values.reshape(*r.shape, 1), True).reshape(-1)
         # The difference of two squares would lose what rounding leaves: the rest is measured on the grid.
         back = contract(list(onto), inside.reshape(*[q.shape[1] for q in onto], 1), True).reshape(-1)
@@ -165,9 +184,11 @@ class FeaturePosterior:
         self._has_complement = right.shape[0] < right.shape[1]
         self._shrinkage = 1.0 / (1.0 + full**2)
         self.mean_weights = right[: len(sizes)].T @ (sizes / (1.0 + sizes**2) * inside)
+        self._misfit = self._quadratic + float((outside**2).sum() + (inside**2 / (1.0 + sizes**2) ** 2).sum())
         self._quadratic += float((inside**2 / (1.0 + sizes**2)).sum() + (outside**2).sum())
         self._logdet += float(torch.log1p(sizes**2).sum())
         self._rank = int((sizes > 1.0).sum())
+        self._determined = float((sizes**2 / (1.0 + sizes**2)).sum())
         self._factor: Tensor | None = None
 
     def _by_triangle(self, a: Tensor, y: Tensor) -> None:
@@ -179,7 +200,8 @@ class FeaturePosterior:
         self.mean_weights = torch.linalg.solve_triangular(triangle, inside[:, None], upper=True)[:, 0]
         outside = y - a @ self.mean_weights
         # At the optimum |y - A w|^2 + |w|^2 is the quadratic form of the values.
-        self._quadratic += float((outside**2).sum() + (self.mean_weights**2).sum())
+        self._misfit = self._quadratic + float((outside**2).sum())
+        self._quadratic = self._misfit + float((self.mean_weights**2).sum())
         self._finish_factor(triangle.T * triangle.diagonal().sign())
 
     def _by_cholesky(self, a: Tensor, y: Tensor) -> None:
@@ -192,14 +214,17 @@ class FeaturePosterior:
             raise NotPositiveDefiniteError("the normal matrix of the weights is not definite", row=int(info) - 1)
         self.mean_weights = torch.cholesky_solve((a.T @ y)[:, None], factor)[:, 0]
         outside = y - a @ self.mean_weights
-        self._quadratic += float((outside**2).sum() + (self.mean_weights**2).sum())
+        self._misfit = self._quadratic + float((outside**2).sum())
+        self._quadratic = self._misfit + float((self.mean_weights**2).sum())
         self._finish_factor(factor)
 
     def _finish_factor(self, factor: Tensor) -> None:
         self._factor = factor
         pivots = factor.diagonal().abs()
         self._logdet += 2.0 * float(pivots.log().sum())
-        self._rank = int((pivots > 2.0).sum())
+        inverse = torch.linalg.solve_triangular(factor, torch.eye(len(factor), dtype=factor.dtype), upper=False)
+        self._determined = len(factor) - float((inverse**2).sum())
+        self._rank = round(self._determined)
 
     def _evaluate(self, at: Rows, action: Any) -> Tensor:
         """Apply a function of the design in chunks of rows; only for points or one axis."""
@@ -214,7 +239,7 @@ class FeaturePosterior:
 
     def mean(self, jet: Jet, points: Tensor) -> Tensor:
         """Posterior mean of a jet at points (m, d)."""
-        mean = self._evaluate(jet_rows(jet, points), lambda a: a @ self.mean_weights)
+        mean = self._evaluate(jet_rows(jet, points), lambda a: a @ (math.sqrt(self.scale) * self.mean_weights))
         return mean if self.lifts is None else mean + self.lifts[jet.field].at(jet, points)
 
     def mean_on_grid(self, jet: Jet, axes: Sequence[Tensor]) -> Tensor:
@@ -225,7 +250,7 @@ class FeaturePosterior:
         offset = sum(len(f) for f in self.fields[: jet.field])
         weights = self.mean_weights[offset : offset + len(features)]
         tensor = torch.zeros([int(i) + 1 for i in features.index.max(0).values], dtype=torch.float64)
-        tensor[tuple(features.index.T)] = weights
+        tensor[tuple(features.index.T)] = math.sqrt(self.scale) * weights
         for j, (axis, x, order) in enumerate(zip(features.axes, axes, jet.orders, strict=True)):
             factor = axis(x, order)[:, : tensor.shape[j]]
             tensor = torch.tensordot(factor, tensor, dims=([1], [j])).movedim(0, j)
@@ -244,7 +269,11 @@ class FeaturePosterior:
 
     def variance(self, jet: Jet, points: Tensor) -> Tensor:
         """Posterior variance of a jet at points (m, d)."""
-        return self.scale * self._evaluate(jet_rows(jet, points), lambda a: (self._spread(a) ** 2).sum(1))
+        around = self.scale * self._evaluate(jet_rows(jet, points), lambda a: (self._spread(a) ** 2).sum(1))
+        if self.lifts is None or any(jet.orders):
+            return around
+        # The lift is a sum of products whose factors are known to some digits fewer than the data.
+        return around + (_LIFT_ROUNDING * self.lifts[jet.field].size) ** 2
 
     def covariance(self, a: Rows, b: Rows) -> Tensor:
         """Posterior covariance of rows a with rows b."""
