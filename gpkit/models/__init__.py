@@ -2,7 +2,7 @@
 
 from gpkit.models.comparison import Comparison, compare_kernels
 from gpkit.models.exact_gp import ExactGP
-from gpkit.models.fields import ScalarFieldGP, VectorFieldGP, VectorMovieGP
+from gpkit.models.fields import EdgeFlowGP, ScalarFieldGP, VectorFieldGP, VectorMovieGP
 from gpkit.models.functional_tensor import (
     Categorical,
     Continuous,
@@ -19,6 +19,7 @@ __all__ = [
     "Categorical",
     "Comparison",
     "Continuous",
+    "EdgeFlowGP",
     "ExactGP",
     "FitResult",
     "FunctionalTensor",

@@ -81,6 +81,7 @@ def vector_field_summary(content: VectorFieldContent) -> dict[str, Any]:
             k.name: {
                 "log_evidence": k.log_evidence,
                 "elpd_loo": k.elpd,
+                "weight": content.weights.get(k.name, 0.0),
                 "n_parameters": k.n_parameters,
                 "converged": k.converged,
             }
@@ -216,15 +217,17 @@ def _comparison(content: VectorFieldContent) -> Section:
             fixed(row.log_evidence, 1),
             fixed(row.log_evidence - top, 1),
             fixed(row.elpd, 1),
+            fixed(100.0 * content.weights[row.name], 0) if row.name in content.weights else "",
         )
         for row in content.kernels
     ]
     used = [i for i, row in enumerate(content.kernels) if row.name == content.kernel]
     blocks: list[Block] = [
         Table(
-            ("Kernel", "k", "ln evidence", "Δ", "elpd (LOO)"),
+            ("Kernel", "k", "ln evidence", "Δ", "elpd (LOO)", "Weight (%)"),
             rows,
-            "Sorted by evidence, best first; the one in bold is used. k: number of parameters.",
+            "Sorted by evidence, best first; parameters below are those of the first. k: number of parameters. Weight: "
+            "share in the predictions, a mixture that predicts left-out places best.",
             best=used,
         )
     ]

@@ -58,6 +58,7 @@ class VectorFieldContent:
         kernel: The kernel that is used.
         verdict: Who won the comparison, in a sentence.
         kernels: The comparison, best first.
+        weights: Of the kernels in the predictions.
         left_out: Reasons of kernels that were not fitted.
         parameters: Name, value, unit, and (if sampled) median, low and high of each parameter.
         residuals: Leave-one-out residuals, standardised, one per coordinate.
@@ -95,6 +96,7 @@ class VectorFieldContent:
     residuals: FloatArray
     pit: FloatArray
     geometry: Sequence[tuple[str, str]]
+    weights: Mapping[str, float] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
     triangles: IntArray = field(default_factory=lambda: np.zeros((0, 3), dtype=np.int64))
     normals: FloatArray | None = None

@@ -188,21 +188,24 @@ def experiment(name: str, folder: Path | None, config: dict, share: float, noise
     model = VectorFieldGP(manifold)
     result = model.fit(train, observed[train], seed=seed, progress=False)
     seconds = time.process_time() - begun
-    out: dict = {"winner": result.kernel, "seconds": seconds}
+    weights = result.comparison.weights
+    out: dict = {"winner": max(weights, key=lambda kernel: weights[kernel]), "seconds": seconds}
     found = model.predict(test)
     out["auto"] = baselines.angular_error(found.mean, data.vectors[test])
     out["rmse"] = baselines.rmse(found.mean, data.vectors[test])
     out["nlpd"] = -float(found.log_density(observed[test]).mean())
     variance = np.einsum("mii->mi", found.covariance)
     frames = found.frames
-    out["coverage"] = baselines.coverage(frames, found.mean, variance, float(found.noise[0]), observed[test])
+    out["coverage"] = baselines.coverage(
+        frames, found.mean, variance, float(np.sqrt(found.weights @ np.square(found.noise))), observed[test]
+    )
     out["region"] = float(found.covers(data.vectors[test]).mean())
     if manifold.orientable and model.manifold.dim == 2:
         out |= singular_scores(model, data, manifold, train, observed)
     singles: dict[str, float] = {}
     for candidate in result.comparison.candidates:
         if "+" not in candidate.name:
-            model.refit(candidate.name)
+            model.use(candidate.name)
             singles[candidate.name] = baselines.angular_error(model.predict(test).mean, data.vectors[test])
     for family in ("intrinsic", "projected", "helmholtz"):
         chosen = next(c.name for c in result.comparison.candidates if c.name.startswith(family) and "+" not in c.name)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from gpkit.errors import DataWarning, InvalidDataError
 from gpkit.inference.inference_data import provenance, to_inference_data
-from gpkit.inference.log_parameters import LogFit, maximise_log, sample_log
+from gpkit.inference.log_parameters import sample_log
+from gpkit.models.fields.calculus import FieldFunctional
 from gpkit.models.fields.kernels import Setting, candidates, make_terms
 from gpkit.models.fields.observations import Observations
 from gpkit.models.fields.predictions import FieldPrediction
@@ -76,6 +77,8 @@ class FieldGP(ABC):
 
     Args:
         kernel: A name (see :mod:`gpkit.models.fields.kernels`), or terms.
+        combine: What predictions are made of when several kernels were compared: "stacking", their mixture with the
+            weights that predict left-out places best, or "best", the one with the highest evidence.
         rank: Number of basis functions of intrinsic kernels; all if there are at most ``full_below`` coordinates.
         full_below: Up to this many coordinates (n d) intrinsic kernels have full rank.
         dense_rows: Up to this many observed coordinates kernels with a dense covariance are used; "auto" leaves
@@ -90,6 +93,7 @@ class FieldGP(ABC):
         self,
         kernel: str | Sequence[Any] = "auto",
         *,
+        combine: str = "stacking",
         rank: int = 300,
         full_below: int = 2500,
         dense_rows: int = 6000,
@@ -101,7 +105,10 @@ class FieldGP(ABC):
         for name, value in (("rank", rank), ("full_below", full_below), ("dense_rows", dense_rows)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 0 or (name == "rank" and value < 1):
                 raise InvalidDataError(f"{name} must be a positive integer, got {value!r}")
+        if combine not in ("stacking", "best"):
+            raise InvalidDataError(f"combine must be 'stacking' or 'best', got {combine!r}")
         self.kernel = kernel
+        self.combine = combine
         self.rank = rank
         self.full_below = full_below
         self.dense_rows = dense_rows
@@ -112,6 +119,8 @@ class FieldGP(ABC):
         self.posterior: Any = None
         self._draws: Array | None = None
         self._best: Candidate | None = None
+        self._comparison: KernelComparison | None = None
+        self._mixture: list[tuple[Candidate, float]] = []
         self._cache: dict[bytes, FieldPosterior] = {}
 
     # -- what the kinds of field differ in ------------------------------------------------------------------------
@@ -132,9 +141,9 @@ class FieldGP(ABC):
 
     def _fit(self, observations: Observations, starts: int, seed: int, progress: bool) -> FieldFit:
         self.observations = observations
-        self.result = self.posterior = self._draws = self._best = None
+        self.result = self.posterior = self._draws = self._best = self._comparison = None
         self._cache = {}
-        scales = Scales(self._size(), float(np.sqrt(np.square(observations.coordinates).mean())))
+        scales = Scales(self._size(), self._value_scale(observations.coordinates))
         setting = self._setting(scales)
         sites = self.sites(observations.where)
         rows = sites.rows
@@ -150,7 +159,8 @@ class FieldGP(ABC):
             names, make, combine=combine, left_out=skipped, starts=starts, seed=seed, progress=progress
         )
         best = comparison.best
-        self._best = best
+        self._comparison = comparison
+        self.use()
         self.result = FieldFit(
             kernel=best.name,
             parameters=best.fit.values,
@@ -167,6 +177,10 @@ class FieldGP(ABC):
         for note in self.result.notes:
             warnings.warn(note, DataWarning, stacklevel=3)
         return self.result
+
+    def _value_scale(self, values: Array) -> float:
+        """Size of the values by which amplitudes are measured."""
+        return float(np.sqrt(np.square(values).mean()))
 
     def _extra_terms(self, scales: Scales) -> list[Term]:
         return []
@@ -260,35 +274,38 @@ class FieldGP(ABC):
         )
         return self.posterior
 
-    def _components(self, draws: int | None) -> list[FieldPosterior]:
-        """Posteriors of the field at the fit, or at thinned draws of the parameters."""
+    def _components(self, draws: int | None) -> list[tuple[FieldPosterior, float]]:
+        """Posteriors of the field with weights: one a kernel, or one a draw of the sampled kernel's parameters."""
         best = self._fitted()
-        if self._draws is None:
-            thetas = [best.fit.theta]
-        else:
-            flat = self._draws.reshape(-1, self._draws.shape[-1])
-            count = min(len(flat), _COMPONENTS if draws is None else max(1, draws))
-            thetas = list(flat[np.linspace(0, len(flat) - 1, count).astype(int)])
         out = []
-        for theta in thetas:
-            key = np.asarray(theta).tobytes()
-            if key not in self._cache:
-                if len(self._cache) > 2 * _COMPONENTS:
-                    self._cache.clear()
-                self._cache[key] = best.regression.posterior(theta)
-            out.append(self._cache[key])
+        for candidate, weight in self._mixture:
+            thetas = [candidate.fit.theta]
+            if self._draws is not None and candidate is best:
+                flat = self._draws.reshape(-1, self._draws.shape[-1])
+                count = min(len(flat), _COMPONENTS if draws is None else max(1, draws))
+                thetas = list(flat[np.linspace(0, len(flat) - 1, count).astype(int)])
+            out += [(self._posterior_at(candidate, theta), weight / len(thetas)) for theta in thetas]
         return out
+
+    def _posterior_at(self, candidate: Candidate, theta: Array) -> FieldPosterior:
+        key = candidate.name.encode() + np.asarray(theta).tobytes()
+        if key not in self._cache:
+            if len(self._cache) > 2 * _COMPONENTS:
+                self._cache.clear()
+            self._cache[key] = candidate.regression.posterior(theta)
+        return self._cache[key]
 
     # -- predictions ----------------------------------------------------------------------------------------------
 
     def _predict(self, sites: Sites, draws: int | None = None) -> FieldPrediction:
-        components = self._components(draws)
+        mixture = self._components(draws)
+        components, weights = [c for c, _ in mixture], np.array([w for _, w in mixture])
         self._announce(sites, components[0])
         moments = [component.moments(sites) for component in components]
         noise = [math.nan if c.regression.noise is not None else c.noise for c in components]
 
         def draw(n: int, seed: int) -> Array:
-            return self._draw_fields(components, sites, n, seed)
+            return self._draw_fields(mixture, sites, n, seed)
 
         return FieldPrediction(
             frames=sites.frames.numpy(),
@@ -297,6 +314,7 @@ class FieldGP(ABC):
             noise=np.array(noise),
             far=sites.far,
             distance=sites.distance,
+            weights=weights,
             _draw=draw,
         )
 
@@ -321,39 +339,66 @@ class FieldGP(ABC):
             )
 
     @staticmethod
-    def _draw_fields(components: Sequence[FieldPosterior], sites: Sites, n: int, seed: int) -> Array:
-        """Draws (n, m, d) of tangent coordinates: components in turn, so that each has its share."""
+    def _draw_fields(mixture: Sequence[tuple[FieldPosterior, float]], sites: Sites, n: int, seed: int) -> Array:
+        """Draws (n, m, d) of tangent coordinates, each from a component drawn by weight."""
         rng = np.random.default_rng(seed)
+        weights = np.array([weight for _, weight in mixture])
+        chosen = rng.choice(len(mixture), size=n, p=weights / weights.sum())
         out = np.zeros((n, len(sites), sites.d))
-        for index, component in enumerate(components[:n]):
-            mine = np.arange(index, n, len(components))
-            mean, root = component.joint(sites)
+        for index in np.unique(chosen):
+            mine = np.flatnonzero(chosen == index)
+            mean, root = mixture[index][0].joint(sites)
             noise = rng.standard_normal((len(mine), root.shape[1]))
             out[mine] = (mean + noise @ root.T).reshape(len(mine), len(sites), sites.d)
         return out
 
-    def leave_one_out(self) -> tuple[Array, Array]:
-        """Predictions of each observed place from all the others, at the fit: means (m, d), covariances with noise."""
-        best = self._fitted()
-        return best.regression.posterior(best.fit.theta).leave_one_out()
+    def _functional(self, operator: Any, draws: int | None = None) -> FieldFunctional:
+        """Mean and standard deviation of linear functionals (q, n d) of the field at all nodes."""
+        self._fitted()
+        sites = self.sites()
+        mixture = self._components(draws)
+        found = [component.functional(operator, sites) for component, _ in mixture]
+        weights = np.array([weight for _, weight in mixture])
+        means = np.stack([mean for mean, _ in found])
+        mean = weights @ means
+        variance = weights @ (np.square([deviation for _, deviation in found]) + np.square(means - mean))
+        return FieldFunctional(mean, np.sqrt(variance), operator)
 
-    def refit(self, kernel: str, *, starts: int = 1, seed: int = 0) -> LogFit:
-        """Use another of the kernels that were compared, without comparing again.
+    def leave_one_out(self) -> FieldPrediction:
+        """Predictions of each observed place from all the others; covariances include the noise."""
+        self._fitted()
+        assert self.observations is not None
+        sites = self.sites(self.observations.where)
+        found = [self._posterior_at(c, c.fit.theta).leave_one_out() for c, _ in self._mixture]
+        return FieldPrediction(
+            frames=sites.frames.numpy(),
+            component_means=np.stack([mean for mean, _ in found]),
+            component_covariances=np.stack([covariance for _, covariance in found]),
+            noise=np.zeros(len(found)),
+            far=sites.far,
+            distance=sites.distance,
+            weights=np.array([weight for _, weight in self._mixture]),
+        )
+
+    def use(self, kernel: str | None = None) -> None:
+        """Predict with one of the kernels that were compared; None goes back to what ``combine`` says.
 
         Raises:
-            InvalidDataError: the kernel was not among them.
+            InvalidDataError: not fitted, or the kernel was not among them.
         """
-        best = self._fitted()
-        assert self.result is not None
-        chosen = next((c for c in self.result.comparison.candidates if c.name == kernel), None)
-        if chosen is None:
-            names = ", ".join(c.name for c in self.result.comparison.candidates)
-            raise InvalidDataError(f"kernel {kernel!r} was not compared; there are {names}")
-        if chosen is not best:
+        comparison = self._comparison
+        if comparison is None:
+            raise InvalidDataError(f"{type(self).__name__} has not been fitted: call fit(where, {self._what}) first")
+        by_name = {candidate.name: candidate for candidate in comparison.candidates}
+        if kernel is not None and kernel not in by_name:
+            raise InvalidDataError(f"kernel {kernel!r} was not compared; there are {', '.join(by_name)}")
+        weights = {kernel: 1.0} if kernel is not None else comparison.weights
+        if kernel is None and self.combine == "best":
+            weights = {comparison.best.name: 1.0}
+        self._mixture = [(by_name[name], weight) for name, weight in weights.items()]
+        chosen = comparison.best if kernel is None else by_name[kernel]
+        if chosen is not self._best:
             self._best, self._draws, self.posterior, self._cache = chosen, None, None, {}
-        if starts > 1:
-            return maximise_log(chosen.regression, starts=starts, seed=seed, init=[chosen.fit.theta])
-        return chosen.fit
 
     # -- files ----------------------------------------------------------------------------------------------------
 

@@ -124,7 +124,10 @@ def make_terms(name: str, setting: Setting) -> list[Term]:
     for part in name.split("+"):
         family, _, member = part.strip().partition(":")
         if family == "intrinsic":
-            out.append(SpectralTerm(part.strip(), setting.parts(), _response(member, setting.dim), setting.scales))
+            response = _response(member, setting.dim)
+            out += [
+                SpectralTerm(modes.label or part.strip(), modes, response, setting.scales) for modes in setting.parts()
+            ]
         elif family == "projected":
             out.append(ProjectedTerm(member, setting.scales))
         else:

@@ -7,19 +7,39 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 from gpkit.errors import InvalidDataError
-from gpkit.models.predictions import Prediction
 
-__all__ = ["FieldPrediction", "ScalarPrediction", "as_scalar"]
+__all__ = ["FieldPrediction", "ScalarPrediction", "mixture_quantile"]
 
 Array = NDArray[np.float64]
 
 
+def mixture_quantile(means: Array, variances: Array, weights: Array, probability: float) -> Array:
+    """Quantiles (...) of mixtures of normals (S, ...): exact for one component, else by bisection.
+
+    Raises:
+        InvalidDataError: unless 0 < probability < 1.
+    """
+    if not 0.0 < probability < 1.0:
+        raise InvalidDataError(f"a probability lies in (0, 1), got {probability}")
+    deviations = np.sqrt(np.maximum(variances, 0.0))
+    each = means + special.ndtri(probability) * deviations
+    if len(each) == 1:
+        return np.asarray(each[0])
+    low, high = each.min(0), each.max(0)
+    safe = np.maximum(deviations, 1e-300)
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        below = np.tensordot(weights, special.ndtr((middle - means) / safe), 1) < probability
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return np.asarray(0.5 * (low + high))
+
+
 @dataclass(frozen=True, eq=False)
 class FieldPrediction:
-    """A tangent vector field at m places: an equal mixture of S normal distributions (S = 1 for a point fit).
+    """A tangent vector field at m places: a mixture of S normal distributions (S = 1 for one kernel, one fit).
 
     Attributes:
         frames: Orthonormal tangent frames, (m, D, d).
@@ -28,6 +48,7 @@ class FieldPrediction:
         noise: Standard deviation of the noise of an observation, (S,); NaN where it was given per place.
         far: Places too far from the nodes to be predicted: the prior is returned there, (m,).
         distance: To the nearest node (or surface), (m,).
+        weights: Of the components, (S,).
     """
 
     frames: Array
@@ -36,20 +57,21 @@ class FieldPrediction:
     noise: Array
     far: NDArray[np.bool_]
     distance: Array
+    weights: Array = field(default_factory=lambda: np.ones(1))
     _draw: Callable[[int, int], Array] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def __repr__(self) -> str:
-        kind = "posterior mixture" if len(self.component_means) > 1 else "point fit"
+        kind = f"{len(self.weights)} components" if len(self.weights) > 1 else "one component"
         far = f", {int(self.far.sum())} far from the nodes" if self.far.any() else ""
         return f"FieldPrediction({len(self)} places, {kind}{far})"
 
     @property
     def tangent_mean(self) -> Array:
         """Mean in the frames, (m, d)."""
-        return self.component_means.mean(0)
+        return np.tensordot(self.weights, self.component_means, 1)
 
     @property
     def mean(self) -> Array:
@@ -60,7 +82,8 @@ class FieldPrediction:
     def covariance(self) -> Array:
         """Covariance of the tangent coordinates, (m, d, d)."""
         shift = self.component_means - self.tangent_mean
-        return self.component_covariances.mean(0) + np.einsum("smi,smj->mij", shift, shift) / len(shift)
+        within = np.tensordot(self.weights, self.component_covariances, 1)
+        return within + np.einsum("s,smi,smj->mij", self.weights, shift, shift)
 
     @property
     def variance(self) -> Array:
@@ -80,13 +103,9 @@ class FieldPrediction:
         """
         means = np.einsum("mad,smd->sma", self.frames, self.component_means)
         variances = np.einsum("mai,smij,maj->sma", self.frames, self.component_covariances, self.frames)
-        flat = Prediction(
-            np.arange(means[0].size, dtype=np.float64),
-            means.reshape(len(means), -1),
-            np.maximum(variances.reshape(len(means), -1), 0.0),
-        )
-        low, high = flat.interval(probability)
-        return low.reshape(means.shape[1:]), high.reshape(means.shape[1:])
+        tail = 0.5 * (1.0 - probability)
+        low, high = (mixture_quantile(means, variances, self.weights, p) for p in (tail, 1.0 - tail))
+        return low, high
 
     def region(self, probability: float = 0.95) -> tuple[Array, Array]:
         """Elliptical regions of the tangent coordinates: semi-axes (m, d), largest last, and directions (m, D, d).
@@ -123,7 +142,7 @@ class FieldPrediction:
         quadratic = np.einsum("smd,smd->sm", rest, np.linalg.solve(covariance, rest[..., None])[..., 0])
         each = -0.5 * (quadratic + np.linalg.slogdet(covariance)[1] + d * np.log(2.0 * np.pi))
         top = each.max(0)
-        return top + np.log(np.exp(each - top).mean(0))
+        return top + np.log(np.tensordot(self.weights, np.exp(each - top), 1))
 
     def sample(self, n: int = 1, seed: int = 0) -> Array:
         """Joint draws (n, m, D) of the field.
@@ -136,7 +155,7 @@ class FieldPrediction:
         return np.einsum("mad,nmd->nma", self.frames, self._draw(n, seed))
 
     def _observed(self, noisy: bool) -> Array:
-        extra = float(np.square(self.noise).mean()) if noisy else 0.0
+        extra = float(self.weights @ np.square(self.noise)) if noisy else 0.0
         return self.covariance + extra * np.eye(self.frames.shape[2])
 
     def _threshold(self, probability: float) -> float:
@@ -146,33 +165,60 @@ class FieldPrediction:
 
 
 @dataclass(frozen=True, eq=False)
-class ScalarPrediction(Prediction):
-    """A function at m places; ``time`` counts the places.
+class ScalarPrediction:
+    """A function (or a flow) at m places: a mixture of S normal distributions per place.
 
     Attributes:
-        noise: Standard deviation of the noise of an observation, (S,).
-        far: Places too far from the nodes to be predicted, (m,).
-        distance: To the nearest node, (m,).
+        field: The same as a field of one component.
     """
 
-    noise: Array = field(default_factory=lambda: np.zeros(1))
-    far: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
-    distance: Array = field(default_factory=lambda: np.zeros(0))
+    field: FieldPrediction
+
+    def __len__(self) -> int:
+        return len(self.field)
 
     def __repr__(self) -> str:
-        kind = "posterior mixture" if len(self.component_means) > 1 else "point fit"
-        return f"ScalarPrediction({self.time.size} places, {kind})"
+        return repr(self.field).replace("FieldPrediction", "ScalarPrediction")
 
+    @property
+    def mean(self) -> Array:
+        """Mean (m,)."""
+        return self.field.tangent_mean[:, 0]
 
-def as_scalar(prediction: FieldPrediction) -> ScalarPrediction:
-    """The prediction of a field of one component, as one of a function."""
-    draw = prediction._draw
-    return ScalarPrediction(
-        time=np.arange(len(prediction), dtype=np.float64),
-        component_means=prediction.component_means[:, :, 0],
-        component_variances=prediction.component_covariances[:, :, 0, 0],
-        _draw=None if draw is None else lambda n, seed: draw(n, seed)[:, :, 0],
-        noise=prediction.noise,
-        far=prediction.far,
-        distance=prediction.distance,
-    )
+    @property
+    def variance(self) -> Array:
+        """Variance (m,), noise not included."""
+        return self.field.covariance[:, 0, 0]
+
+    @property
+    def noise(self) -> Array:
+        """Standard deviation of the noise of an observation, (S,)."""
+        return self.field.noise
+
+    @property
+    def far(self) -> NDArray[np.bool_]:
+        """Places too far from the nodes to be predicted, (m,)."""
+        return self.field.far
+
+    @property
+    def distance(self) -> Array:
+        """To the nearest node, (m,)."""
+        return self.field.distance
+
+    def quantile(self, probability: float) -> Array:
+        """Quantile (m,) of the mixture.
+
+        Raises:
+            InvalidDataError: unless 0 < probability < 1.
+        """
+        means, variances = self.field.component_means[..., 0], self.field.component_covariances[..., 0, 0]
+        return mixture_quantile(means, variances, self.field.weights, probability)
+
+    def interval(self, probability: float = 0.95) -> tuple[Array, Array]:
+        """Central interval (low, high), each (m,)."""
+        tail = 0.5 * (1.0 - probability)
+        return self.quantile(tail), self.quantile(1.0 - tail)
+
+    def sample(self, n: int = 1, seed: int = 0) -> Array:
+        """Joint draws (n, m)."""
+        return self.field.sample(n, seed)[:, :, 0]

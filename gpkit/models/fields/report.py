@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
 from gpkit.diagnostics.findings import Finding
 from gpkit.diagnostics.posterior import convergence_warnings, summarise
@@ -93,9 +93,10 @@ def vector_field_content(
 
         variances = torch.exp(term.log_spectrum(torch.from_numpy(np.asarray(parts[spectral])))).numpy()
         extra |= {"eigenvalues": model.basis.eigenvalues, "variances": variances}
-    mean, covariance = model.leave_one_out()
-    deviation = np.sqrt(np.einsum("mii->mi", covariance))
-    residuals = ((observations.coordinates - mean) / deviation).ravel()
+    left_out = model.leave_one_out()
+    deviations = np.sqrt(np.einsum("smii->smi", left_out.component_covariances))
+    each = ndtr((observations.coordinates - left_out.component_means) / deviations)
+    pit = np.clip(np.tensordot(left_out.weights, each, 1).ravel(), 1e-16, 1.0 - 1e-16)
     attributes = provenance()
     versions = attributes["versions"]
     versions = json.loads(versions) if isinstance(versions, str) else dict(versions)
@@ -116,8 +117,9 @@ def vector_field_content(
         ),
         left_out=result.comparison.left_out,
         parameters=_parameters(model),
-        residuals=residuals,
-        pit=ndtr(residuals),
+        residuals=ndtri(pit),
+        pit=pit,
+        weights=result.comparison.weights if model.combine == "stacking" else {best.name: 1.0},
         geometry=_geometry(model),
         length_unit=model.length_unit,
         value_unit=model.value_unit,

@@ -13,7 +13,7 @@ from gpkit.geometry import Manifold, SpectralBasis
 from gpkit.models.fields.field_gp import FieldFit, FieldGP
 from gpkit.models.fields.kernels import Setting
 from gpkit.models.fields.observations import Observations, as_places, check_noise, check_values
-from gpkit.models.fields.predictions import ScalarPrediction, as_scalar
+from gpkit.models.fields.predictions import ScalarPrediction
 from gpkit.models.fields.sites import Sites, node_sites, point_sites
 from gpkit.models.fields.terms import ConstantTerm, Scales, SpectralPart, Term
 
@@ -30,6 +30,8 @@ class ScalarFieldGP(FieldGP):
         kernel: "auto", "intrinsic", "projected" (an ambient kernel; it needs coordinates), or a full name such as
             "projected:matern52 + intrinsic:heat"; or terms.
         mean: "constant" for an unknown constant with a wide prior, or "zero".
+        combine: Predictions are of the mixture of the compared kernels that predicts left-out places best
+            ("stacking"), or of the kernel with the highest evidence ("best").
         rank: Number of eigenfunctions where there are more than ``full_below`` nodes.
         full_below: Up to this many nodes intrinsic kernels have full rank.
         dense_rows: Up to this many observations ambient kernels are used.
@@ -45,6 +47,7 @@ class ScalarFieldGP(FieldGP):
         domain: Any,
         kernel: str | Sequence[Any] = "auto",
         *,
+        combine: str = "stacking",
         mean: str = "constant",
         rank: int = 300,
         full_below: int = 2500,
@@ -54,6 +57,7 @@ class ScalarFieldGP(FieldGP):
     ) -> None:
         super().__init__(
             kernel,
+            combine=combine,
             rank=rank,
             full_below=full_below,
             dense_rows=dense_rows,
@@ -105,7 +109,15 @@ class ScalarFieldGP(FieldGP):
         )
 
     def _extra_terms(self, scales: Scales) -> list[Term]:
-        return [ConstantTerm(scales)] if self.mean == "constant" else []
+        if self.mean == "zero" or self.observations is None:
+            return []
+        return [ConstantTerm(10.0 * float(np.sqrt(np.square(self.observations.coordinates).mean())))]
+
+    def _value_scale(self, values: Array) -> float:
+        """The standard deviation where the constant is unknown: a function far from zero need not vary much."""
+        size = super()._value_scale(values)
+        spread = float(values.std())
+        return spread if self.mean == "constant" and spread > 1e-9 * size else size
 
     def sites(self, where: Any = None) -> Sites:
         """Places by node numbers, a mask, or points (m, D) of a manifold; all nodes if None."""
@@ -160,4 +172,4 @@ class ScalarFieldGP(FieldGP):
             InvalidDataError: not fitted, or places that cannot be used.
         """
         self._fitted()
-        return as_scalar(self._predict(self.sites(where), draws))
+        return ScalarPrediction(self._predict(self.sites(where), draws))

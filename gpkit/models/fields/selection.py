@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time as clock
 from collections.abc import Callable, Sequence
@@ -19,6 +20,10 @@ from gpkit.models.fields.regression import FieldRegression
 __all__ = ["Candidate", "KernelComparison", "fit_candidates", "fit_regression"]
 
 Array = NDArray[np.float64]
+
+_LEAST_PLACES = 20
+_STEPS = 1000
+_SMALLEST = 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +57,27 @@ class KernelComparison:
     candidates: tuple[Candidate, ...]
     left_out: dict[str, str]
 
+    @functools.cached_property
+    def weights(self) -> dict[str, float]:
+        """Stacking weights by kernel: the mixture that predicts each left-out place best; small ones are dropped.
+
+        With too few places to learn weights from, the kernel of the highest evidence has all of it.
+
+        References:
+            Yao, Y., Vehtari, A., Simpson, D. and Gelman, A., Bayesian Analysis 13, 917 (2018).
+        """
+        each = np.stack([c.elpd_each for c in self.candidates])
+        if len(each) == 1 or each.shape[1] < _LEAST_PLACES or not np.isfinite(each[0]).all():
+            return {self.best.name: 1.0}
+        density = np.exp(each - each.max(0))
+        weights = np.full(len(each), 1.0 / len(each))
+        for _ in range(_STEPS):  # expectation maximisation: every step improves the concave objective
+            share = weights[:, None] * density
+            weights = (share / share.sum(0)).mean(1)
+        weights = np.where(weights < _SMALLEST, 0.0, weights)
+        weights /= weights.sum()
+        return {c.name: float(w) for c, w in zip(self.candidates, weights, strict=True) if w > 0.0}
+
     @property
     def best(self) -> Candidate:
         """The one with the highest evidence."""
@@ -67,6 +93,7 @@ class KernelComparison:
                 "delta": [c.fit.log_evidence - top for c in self.candidates],
                 "log_likelihood": [c.fit.log_likelihood for c in self.candidates],
                 "elpd_loo": [c.elpd for c in self.candidates],
+                "weight": [self.weights.get(c.name, 0.0) for c in self.candidates],
                 "n_parameters": [len(c.fit.theta) for c in self.candidates],
                 "converged": [c.fit.converged for c in self.candidates],
                 "seconds": [c.fit.seconds for c in self.candidates],
@@ -81,7 +108,12 @@ class KernelComparison:
         second = self.candidates[1]
         lead = self.best.fit.log_evidence - second.fit.log_evidence
         how = "decisively" if lead > 5.0 else ("clearly" if lead > 2.3 else "by little")
-        return f"{self.best.name} has the highest evidence, {how}: {second.name} is {lead:.1f} behind in ln evidence."
+        shares = sorted(self.weights.items(), key=lambda item: -item[1])
+        mixture = ", ".join(f"{100 * w:.0f} % {name}" for name, w in shares)
+        return (
+            f"{self.best.name} has the highest evidence, {how}: {second.name} is {lead:.1f} behind in ln evidence. "
+            f"Stacking weights: {mixture}."
+        )
 
     def __repr__(self) -> str:
         return f"{self.verdict()}\n{self.table.round(2).to_string()}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,7 +131,7 @@ class SpectralPart:
     Attributes:
         basis: Name of the basis in :class:`Sites`.
         eigenvalues: (k,), in 1 / length^2.
-        label: Prefix of its parameters; empty for the only part.
+        label: What the part is, where there are several.
     """
 
     basis: str
@@ -149,44 +149,29 @@ class SpectralTerm(Term):
 
     Args:
         name: Of the term.
-        parts: One or several bases, each with its own amplitude (and length scale, if it has more than one
-            eigenvalue).
+        part: The basis; it has a length scale if it has more than one eigenvalue.
         response: Logarithm of the filter.
         scales: Units of the problem.
     """
 
-    def __init__(self, name: str, parts: Sequence[SpectralPart], response: Response, scales: Scales) -> None:
+    def __init__(self, name: str, part: SpectralPart, response: Response, scales: Scales) -> None:
         self.name = name
-        self.parts = tuple(parts)
+        self.part = part
         self.response = response
-        parameters: list[LogParameter] = []
-        self._has_lengthscale: list[bool] = []
-        for part in self.parts:
-            prefix = f"{part.label}_" if part.label else ""
-            spread = bool(len(part.eigenvalues) and float(part.eigenvalues.max() - part.eigenvalues.min()) > 0.0)
-            self._has_lengthscale.append(spread)
-            if spread:
-                parameters.append(scales.lengthscale(f"{prefix}lengthscale"))
-            share = 1.0 / math.sqrt(len(self.parts))
-            parameters.append(scales.amplitude(f"{prefix}amplitude", share))
-        self.parameters = tuple(parameters)
+        values = part.eigenvalues
+        self._flat = not (len(values) and float(values.max() - values.min()) > 0.0)
+        lengthscale = () if self._flat else (scales.lengthscale("lengthscale"),)
+        self.parameters = (*lengthscale, scales.amplitude("amplitude"))
 
     def log_spectrum(self, theta: Tensor) -> Tensor:
-        """Logarithms of the weights' variances (k,), parts one after the other; each part sums to its variance."""
-        out, at = [], 0
-        for part, spread in zip(self.parts, self._has_lengthscale, strict=True):
-            if spread:
-                response = self.response(part.eigenvalues, torch.exp(theta[at]))
-                at += 1
-            else:
-                response = torch.zeros_like(part.eigenvalues)
-            out.append(2.0 * theta[at] + response - torch.logsumexp(response, 0))
-            at += 1
-        return torch.cat(out)
+        """Logarithms of the weights' variances (k,), which sum to the variance of the field."""
+        values = self.part.eigenvalues
+        response = torch.zeros_like(values) if self._flat else self.response(values, torch.exp(theta[0]))
+        return 2.0 * theta[-1] + response - torch.logsumexp(response, 0)
 
     def features(self, sites: Sites) -> Tensor:
-        """Values (m d, k) of all parts' basis functions."""
-        return torch.cat([sites.features[part.basis].flatten(0, 1) for part in self.parts], dim=1)
+        """Values (m d, k) of the basis functions."""
+        return sites.features[self.part.basis].flatten(0, 1)
 
     def prepare(self, left: Sites, right: Sites) -> Prepared:
         """Features of both sides, and where a far place meets itself."""
@@ -317,14 +302,13 @@ class ConstantTerm(Term):
     """An unknown constant of a scalar field, with a wide normal prior.
 
     Args:
-        scales: Units of the problem.
-        width: Standard deviation of the prior, in units of the data.
+        width: Standard deviation of the prior.
     """
 
-    def __init__(self, scales: Scales, width: float = 10.0) -> None:
+    def __init__(self, width: float) -> None:
         self.name = "constant"
         self.parameters = ()
-        self.variance = (width * scales.value) ** 2
+        self.variance = width**2
 
     def scan(self) -> list[tuple[float, ...]]:
         """Nothing to scan."""

@@ -34,6 +34,8 @@ class VectorFieldGP(FieldGP):
             spaces (with and without the structure of potential and rotational flows) and their sum by evidence;
             "intrinsic", "projected", "helmholtz" or "ambient" compares the members of a family; a full name such as
             "helmholtz:rbf + intrinsic:heat" compares nothing. Terms may be given instead of a name.
+        combine: Predictions are of the mixture of the compared kernels that predicts left-out places best
+            ("stacking"), or of the kernel with the highest evidence ("best").
         rank: Number of eigenfields of intrinsic kernels where there are more than ``full_below`` coordinates.
         full_below: Up to this many coordinates (n d) intrinsic kernels use all eigenfields.
         dense_rows: Up to this many observed coordinates ambient kernels are used.
@@ -51,6 +53,7 @@ class VectorFieldGP(FieldGP):
         manifold: Manifold | Any,
         kernel: str | Sequence[Any] = "auto",
         *,
+        combine: str = "stacking",
         rank: int = 300,
         full_below: int = 2500,
         dense_rows: int = 6000,
@@ -59,6 +62,7 @@ class VectorFieldGP(FieldGP):
     ) -> None:
         super().__init__(
             kernel,
+            combine=combine,
             rank=rank,
             full_below=full_below,
             dense_rows=dense_rows,
@@ -176,14 +180,6 @@ class VectorFieldGP(FieldGP):
         """
         return self._functional(curl_operator(self.manifold), draws)
 
-    def _functional(self, operator: Any, draws: int | None) -> FieldFunctional:
-        self._fitted()
-        sites = self.sites()
-        found = [component.functional(operator, sites) for component in self._components(draws)]
-        means, deviations = np.stack([m for m, _ in found]), np.stack([s for _, s in found])
-        variance = np.square(deviations).mean(0) + means.var(0)
-        return FieldFunctional(means.mean(0), np.sqrt(variance), operator)
-
     def singularities(self, *, draws: int = 200, seed: int = 0, radius: float | None = None) -> Singularities:
         """Sources, sinks, vortices and saddles of the mean field, with their probabilities under the posterior.
 
@@ -197,20 +193,20 @@ class VectorFieldGP(FieldGP):
         """
         self._fitted()
         sites = self.sites()
-        components = self._components(None)
-        mean = np.mean([component.moments(sites)[0] for component in components], axis=0)
-        roots = [component.joint(sites) for component in components]
+        mixture = self._components(None)
+        mean = sum(weight * component.moments(sites)[0] for component, weight in mixture)
+        joints = [component.joint(sites) for component, _ in mixture]
+        weights = np.array([weight for _, weight in mixture])
 
         def draw(count: int, number: int) -> Array:
             rng = np.random.default_rng([seed, number])
-            fields = [
-                roots[k % len(roots)][0]
-                + roots[k % len(roots)][1] @ rng.standard_normal(roots[k % len(roots)][1].shape[1])
-                for k in range(count)
-            ]
+            fields = []
+            for index in rng.choice(len(joints), size=count, p=weights / weights.sum()):
+                centre, root = joints[index]
+                fields.append(centre + root @ rng.standard_normal(root.shape[1]))
             return np.stack(fields).reshape(count, self.manifold.n, self.manifold.dim)
 
-        return find_singularities(self.manifold, mean, draw, draws=draws, seed=seed, radius=radius)
+        return find_singularities(self.manifold, np.asarray(mean), draw, draws=draws, seed=seed, radius=radius)
 
     def report(self, path: str | Path, **options: Any) -> tuple[Path, Path]:
         """Write a self-contained HTML report and its JSON; returns both paths.

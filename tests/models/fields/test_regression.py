@@ -24,7 +24,7 @@ def build(surface: Surface, terms: str, m: int = 25, noise: Array | None = None)
     sites = node_sites(surface.cloud.frames, surface.cloud.points, {"connection": basis}, np.arange(0, 8 * m, 8))
     values = np.einsum("mDa,mD->ma", sites.frames.numpy(), surface.vectors[sites.nodes])
     made = {
-        "intrinsic": SpectralTerm("intrinsic", [SpectralPart.of("connection", basis)], heat_response, SCALES),
+        "intrinsic": SpectralTerm("intrinsic", SpectralPart.of("connection", basis), heat_response, SCALES),
         "projected": ProjectedTerm("matern52", SCALES),
         "helmholtz": HelmholtzTerm("rbf", SCALES, oriented=True),
     }

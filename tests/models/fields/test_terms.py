@@ -34,7 +34,7 @@ SMOOTH = ["matern52", "matern72", "matern92", "rbf"]
 
 def _terms(surface: Surface) -> dict[str, Term]:
     basis = surface.cloud.connection_basis(60)
-    part = [SpectralPart.of("connection", basis)]
+    part = SpectralPart.of("connection", basis)
     return {
         "heat": SpectralTerm("heat", part, heat_response, SCALES),
         "matern": SpectralTerm("matern", part, MaternResponse(1.5, 2), SCALES),
@@ -163,7 +163,7 @@ def test_far_places_keep_the_prior(sphere: Surface) -> None:
 
 def test_constant_and_refusals(sphere: Surface) -> None:
     scalar = dataclasses.replace(_sites(sphere, 3), frames=torch.ones(3, 1, 1).double())
-    constant = ConstantTerm(Scales(1.0, 2.0), width=10.0)
+    constant = ConstantTerm(20.0)
     np.testing.assert_allclose(constant.evaluate(torch.zeros(0), constant.prepare(scalar, scalar)).numpy(), 400.0)
     with pytest.raises(InvalidDataError, match="matern52, matern72"):
         HelmholtzTerm("matern32", SCALES, oriented=True)

@@ -60,6 +60,28 @@ def test_accuracy_at_nodes_and_between(fitted: VectorFieldGP, sphere: Surface) -
     assert angle(between.mean, sphere.other_vectors) < 0.1 * trivial
 
 
+def test_mixture_and_single_kernels(fitted: VectorFieldGP, sphere: Surface) -> None:
+    assert fitted.result is not None
+    weights = fitted.result.comparison.weights
+    assert sum(weights.values()) == pytest.approx(1.0)
+    rest = np.setdiff1d(np.arange(200), TRAIN)
+    mixed = fitted.predict(rest)
+    left_out = fitted.leave_one_out()
+    assert left_out.covers(noisy(sphere)[TRAIN]).mean() > 0.85
+    best_single = min(c.elpd for c in fitted.result.comparison.candidates)
+    assert left_out.log_density(noisy(sphere)[TRAIN], noisy=False).sum() > best_single
+    errors = {}
+    for candidate in fitted.result.comparison.candidates:
+        fitted.use(candidate.name)
+        errors[candidate.name] = angle(fitted.predict(rest).mean, sphere.vectors[rest])
+    fitted.use()
+    np.testing.assert_array_equal(fitted.predict(rest).mean, mixed.mean)
+    singles = [error for name, error in errors.items() if "+" not in name]
+    assert angle(mixed.mean, sphere.vectors[rest]) < 1.05 * min(singles)
+    with pytest.raises(InvalidDataError, match="was not compared"):
+        fitted.use("projected:cubic")
+
+
 def test_every_kernel_alone(fitted: VectorFieldGP, sphere: Surface) -> None:
     """Nodes given as points are the same places, whatever the kernel; regions hold the truth."""
     for name in ("intrinsic:heat", "projected:matern52", "helmholtz:rbf"):
@@ -102,6 +124,7 @@ def test_draws_of_fields(fitted: VectorFieldGP, sphere: Surface) -> None:
     np.testing.assert_allclose(draws.mean(0), prediction.mean, atol=0.3 * spread)
     np.testing.assert_allclose(draws.var(0), prediction.variance, atol=0.3 * spread**2)
     np.testing.assert_array_equal(draws, prediction.sample(400, seed=1))
+    np.testing.assert_allclose(prediction.weights.sum(), 1.0)
     axes, directions = prediction.region(0.95)
     assert axes.shape == (60, 2) and (np.diff(axes) >= 0.0).all() and directions.shape == (60, 3, 2)
     assert prediction.log_density(sphere.other_vectors).shape == (60,)
@@ -115,6 +138,7 @@ def test_parameters_are_sampled(sphere: Surface) -> None:
     assert set(data.posterior.data_vars) == {"noise", "lengthscale", "amplitude"}
     assert data.posterior.sizes == {"chain": 2, "draw": 60} and "observed_data" in data.groups()
     after = model.predict([1])
+    assert after.weights.sum() == pytest.approx(1.0)
     assert len(after.component_means) == 20 and len(before.component_means) == 1
     np.testing.assert_allclose(after.mean, before.mean, atol=0.1)
     assert len(model.predict([1], draws=5).component_means) == 5

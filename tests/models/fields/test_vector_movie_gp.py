@@ -34,7 +34,7 @@ def build(surface: Surface, kind: str, missing: bool = False) -> tuple[MovieRegr
     if missing:
         values[rng.uniform(size=(5, 10)) < 0.4] = np.nan
     term: Any = (
-        SpectralTerm("intrinsic", [SpectralPart.of("connection", basis)], heat_response, SCALES)
+        SpectralTerm("intrinsic", SpectralPart.of("connection", basis), heat_response, SCALES)
         if kind == "intrinsic"
         else HelmholtzTerm("rbf", SCALES, oriented=True)
     )

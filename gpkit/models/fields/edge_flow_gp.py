@@ -1,0 +1,184 @@
+"""Gaussian processes of flows along the edges of networks and cell complexes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpkit.errors import InvalidDataError
+from gpkit.geometry import SpectralBasis
+from gpkit.models.fields.calculus import FieldFunctional
+from gpkit.models.fields.field_gp import FieldFit, FieldGP
+from gpkit.models.fields.kernels import Setting
+from gpkit.models.fields.observations import Observations, as_places, check_noise, check_values
+from gpkit.models.fields.predictions import FieldPrediction, ScalarPrediction
+from gpkit.models.fields.sites import Sites, node_sites
+from gpkit.models.fields.terms import Scales, SpectralPart
+
+__all__ = ["EdgeFlowGP"]
+
+Array = NDArray[np.float64]
+
+
+class EdgeFlowGP(FieldGP):
+    """Gaussian process of a flow along edges, as a sum of a gradient, a curl and a harmonic part.
+
+    Each part has its own amplitude and length scale, so that the data say how much of the flow has sources (gradient),
+    turns around faces (curl) or goes around holes (harmonic).
+
+    Args:
+        domain: A :class:`gpkit.geometry.CellComplex`; flows are positive in the direction of its edges.
+        kernel: "auto" or "intrinsic" compares filters of the Hodge Laplacian by evidence; or one of them, such as
+            "intrinsic:matern2" or "intrinsic:heat".
+        combine: Predictions are of the mixture of the compared kernels that predicts left-out places best
+            ("stacking"), or of the kernel with the highest evidence ("best").
+        rank: Number of gradient and of curl modes where there are more than ``full_below`` edges.
+        full_below: Up to this many edges all modes are used.
+        value_unit: Of the flows, for reports.
+
+    Raises:
+        InvalidDataError: not a cell complex, or an unknown kernel.
+
+    References:
+        Yang, M., Borovitskiy, V. and Isufi, E., Hodge-compositional edge Gaussian processes, AISTATS 2024.
+    """
+
+    _what = "flows"
+
+    def __init__(
+        self,
+        domain: Any,
+        kernel: str | Sequence[Any] = "auto",
+        *,
+        combine: str = "stacking",
+        rank: int = 200,
+        full_below: int = 2000,
+        value_unit: str = "",
+    ) -> None:
+        super().__init__(kernel, combine=combine, rank=rank, full_below=full_below, value_unit=value_unit)
+        if not hasattr(domain, "hodge_basis"):
+            raise InvalidDataError(f"edge flows live on a CellComplex, not on a {type(domain).__name__}")
+        self.domain = domain
+        self.n: int = domain.n_edges
+        self._bases: dict[str, SpectralBasis] = {}
+        self._setting(Scales(1.0, 1.0)).check(kernel)
+
+    def _prepare_bases(self) -> None:
+        if not self._bases:
+            count, cut = (self.n, None) if self.n <= self.full_below else (self.rank, "gap")
+            self._bases = self.domain.hodge_basis(count, count, cut=cut).parts
+
+    @property
+    def bases(self) -> dict[str, SpectralBasis]:
+        """Bases of the parts that this complex has: a tree has no curl, a filled disc no harmonic flow."""
+        self._prepare_bases()
+        return self._bases
+
+    def _parts(self) -> list[SpectralPart]:
+        return [SpectralPart.of(name, basis, name) for name, basis in self.bases.items()]
+
+    def _size(self) -> float:
+        slowest = []
+        for basis in self.bases.values():
+            positive = basis.eigenvalues[basis.eigenvalues > 1e-9 * max(float(basis.eigenvalues.max()), 1e-300)]
+            slowest += positive[:1].tolist()
+        return float(1.0 / np.sqrt(min(slowest))) if slowest else 1.0
+
+    def _setting(self, scales: Scales) -> Setting:
+        return Setting(scales=scales, dim=2, oriented=False, ambient=False, vector=False, parts=self._parts)
+
+    def sites(self, where: Any = None) -> Sites:
+        """Edges by numbers or a mask; all if None."""
+        places = as_places(where, self.n, 0, None)
+        return node_sites(np.ones((self.n, 1, 1)), None, self.bases, np.asarray(places, dtype=np.int64))
+
+    def fit(
+        self,
+        where: Any,
+        flows: Any,
+        *,
+        noise: Any = None,
+        starts: int = 1,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> FieldFit:
+        """Condition on flows along some of the edges.
+
+        Args:
+            where: Edge numbers or a mask.
+            flows: (m,), positive from the first to the second node of an edge.
+            noise: None to learn one standard deviation; or known ones, one or (m,).
+            starts: Starts of each kernel's fit beyond the scan of length scales.
+            seed: Of the starts.
+            progress: Whether a bar is shown while kernels are compared.
+
+        Raises:
+            InvalidDataError: data that cannot be used, with the row.
+            ConvergenceError: no kernel could be fitted.
+        """
+        places = as_places(where, self.n, 0, None)
+        table = check_values(flows, len(places), 1, "flows")
+        self._prepare_bases()
+        repeated = len(places) - len(np.unique(places))
+        observations = Observations(places, table, check_noise(noise, len(places)), repeated=repeated)
+        return self._fit(observations, starts, seed, progress)
+
+    def predict(self, where: Any = None, *, draws: int | None = None) -> ScalarPrediction:
+        """Flows along edges; all edges if None.
+
+        Raises:
+            InvalidDataError: not fitted, or edges that cannot be used.
+        """
+        self._fitted()
+        return ScalarPrediction(self._predict(self.sites(where), draws))
+
+    def decompose(self, where: Any = None) -> dict[str, ScalarPrediction]:
+        """The gradient, curl and harmonic parts of the flow, each with its own uncertainty.
+
+        Raises:
+            InvalidDataError: not fitted, or edges that cannot be used.
+        """
+        self._fitted()
+        sites = self.sites(where)
+        mixture = self._components(None)
+        weights = np.array([weight for _, weight in mixture])
+        out = {}
+        for index, name in enumerate(self.bases):
+            found = [component.part_moments(sites, index) for component, _ in mixture]
+            prediction = FieldPrediction(
+                frames=sites.frames.numpy(),
+                component_means=np.stack([mean for mean, _ in found]),
+                component_covariances=np.stack([covariance for _, covariance in found]),
+                noise=np.array([component.noise for component, _ in mixture]),
+                far=sites.far,
+                distance=sites.distance,
+                weights=weights,
+            )
+            out[name] = ScalarPrediction(prediction)
+        return out
+
+    def shares(self) -> dict[str, float]:
+        """Share of each part in the prior variance of the fitted kernel."""
+        values = self._fitted().fit.values
+        squares = {name: values.get(f"{name}.amplitude", values.get("amplitude", 0.0)) ** 2 for name in self.bases}
+        total = sum(squares.values())
+        return {name: square / total for name, square in squares.items()}
+
+    def divergence(self) -> FieldFunctional:
+        """Net flow out of every node, with its posterior standard deviation.
+
+        Raises:
+            InvalidDataError: not fitted.
+        """
+        return self._functional(-self.domain.boundary_1)
+
+    def circulation(self) -> FieldFunctional:
+        """Flow around every face, with its posterior standard deviation.
+
+        Raises:
+            InvalidDataError: not fitted.
+        """
+        return self._functional(self.domain.boundary_2.T)
