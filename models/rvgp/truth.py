@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,8 @@ import numpy as np
 from scipy.spatial import cKDTree
 from scipy.special import sph_harm_y
 
-from gpkit.geometry import furthest_point_sample
+from gpkit.errors import DataWarning
+from gpkit.geometry import Mesh, furthest_point_sample
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,18 @@ def mesh_set(folder: Path, name: str, n: int, rng: np.random.Generator, ell: flo
     flow = potential_flow(x, normals, rng, ell)
     chosen = furthest_point_sample(x, count=n, start=int(rng.integers(len(x))))
     return Set(name, x[chosen], normals[chosen], unit(flow[chosen]))
+
+
+def whole_mesh(folder: Path, name: str, n: int, rng: np.random.Generator) -> tuple[Set, Mesh, np.ndarray]:
+    """The same on all vertices of a mesh, with the mesh, and the numbers of n vertices far from each other."""
+    x, faces, _ = load_mesh(folder / f"{name}.obj")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        mesh = Mesh(x, faces)
+    normals = mesh.normals
+    chosen = furthest_point_sample(mesh.points, count=n, start=int(rng.integers(mesh.n)))
+    flow = potential_flow(mesh.points, normals, rng)
+    return Set(name, mesh.points, normals, flow / np.sqrt(np.square(flow[chosen]).sum(1).mean())), mesh, np.sort(chosen)
 
 
 def fibonacci(n: int) -> np.ndarray:
