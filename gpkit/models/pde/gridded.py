@@ -28,7 +28,8 @@ def values_tensor(values: Any, what: str) -> Tensor:
         InvalidDataError: It holds something else; the first place is named.
     """
     try:
-        tensor = torch.as_tensor(values).detach()
+        owned = values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
+        tensor = owned.detach()
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidDataError(f"{what} are not an array of numbers: {error}") from None
     if tensor.is_complex() or tensor.dtype == torch.bool:

@@ -259,7 +259,7 @@ def test_gridded_sources_and_conditions() -> None:
 
 def test_solutions_are_written_and_read_without_their_problem(tmp_path: Path) -> None:
     problem, _ = allen_cahn()
-    solution = problem.solve((40, 40))
+    solution = problem.solve((50, 50))
     again = Solution.load(solution.save(tmp_path / "solution.gpkit"))
     points = torch.rand(9, 2, dtype=torch.float64)
     torch.testing.assert_close(again.mean(points), solution.mean(points))
@@ -275,7 +275,7 @@ def test_solutions_are_written_and_read_without_their_problem(tmp_path: Path) ->
 
 def test_draws_as_inference_data() -> None:
     problem, _ = allen_cahn()
-    solution = problem.solve((40, 40))
+    solution = problem.solve((50, 50))
     data = solution.to_inference_data(draws=5, seed=2)
     assert data.posterior["u"].dims == ("chain", "draw", "x", "y")
     mean = solution.on_grid([data.posterior.x.values, data.posterior.y.values])
@@ -294,6 +294,6 @@ def test_draws_as_inference_data() -> None:
 )
 def test_points_that_cannot_be(points, message: str) -> None:
     problem, _ = allen_cahn()
-    solution = problem.solve((30, 30), method="spectral")
+    solution = problem.solve((50, 50), method="spectral")
     with pytest.raises(InvalidDataError, match=message):
         solution.mean(points)
