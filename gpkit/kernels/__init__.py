@@ -1,6 +1,7 @@
 """Kernels: ordinary GPyTorch kernels that say which structured operator they become."""
 
 from gpkit.kernels.base import StateSpaceKernel
+from gpkit.kernels.bins import BinAveragedKernel
 from gpkit.kernels.composite import ProductKernel, ScaleKernel, SumKernel, as_state_space
 from gpkit.kernels.differential import DifferentialOperator, derivative_covariance, derivative_variance
 from gpkit.kernels.grid import GridKernel
@@ -17,6 +18,7 @@ from gpkit.kernels.stationary import GaussianEnvelope, MaternEnvelope
 from gpkit.kernels.stationary_derivatives import kernel_derivatives
 
 __all__ = [
+    "BinAveragedKernel",
     "CeleriteKernel",
     "ConnectionLaplacianKernel",
     "CosineKernel",

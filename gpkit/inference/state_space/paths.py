@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gpkit.errors import InvalidDataError, NotSortedError
-from gpkit.kernels import StateSpace, StateSpaceKernel, as_state_space
+from gpkit.kernels import BinAveragedKernel, StateSpace, StateSpaceKernel, as_state_space
 from gpkit.kernels.state_space import state_space_of
 from gpkit.operators.covariances import GIVEN, Structure
 from gpkit.operators.structured import common_batch
@@ -136,8 +136,16 @@ def _padded(tensor: Tensor, size: int) -> Tensor:
 
 
 def _steps(coordinates: Tensor) -> Tensor:
-    """Steps (*batch, N) to the next node; the last is zero."""
-    return torch.nn.functional.pad(coordinates.diff(dim=-1), (0, 1 if coordinates.shape[-1] else 0))
+    """Steps (*batch, N) to the next node; the last is zero.
+
+    Raises:
+        NotSortedError: for coordinates that decrease.
+    """
+    steps = coordinates.diff(dim=-1)
+    if bool((steps.detach() < 0.0).any()):
+        where = (steps < 0.0).nonzero()[0].tolist()
+        raise NotSortedError(f"coordinates must not decrease along a path, that at {where} exceeds the next; sort them")
+    return torch.nn.functional.pad(steps, (0, 1 if coordinates.shape[-1] else 0))
 
 
 def _given_blocks(space: StateSpace, coordinates: Tensor) -> KernelBlocks:
@@ -187,39 +195,36 @@ def _(kernel: StateSpaceKernel, coordinates: Tensor) -> KernelBlocks:
             f"{type(kernel).__name__} has {str(params.dtype).removeprefix('torch.')} parameters; the engine works in "
             "float64: cast the kernel with .double()"
         )
-    covariances = []
-    at = 0
-    for term in structure:
-        part = (term,)
-        space = state_space_of(part, params[..., at:])
-        at += parameter_count(part)
-        covariances.append(space.stationary_covariance)
+    terms = _terms(structure, params)
+    covariances = [space.stationary_covariance for space in terms]
     size = max(c.shape[-1] for c in covariances)
     covariance = torch.stack([_padded(c, size) for c in covariances], -3).unsqueeze(-4)
+    steps = _steps(coordinates)
     if coordinates.device.type == "cpu":
         transitions = _Transitions.apply(coordinates, params, structure)  # type: ignore[no-untyped-call]
     else:
-        transitions = _torch_transitions(structure, params, _steps(coordinates), size)
+        # The same on any device, by matrix exponentials.
+        blocks = [torch.matrix_exp(space.feedback.unsqueeze(-3) * steps[..., None, None]) for space in terms]
+        transitions = torch.stack([_padded(block, size) for block in blocks], -3)
     return KernelBlocks(transitions, covariance)
 
 
-def parameter_count(structure: Structure) -> int:
-    """Length of a structure's parameter vector."""
-    from gpkit.operators.covariances import FACTOR_PARAMETERS
+@kernel_blocks.register
+def _(kernel: BinAveragedKernel, coordinates: Tensor) -> KernelBlocks:
+    states = kernel.binned_states(coordinates)
+    return KernelBlocks(states.transitions.unsqueeze(-3), states.covariance.unsqueeze(-3))
 
-    return sum(1 + sum(FACTOR_PARAMETERS[name] for name in term) for term in structure)
 
+def _terms(structure: Structure, params: Tensor) -> list[StateSpace]:
+    """State spaces of the terms of a closed-form structure."""
+    from gpkit.recursions.structure import parameter_count
 
-def _torch_transitions(structure: Structure, params: Tensor, steps: Tensor, size: int) -> Tensor:
-    """The same as the compiled transitions, by matrix exponentials on any device."""
-    blocks = []
+    spaces = []
     at = 0
     for term in structure:
-        part = (term,)
-        feedback = state_space_of(part, params[..., at:]).feedback
-        at += parameter_count(part)
-        blocks.append(_padded(torch.matrix_exp(feedback.unsqueeze(-3) * steps[..., None, None]), size))
-    return torch.stack(blocks, -3)
+        spaces.append(state_space_of((term,), params[..., at:]))
+        at += parameter_count((term,))
+    return spaces
 
 
 def _checked(coordinates: Any) -> Tensor:
@@ -268,9 +273,6 @@ def markov_paths(kernels: Any, coordinates: Any, functions: int) -> MarkovPaths:
         if id(part) not in index:
             index[id(part)] = len(distinct)
             distinct.append(kernel_blocks(part, coordinates))
-    for blocks in distinct:
-        if not _sorted(coordinates, blocks):
-            raise NotSortedError("coordinates must not decrease along a path; sort them first")
     size = max(blocks.transitions.shape[-1] for blocks in distinct)
     starts = [0]
     for blocks in distinct:
@@ -284,13 +286,6 @@ def markov_paths(kernels: Any, coordinates: Any, functions: int) -> MarkovPaths:
     transitions = _joined([_padded(blocks.transitions, size) for blocks in distinct])
     covariance = _joined([_padded(blocks.covariance, size) for blocks in distinct])
     return MarkovPaths(transitions, covariance, tuple(which), tuple(owner))
-
-
-def _sorted(coordinates: Tensor, blocks: KernelBlocks) -> bool:
-    """Whether coordinates do not decrease; kernels of bins check their own."""
-    if coordinates.shape[-1] != blocks.transitions.shape[-4]:
-        return True
-    return not bool((coordinates.detach().diff(dim=-1) < 0).any())
 
 
 def _joined(tensors: list[Tensor]) -> Tensor:
