@@ -99,7 +99,7 @@ class Discretisation:
                 grid = list(self.nodes)
                 grid[j] = np.array([self.layout.ends[j][face.end.side]])
                 on_face = face.value.on_grid(grid)
-                values.append(np.take(self.analyse(on_face, skip=j), 0, axis=j))
+                values.append(np.asarray(np.take(self.analyse(on_face, skip=j), 0, axis=j)))
             scaled = np.moveaxis(axes[j].scaled_values(values), 0, j)
             data.append(scaled)
             if scaled.any() or total.any():
