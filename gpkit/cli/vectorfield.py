@@ -86,7 +86,7 @@ def run(options: argparse.Namespace, command: str) -> int:
         places, _ = _table(options.predict, "places")
         if places.shape[1] != points.shape[1]:
             raise InvalidDataError(f"{options.predict} must have {points.shape[1]} columns, got {places.shape[1]}")
-    seen = np.isfinite(vectors).all(1)
+    seen = np.asarray(np.isfinite(vectors).all(1))
     if not seen.any():
         raise InvalidDataError(f"{options.vectors} holds no vector: every row is missing")
     keys = (

@@ -119,7 +119,8 @@ def plot_field(
         low, high = (float(shown.min()), float(shown.max())) if limits is None else limits
         if diverging:
             low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
-        colours = {"cmap": "RdBu_r" if diverging else "YlOrBr", "vmin": low, "vmax": max(high, low + 1e-300)}
+        palette = "RdBu_r" if diverging else "YlOrBr"
+        colours: dict[str, Any] = {"cmap": palette, "vmin": low, "vmax": max(high, low + 1e-300)}
     if triangles is not None:
         tri = np.asarray(triangles)
         front = tri[seen[tri].sum(1) >= 2]

@@ -232,8 +232,8 @@ def _comparison(content: VectorFieldContent) -> Section:
         )
     ]
     if content.left_out:
-        rows = [(name, reason) for name, reason in content.left_out.items()]
-        blocks.append(Table(("Kernel", "Reason"), rows, "Kernels that were not fitted.", text_columns=(0, 1)))
+        reasons = list(content.left_out.items())
+        blocks.append(Table(("Kernel", "Reason"), reasons, "Kernels that were not fitted.", text_columns=(0, 1)))
     return Section("comparison", "Comparison of kernels", blocks)
 
 

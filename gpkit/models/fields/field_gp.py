@@ -103,7 +103,7 @@ class FieldGP(ABC):
         if not isinstance(kernel, str) and not (kernel and all(isinstance(term, Term) for term in kernel)):
             raise InvalidDataError(f"kernel must be a name or a list of terms, got {kernel!r}")
         for name, value in (("rank", rank), ("full_below", full_below), ("dense_rows", dense_rows)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0 or (name == "rank" and value < 1):
+            if value != int(value) or value < (1 if name == "rank" else 0):
                 raise InvalidDataError(f"{name} must be a positive integer, got {value!r}")
         if combine not in ("stacking", "best"):
             raise InvalidDataError(f"combine must be 'stacking' or 'best', got {combine!r}")

@@ -83,11 +83,11 @@ class TimeKernel:
     def slopes(self, naturals: Sequence[Tensor], value: Tensor, retain: bool) -> Array:
         """Derivative of a number with respect to the logarithms, through the raw parameters."""
         raws = [p for p in self.kernel.parameters() if p.requires_grad]
-        outer = torch.autograd.grad(value, raws, retain_graph=retain, allow_unused=True)
+        outer: Any = torch.autograd.grad(value, raws, retain_graph=retain, allow_unused=True)
         total = {id(r): torch.zeros_like(r) if g is None else g for r, g in zip(raws, outer, strict=True)}
         out = []
         for natural in naturals:
-            inner = torch.autograd.grad(natural.sum(), raws, allow_unused=True, retain_graph=True)
+            inner: Any = torch.autograd.grad(natural.sum(), raws, allow_unused=True, retain_graph=True)
             raw, slope = next((r, g) for r, g in zip(raws, inner, strict=True) if g is not None)
             out.append(float((total[id(raw)] / slope * natural).sum().detach()))
         return np.array(out)
@@ -114,7 +114,7 @@ class MovieRegression:
         self.terms, self.sites, self.times, self.values = tuple(terms), sites, times, values
         self.scales, self.time = scales, time
         self.spectral = all(isinstance(term, SpectralTerm) for term in terms)
-        self.seen = np.isfinite(values).all(2)
+        self.seen: NDArray[np.bool_] = np.asarray(np.isfinite(values).all(2))
         self.fixed = bool(self.seen.all())
         if not self.fixed and not self.spectral:
             raise InvalidDataError(

@@ -234,7 +234,7 @@ class FieldPosterior:
         for term, part in zip(self.regression.terms, self._parts, strict=True):
             if isinstance(term, SpectralTerm):
                 total += float(torch.exp(term.log_spectrum(part)).sum())
-        return total * sites.far
+        return np.where(sites.far, total, 0.0)
 
     def moments(self, sites: Sites) -> tuple[Array, Array]:
         """Means (m, d) and covariances (m, d, d) at each place by itself, noise not included."""
@@ -249,16 +249,14 @@ class FieldPosterior:
         m, d = len(sites), sites.d
         if self.regression.spectral:
             phi = self.regression._features(sites).numpy()
-            mean = phi @ self.weights.mean
             half = (phi @ self.weights.root).reshape(m, d, -1)
             covariance = np.einsum("mik,mjk->mij", half, half)
             covariance += self._far_variance(sites)[:, None, None] * np.eye(d)
-            return mean.reshape(m, d), covariance
+            return (phi @ self.weights.mean).reshape(m, d), covariance
         cross = self._cross(sites)
-        mean = cross @ self._factor.alpha
         white = torch.linalg.solve_triangular(self._factor.lower, cross.mT, upper=False).reshape(-1, m, d)
         dense = self._marginal(sites) - torch.einsum("kmi,kmj->mij", white, white)
-        return mean.reshape(m, d).numpy(), _floored(dense.numpy())
+        return (cross @ self._factor.alpha).reshape(m, d).numpy(), _floored(dense.numpy())
 
     def joint(self, sites: Sites) -> tuple[Array, Array]:
         """Mean (m d,) and a root (m d, r) of the joint covariance at places, noise not included."""

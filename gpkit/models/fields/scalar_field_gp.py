@@ -124,7 +124,8 @@ class ScalarFieldGP(FieldGP):
         columns = 0 if self._points is None else self._points.shape[1]
         places = as_places(where, self.n, columns, self.manifold)
         if places.ndim == 1:
-            return node_sites(np.ones((self.n, 1, 1)), self._points, self._bases, places)
+            nodes = np.asarray(places, dtype=np.int64)
+            return node_sites(np.ones((self.n, 1, 1)), self._points, self._bases, nodes)
         assert self.manifold is not None
         return point_sites(self.manifold, self._bases, places, scalar=True)
 

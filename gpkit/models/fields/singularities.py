@@ -86,7 +86,7 @@ class Singularities:
         words = ", ".join(f"{s.index:+d} (p = {s.probability:.2f})" for s in self.found[:8])
         more = f", ... {len(self) - 8} more" if len(self) > 8 else ""
         return (
-            f"Singularities({len(self)}: {words}{more}; indices add up to {self.total}, "
+            f"Singularities({len(self)}{': ' if words else ''}{words}{more}; indices add up to {self.total}, "
             f"{closed} surface of Euler characteristic {self.euler_characteristic})"
         )
 

@@ -129,7 +129,8 @@ class VectorMovieGP:
         """Places by node numbers, a mask, or points (m, D); all nodes if None."""
         places = as_places(where, self.manifold.n, self.manifold.ambient_dim, self.manifold)
         if places.ndim == 1:
-            return node_sites(self.manifold.frames, self.manifold.points, self._bases, places)
+            nodes = np.asarray(places, dtype=np.int64)
+            return node_sites(self.manifold.frames, self.manifold.points, self._bases, nodes)
         return point_sites(self.manifold, self._bases, places)
 
     def fit(self, times: Any, where: Any, vectors: Any, *, starts: int = 1, seed: int = 0) -> LogFit:
