@@ -17,6 +17,7 @@ from gpkit.kernels import (
     DRWKernel,
     LorentzianKernel,
     MaternKernel,
+    PeriodicKernel,
     RotationKernel,
     SHOKernel,
 )
@@ -41,6 +42,7 @@ KERNELS: dict[str, dict[str, Any]] = {
     },
     "rotation": {"period 8, mix 0.5": RotationKernel(8.0, 5.0, 3.0, 0.5)},
     "cosine": {"period 8": CosineKernel(8.0)},
+    "periodic": {"l = 2": PeriodicKernel(8.0, 2.0), "l = 0.5": PeriodicKernel(8.0, 0.5)},
 }
 
 
