@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -18,10 +19,10 @@ from gpkit.inference.collocation.linearised import Collocation
 from gpkit.inference.collocation.newton import NewtonReport, continued, newton
 from gpkit.inference.collocation.residuals import Residuals
 from gpkit.inference.collocation.resolution import resample
-from gpkit.inference.collocation.rows import Rows
+from gpkit.inference.collocation.rows import Columns
 from gpkit.inference.collocation.uncertainty import CoefficientVariances, DenseCovariance, Uncertainty
 
-__all__ = ["MOST_DENSE", "Attempt", "columns", "solve_at", "spread"]
+__all__ = ["MOST_DENSE", "Attempt", "count_columns", "solve_at", "spread"]
 
 MOST_DENSE = 2500  # coefficients of dense least squares
 _ROUNDING = 1e-14
@@ -59,9 +60,10 @@ def spread(attempt: Attempt, residuals: Residuals) -> Uncertainty:
     sizes = [float(np.abs(disc.values((0,) * layout.dim, c)).max()) for c in attempt.state]
     floors = [max(residuals.boundary, _ROUNDING) * size for size in sizes]
     if attempt.dense is not None:
-        rows = Rows(disc)
         size = 3.0 * max(residuals.total, 1e-15) * attempt.dense.magnitude
-        return DenseCovariance.of_factor(rows, attempt.dense.factor, attempt.dense.scales, size, floors)
+        return DenseCovariance.of_factor(
+            Columns(disc.bases, disc.axes), attempt.dense.factor, attempt.dense.scales, size, floors
+        )
     fine = Discretisation(layout, [int(1.25 * n) + 8 for n in disc.sizes])
     collocation = Collocation(fine)
     start, _ = _start(fine, attempt, anew=True)
@@ -70,13 +72,23 @@ def spread(attempt: Attempt, residuals: Residuals) -> Uncertainty:
     return CoefficientVariances.covering(fine.axes, step, floors)
 
 
-def columns(layout: Layout, sizes: Sequence[int]) -> int:
+def count_columns(layout: Layout, sizes: Sequence[int]) -> int:
     """Number of coefficients of all fields."""
     return layout.count * int(np.prod(sizes))
 
 
-def solve_at(layout: Layout, sizes: Sequence[int], previous: Attempt | None) -> Attempt:
-    """Directly or by Krylov where the problem has that form, by dense least squares where it has not."""
+def solve_at(layout: Layout, sizes: Sequence[int], previous: Attempt | None, *, patient: bool = True) -> Attempt:
+    """Directly or by Krylov where the problem has that form, by dense least squares where it has not.
+
+    Args:
+        layout: The problem.
+        sizes: Functions along each axis.
+        previous: The solution at smaller sizes.
+        patient: Whether continuation and dense rows follow where Newton's iteration fails.
+
+    Raises:
+        ConvergenceError: Every way fails.
+    """
     _refuse_what_does_not_fit(layout, sizes)
     reason = _needs_rows(layout)
     if reason is None and not (previous is not None and previous.is_dense):
@@ -90,15 +102,16 @@ def solve_at(layout: Layout, sizes: Sequence[int], previous: Attempt | None) -> 
                 if layout.problem.is_linear:
                     state, report = newton(collocation, start, linear=True)
                 else:
-                    state, report = continued(collocation, start)
+                    iterate = continued if patient else partial(newton, linear=False)
+                    state, report = iterate(collocation, start)
                 return Attempt(disc, state, report, mismatch, _sentence(layout, report))
             except (ConvergenceError, InvalidDataError) as error:
-                if columns(layout, sizes) > MOST_DENSE:
+                if count_columns(layout, sizes) > MOST_DENSE or not patient:
                     raise
                 reason = f"the iterative solver gave up ({error})"
     elif previous is not None and previous.is_dense:
         reason = previous.why
-    shrink = min(1.0, (MOST_DENSE / columns(layout, sizes)) ** (1.0 / layout.dim))
+    shrink = min(1.0, (MOST_DENSE / count_columns(layout, sizes)) ** (1.0 / layout.dim))
     disc = Discretisation(layout, [max(4, int(shrink * n)) for n in sizes], oversampling=1.25)
     collocation = Collocation(disc)
     start, mismatch = _start(disc, previous)
@@ -108,7 +121,7 @@ def solve_at(layout: Layout, sizes: Sequence[int], previous: Attempt | None) -> 
 
 def _refuse_what_does_not_fit(layout: Layout, sizes: Sequence[int]) -> None:
     """Before anything is allocated: fields, jets and tables of a size against the memory that there is."""
-    needed = 8.0 * (12.0 * columns(layout, sizes) + 6.0 * sum(float(n) ** 2 for n in sizes))
+    needed = 8.0 * (12.0 * count_columns(layout, sizes) + 6.0 * sum(float(n) ** 2 for n in sizes))
     try:
         present = float(os.sysconf("SC_PAGE_SIZE")) * float(os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, OSError, ValueError):

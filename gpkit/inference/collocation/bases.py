@@ -7,6 +7,7 @@ that coefficients of a smooth function decay, and that a projection is a weighte
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, runtime_checkable
@@ -15,7 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-__all__ = ["Array", "Basis", "FourierBasis", "LegendreBasis", "gauss_legendre", "legendre_table"]
+__all__ = [
+    "Array",
+    "Basis",
+    "FourierBasis",
+    "LegendreBasis",
+    "evaluate_points",
+    "gauss_legendre",
+    "legendre_table",
+]
+
+_CHUNK = 4_000_000  # numbers at a time when points are many
 
 Array = NDArray[np.float64]
 
@@ -300,3 +311,31 @@ class FourierBasis:
     def resized(self, size: int) -> FourierBasis:
         """The same family with another number of functions."""
         return FourierBasis(self.lower, self.upper, size)
+
+
+def evaluate_points(bases: Sequence[Basis], orders: Sequence[int], coefficients: Array, points: Array) -> Array:
+    """A derivative of one or several tensor expansions at scattered points.
+
+    Args:
+        bases: Of each axis.
+        orders: Of the derivative.
+        coefficients: (*batch, r_1, ..., r_d).
+        points: (m, d).
+
+    Returns:
+        (*batch, m).
+    """
+    d = len(bases)
+    batch = coefficients.shape[: coefficients.ndim - d]
+    # The point axis first, the batch last.
+    flat = np.moveaxis(coefficients.reshape(-1, *coefficients.shape[len(batch) :]), 0, -1)
+    out = np.empty((len(points), flat.shape[-1]))
+    rows = max(16, _CHUNK // max(1, flat.size // flat.shape[0]))
+    for start in range(0, len(points), rows):
+        part = points[start : start + rows]
+        values: Array = bases[0].evaluate(part[:, 0], orders[0]) @ flat.reshape(flat.shape[0], -1)
+        for j in range(1, d):
+            values = values.reshape(len(part), flat.shape[j], -1)
+            values = np.einsum("mk,mkr->mr", bases[j].evaluate(part[:, j], orders[j]), values)
+        out[start : start + rows] = values
+    return out.T.reshape(*batch, len(points))

@@ -212,14 +212,14 @@ def solve_noisy(layout: Layout, grid: Sequence[int]) -> WeightPosterior:
         "newton_steps": fit.steps,
     }
     root = fit.root
-    return WeightPosterior(own, rows.fields(fit.mean), diagnostics, lambda: DenseCovariance(rows, root))
+    return WeightPosterior(own, rows.fields(fit.mean), diagnostics, lambda: DenseCovariance(rows.bare(), root))
 
 
 def _spread(layout: Layout, fit: _Fit) -> float:
     """Smallest typical standard deviation of a field inside the box."""
     generator = np.random.default_rng(0)
     points = np.stack([generator.uniform(*ends, size=64) for ends in layout.ends], axis=1)
-    covariance = DenseCovariance(fit.rows, fit.root)
+    covariance = DenseCovariance(fit.rows.bare(), fit.root)
     zero = (0,) * layout.dim
     return min(float(np.sqrt(np.median(covariance.variance(Jet(f, zero), points)))) for f in range(layout.count))
 

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from scipy import sparse
 
 from gpkit.inference.collocation.axes import Axis, along
-from gpkit.inference.collocation.bases import Array, Basis
+from gpkit.inference.collocation.bases import Array, Basis, evaluate_points
 from gpkit.inference.collocation.forms import Jet
 from gpkit.inference.collocation.layout import Layout, open_grid
 
-__all__ = ["Frame", "Rows", "along_free", "evaluate_at"]
+__all__ = ["Columns", "Frame", "Rows"]
 
 Fields = list[Array]
 
 
 @runtime_checkable
 class Frame(Protocol):
-    """Bases and constrained axes, with the problem that they are for."""
+    """Bases and constrained axes, with nodes and the problem that they are for."""
 
     layout: Layout
     bases: list[Basis]
@@ -31,40 +30,23 @@ class Frame(Protocol):
     weights: list[Array]
 
 
-@dataclass
-class _Bare:
-    """A frame without its problem, whose functions cannot be written to files."""
-
-    bases: list[Basis]
-    axes: list[list[Axis]]
-
-
-def along_free(disc: Frame, which: int, free: Array) -> Array:
-    """Coefficients of a field from its free ones."""
-    for j, axis in enumerate(disc.axes[which]):
-        free = along(axis.constrained, free, j)
-    return free
-
-
-class Rows:
-    """Free coefficients of every field as one vector, and rows of linear functionals of them.
+class Columns:
+    """Free coefficients of every field as one vector, and values of jets as linear functionals of it.
 
     Args:
-        disc: Bases and constrained axes.
+        bases: Of each axis.
+        axes: Constrained axes of each field, [field][axis].
 
     Attributes:
+        shapes: Of the free coefficients of each field.
         columns: Number of free coefficients.
     """
 
-    def __init__(self, disc: Frame) -> None:
-        self.disc = disc
-        self.shapes = [tuple(axis.free for axis in axes) for axes in disc.axes]
+    def __init__(self, bases: list[Basis], axes: list[list[Axis]]) -> None:
+        self.bases, self.axes = bases, axes
+        self.shapes = [tuple(axis.free for axis in own) for own in axes]
         self._starts = np.concatenate([[0], np.cumsum([int(np.prod(s)) for s in self.shapes])])
         self.columns = int(self._starts[-1])
-
-    def bare(self) -> Rows:
-        """The same without the problem: enough for values of jets."""
-        return Rows(cast(Frame, _Bare(self.disc.bases, self.disc.axes)))
 
     def span(self, which: int) -> slice:
         """Where a field's coefficients are."""
@@ -72,11 +54,17 @@ class Rows:
 
     def fields(self, vector: Array) -> Fields:
         """Coefficients of each field, of tensor bases, from the free ones."""
-        return [along_free(self.disc, f, vector[self.span(f)].reshape(shape)) for f, shape in enumerate(self.shapes)]
+        found = []
+        for f, (shape, own) in enumerate(zip(self.shapes, self.axes, strict=True)):
+            values = vector[self.span(f)].reshape(shape)
+            for j, axis in enumerate(own):
+                values = along(axis.constrained, values, j)
+            found.append(values)
+        return found
 
     def _table(self, which: int, axis: int, x: Array, order: int) -> Array:
-        z = self.disc.axes[which][axis].constrained
-        table = self.disc.bases[axis].evaluate(x, order)
+        z = self.axes[which][axis].constrained
+        table = self.bases[axis].evaluate(x, order)
         return np.asarray(table @ z) if not sparse.issparse(z) else np.asarray((z.T @ table.T).T)
 
     def on_grid(self, jet: Jet, axes: Sequence[Array]) -> Array:
@@ -102,6 +90,22 @@ class Rows:
             factor = values if values.ndim == 0 else values.reshape(-1, 1)
             out[:, self.span(jet.field)] += factor * self.on_grid(jet, axes)
         return out
+
+
+class Rows(Columns):
+    """Rows that the conditions and observations of a problem put on the coefficients.
+
+    Args:
+        disc: Bases, constrained axes, nodes and the problem.
+    """
+
+    def __init__(self, disc: Frame) -> None:
+        super().__init__(disc.bases, disc.axes)
+        self.disc = disc
+
+    def bare(self) -> Columns:
+        """The columns without the problem, whose functions cannot be written to files."""
+        return Columns(self.bases, self.axes)
 
     def of_conditions(self, state: Fields) -> tuple[Array, Array]:
         """Rows of the conditions that belong to no single axis, scaled to their data, and what they lack at a state."""
@@ -138,17 +142,8 @@ class Rows:
             for part in observation.terms:
                 c = part.coefficient(coordinates, layout.parameters).detach().expand(len(points)).numpy()
                 block[:, self.span(part.jet.field)] += c[:, None] * self.at(part.jet, points)
-                found += c * evaluate_at(self.disc, part.jet, state[part.jet.field], points)
+                found += c * evaluate_points(self.bases, part.jet.orders, state[part.jet.field], points)
             noise = np.broadcast_to(np.asarray(observation.noise, dtype=np.float64), (len(points),))
             rows.append(block / noise[:, None])
             lacks.append((np.asarray(observation.values, dtype=np.float64) - found) / noise)
         return np.concatenate(rows), np.concatenate(lacks)
-
-
-def evaluate_at(disc: Frame, jet: Jet, coefficients: Array, points: Array) -> Array:
-    """Values of a jet at scattered points from the coefficients of its field."""
-    values: Array = disc.bases[0].evaluate(points[:, 0], jet.orders[0]) @ coefficients.reshape(len(coefficients), -1)
-    for j in range(1, len(disc.bases)):
-        values = values.reshape(len(points), disc.bases[j].size, -1)
-        values = np.einsum("mk,mkr->mr", disc.bases[j].evaluate(points[:, j], jet.orders[j]), values)
-    return values.reshape(len(points))

@@ -8,21 +8,22 @@ sources or observations make a regression, in `gpkit.inference.collocation.noisy
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from gpkit.errors import InvalidDataError
-from gpkit.inference.collocation.attempts import MOST_DENSE, Attempt, columns, solve_at, spread
-from gpkit.inference.collocation.bases import Array
+from gpkit.errors import ConvergenceError, InvalidDataError
+from gpkit.inference.collocation.attempts import MOST_DENSE, Attempt, count_columns, solve_at, spread
+from gpkit.inference.collocation.bases import Array, evaluate_points
 from gpkit.inference.collocation.forms import Problem
 from gpkit.inference.collocation.frequencies import clean
 from gpkit.inference.collocation.layout import Layout
+from gpkit.inference.collocation.marching import MarchedPosterior, evolution_axis, march
 from gpkit.inference.collocation.noisy import is_noisy, solve_noisy
 from gpkit.inference.collocation.residuals import Residuals, measure
 from gpkit.inference.collocation.resolution import Resolution, limits, tails
-from gpkit.inference.collocation.rows import evaluate_at
 from gpkit.inference.collocation.weight_posterior import WeightPosterior
 
 __all__ = ["solve"]
@@ -41,7 +42,7 @@ def solve(
     kernel: Any = None,
     tolerance: float = 1e-6,
     progress: bool = False,
-) -> WeightPosterior:
+) -> WeightPosterior | MarchedPosterior:
     """Solve a boundary value problem in weight space.
 
     Args:
@@ -69,18 +70,34 @@ def solve(
         raise InvalidDataError(f"the grid {tuple(grid)} must have at least two points along each of {layout.dim} axes")
     if is_noisy(layout):
         return solve_noisy(layout, grid)
+    axis = None if problem.is_linear else evolution_axis(problem)
+    if axis is not None:
+        try:
+            return _solve_whole(layout, grid, tolerance, patient=False)
+        except ConvergenceError:
+            return march(problem, grid, axis, partial(_slab, parameters, tolerance), tolerance)
     try:
-        attempt, resolution, falls = _grow(layout, grid)
+        return _solve_whole(layout, grid, tolerance, patient=True)
     except InvalidDataError:
         if problem.observations:
             return solve_noisy(layout, grid)  # observations have to say what the conditions do not
         raise
+
+
+def _slab(
+    parameters: Mapping[str, Tensor] | None, tolerance: float, problem: Problem, grid: tuple[int, ...]
+) -> WeightPosterior:
+    return _solve_whole(Layout(problem, parameters), grid, tolerance, patient=False)
+
+
+def _solve_whole(layout: Layout, grid: tuple[int, ...], tolerance: float, *, patient: bool) -> WeightPosterior:
+    attempt, resolution, falls = _grow(layout, grid, patient)
     residuals = measure(layout, attempt.disc.bases, attempt.state)
     diagnostics = _diagnostics(attempt, grid, resolution, residuals, falls, tolerance)
     return WeightPosterior(attempt.disc.bases, attempt.state, diagnostics, lambda: spread(attempt, residuals))
 
 
-def _grow(layout: Layout, grid: tuple[int, ...]) -> tuple[Attempt, Resolution, Array]:
+def _grow(layout: Layout, grid: tuple[int, ...], patient: bool) -> tuple[Attempt, Resolution, Array]:
     """Solve at the sizes that the data need, and with more functions until the solution has them too."""
     problem = layout.problem
     resolution = Resolution.of(layout, grid)
@@ -90,13 +107,13 @@ def _grow(layout: Layout, grid: tuple[int, ...]) -> tuple[Attempt, Resolution, A
     sizes = tuple(min(max(n + _MARGIN + n // 20, _BLIND), m) for n, m in zip(needed, most, strict=True))
     attempt: Attempt | None = None
     while True:
-        attempt = solve_at(layout, sizes, attempt)
+        attempt = solve_at(layout, sizes, attempt, patient=patient)
         falls = np.max([tails(c) for c in attempt.state], axis=0)
         grown = tuple(
             min(m, int((1.2 if t < 1e-4 else 1.6) * n) + 8) if t > _RESOLVED else n
             for n, m, t in zip(attempt.disc.sizes, most, falls, strict=True)
         )
-        if grown == attempt.disc.sizes or (attempt.is_dense and columns(layout, grown) > MOST_DENSE):
+        if grown == attempt.disc.sizes or (attempt.is_dense and count_columns(layout, grown) > MOST_DENSE):
             return attempt, resolution, falls
         sizes = grown
 
@@ -180,7 +197,7 @@ def _misfits(attempt: Attempt) -> list[float]:
         values = np.zeros(len(at))
         for part in observation.terms:
             factor = part.coefficient(coordinates, layout.parameters).detach().numpy()
-            values += factor * evaluate_at(attempt.disc, part.jet, attempt.state[part.jet.field], at)
+            values += factor * evaluate_points(attempt.disc.bases, part.jet.orders, attempt.state[part.jet.field], at)
         standard = (np.asarray(observation.values) - values) / np.asarray(observation.noise)
         found.append(float(np.sqrt(np.mean(standard**2))))
     return found

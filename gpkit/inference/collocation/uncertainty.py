@@ -18,7 +18,7 @@ from scipy.sparse.linalg import splu
 from gpkit.inference.collocation.axes import Axis, along
 from gpkit.inference.collocation.bases import Array
 from gpkit.inference.collocation.forms import Jet
-from gpkit.inference.collocation.rows import Rows
+from gpkit.inference.collocation.rows import Columns
 
 __all__ = ["CoefficientVariances", "DenseCovariance", "Uncertainty", "free_coefficients"]
 
@@ -149,31 +149,31 @@ class DenseCovariance:
     """Jointly Gaussian free coefficients of all fields, and a constant as in :class:`CoefficientVariances`.
 
     Args:
-        rows: What the coefficients are of.
+        columns: What the coefficients are of.
         root: S with covariance S S^T, (columns, k).
         floors: Standard deviation of a constant shift of each field.
     """
 
-    def __init__(self, rows: Rows, root: Array, floors: Sequence[float] | None = None) -> None:
-        self._rows, self._root = rows.bare(), root
-        self._floors = list(floors) if floors is not None else [0.0] * len(rows.shapes)
+    def __init__(self, columns: Columns, root: Array, floors: Sequence[float] | None = None) -> None:
+        self._columns, self._root = columns, root
+        self._floors = list(floors) if floors is not None else [0.0] * len(columns.shapes)
 
     @classmethod
     def of_factor(
-        cls, rows: Rows, factor: Array, scales: Array, size: float, floors: Sequence[float] | None = None
+        cls, columns: Columns, factor: Array, scales: Array, size: float, floors: Sequence[float] | None = None
     ) -> DenseCovariance:
         """Covariance size^2 (R^T R)^{-1} in units of column scales."""
         inverse = linalg.solve_triangular(factor, np.eye(len(factor)))
-        return cls(rows, size * inverse / scales[:, None], floors)
+        return cls(columns, size * inverse / scales[:, None], floors)
 
     def variance(self, jet: Jet, points: Array) -> Array:
         """Variance of a jet at points (m, d)."""
-        root = self._root[self._rows.span(jet.field)]
+        root = self._root[self._columns.span(jet.field)]
         floor = 0.0 if any(jet.orders) else self._floors[jet.field] ** 2
         step = max(1, _CHUNK // max(1, root.shape[0]))
         out = np.empty(len(points))
         for i in range(0, len(points), step):
-            out[i : i + step] = np.sum((self._rows.at(jet, points[i : i + step]) @ root) ** 2, axis=1)
+            out[i : i + step] = np.sum((self._columns.at(jet, points[i : i + step]) @ root) ** 2, axis=1)
         return out + floor
 
     def variance_on_grid(self, jet: Jet, axes: Sequence[Array]) -> Array:
@@ -184,9 +184,9 @@ class DenseCovariance:
     def draw(self, count: int, generator: np.random.Generator) -> list[Array]:
         """Coefficients of draws around zero, per field (n, r_1, ..., r_d)."""
         free = generator.standard_normal((count, self._root.shape[1])) @ self._root.T
-        fields = [self._rows.fields(row) for row in free]
-        drawn = [np.stack([f[i] for f in fields]) for i in range(len(self._rows.shapes))]
-        bases = self._rows.disc.bases
+        fields = [self._columns.fields(row) for row in free]
+        drawn = [np.stack([f[i] for f in fields]) for i in range(len(self._columns.shapes))]
+        bases = self._columns.bases
         constant = float(np.sqrt(np.prod([b.upper - b.lower for b in bases])))
         for values, floor in zip(drawn, self._floors, strict=True):
             values.reshape(count, -1)[:, 0] += generator.standard_normal(count) * floor * constant

@@ -10,42 +10,12 @@ import torch
 from torch import Tensor
 
 from gpkit.inference.collocation.axes import along
-from gpkit.inference.collocation.bases import Array, Basis
+from gpkit.inference.collocation.bases import Array, Basis, evaluate_points
 from gpkit.inference.collocation.forms import Jet
 from gpkit.inference.collocation.resolution import resample
 from gpkit.inference.collocation.uncertainty import Uncertainty
 
-__all__ = ["WeightDraws", "WeightPosterior", "evaluate_points"]
-
-_CHUNK = 4_000_000
-
-
-def evaluate_points(bases: Sequence[Basis], orders: Sequence[int], coefficients: Array, points: Array) -> Array:
-    """A derivative of one or several tensor expansions at scattered points.
-
-    Args:
-        bases: Of each axis.
-        orders: Of the derivative.
-        coefficients: (*batch, r_1, ..., r_d).
-        points: (m, d).
-
-    Returns:
-        (*batch, m).
-    """
-    d = len(bases)
-    batch = coefficients.shape[: coefficients.ndim - d]
-    # The point axis first, the batch last.
-    flat = np.moveaxis(coefficients.reshape(-1, *coefficients.shape[len(batch) :]), 0, -1)
-    out = np.empty((len(points), flat.shape[-1]))
-    rows = max(16, _CHUNK // max(1, flat.size // flat.shape[0]))
-    for start in range(0, len(points), rows):
-        part = points[start : start + rows]
-        values: Array = bases[0].evaluate(part[:, 0], orders[0]) @ flat.reshape(flat.shape[0], -1)
-        for j in range(1, d):
-            values = values.reshape(len(part), flat.shape[j], -1)
-            values = np.einsum("mk,mkr->mr", bases[j].evaluate(part[:, j], orders[j]), values)
-        out[start : start + rows] = values
-    return out.T.reshape(*batch, len(points))
+__all__ = ["WeightDraws", "WeightPosterior"]
 
 
 class WeightDraws:
