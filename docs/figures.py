@@ -73,7 +73,12 @@ def kernel_figure(kernels: dict[str, Any]) -> Any:
         if power.max() > 1e-8:
             right.loglog(frequency, power, color=CYCLE[k], label=name)
         else:
-            right.axvline(1.0 / float(kernel.timescales()["period"].detach()), color=CYCLE[k], label=f"{name}: a line")
+            count = getattr(kernel, "terms", 1)
+            for line in range(1, count + 1):
+                weight = float(kernel._weights(kernel.lengthscale, torch)[line].detach()) if count > 1 else 1.0
+                place = line / float(kernel.timescales()["period"].detach())
+                right.axvline(place, ymax=max(0.02, 1.0 + 0.1 * np.log10(weight + 1e-300)), color=CYCLE[k])
+            right.plot([], [], color=CYCLE[k], label=f"{name}: {'lines' if count > 1 else 'a line'}")
             right.set(xscale="log", xlim=(frequency[0], frequency[-1]), yticks=[])
     left.set(xlabel="Time", ylabel="Draws (shifted)", yticks=[], xlim=(0.0, 40.0))
     right.set(xlabel="Frequency f", ylabel="P(f), one-sided")
