@@ -4,6 +4,8 @@ from gpkit.kernels.base import StateSpaceKernel
 from gpkit.kernels.bins import BinAveragedKernel
 from gpkit.kernels.composite import ProductKernel, ScaleKernel, SumKernel, as_state_space
 from gpkit.kernels.differential import DifferentialOperator, derivative_covariance, derivative_variance
+from gpkit.kernels.geometric import GeometricKernel
+from gpkit.kernels.graph import GraphKernel, HodgeKernel, WalkKernel
 from gpkit.kernels.grid import GridKernel
 from gpkit.kernels.jeffreys import JeffreysPrior
 from gpkit.kernels.markov import MarkovKernel
@@ -25,11 +27,14 @@ __all__ = [
     "DRWKernel",
     "DifferentialOperator",
     "GaussianEnvelope",
+    "GeometricKernel",
+    "GraphKernel",
     "GridKernel",
+    "HodgeKernel",
     "JeffreysPrior",
     "LorentzianKernel",
-    "MaternEnvelope",
     "MarkovKernel",
+    "MaternEnvelope",
     "MaternKernel",
     "PeriodicKernel",
     "ProductKernel",
@@ -42,6 +47,7 @@ __all__ = [
     "StateSpace",
     "StateSpaceKernel",
     "SumKernel",
+    "WalkKernel",
     "as_state_space",
     "derivative_covariance",
     "derivative_variance",

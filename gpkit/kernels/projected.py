@@ -21,8 +21,8 @@ class ProjectedKernel(gpytorch.kernels.Kernel):
     r"""Vector fields by an ambient kernel: ``k(x, x') T_x^T T_x'`` in tangent coordinates.
 
     It is the covariance of a vector-valued process with independent coordinates in the space around the manifold,
-    projected to the tangent spaces: positive semidefinite, independent of the choice of frames, and known wherever there
-    is a frame. Strong where the manifold is smooth and well embedded; misled where sheets come close.
+    projected to the tangent spaces: positive semidefinite, independent of the choice of frames, and known wherever
+    there is a frame. Strong where the manifold is smooth and well embedded; misled where sheets come close.
 
     Args:
         base: any kernel of points (m, D), in units of the data.

@@ -13,8 +13,8 @@ __all__ = ["rational_power"]
 def rational_power(exponent: float, reach: float, order: int) -> tuple[list[tuple[float, float]], float]:
     r"""Weights and poles with :math:`x^{-s}\approx\sum_i r_i/(x+p_i)+r_0` on [1, reach], all of them not negative.
 
-    Poles follow the trapezoidal rule of :math:`x^{-s}\propto\int e^{(1-s)t}/(e^t+x)\,dt`, spread over the range; weights
-    minimise the relative error at many places, by non-negative least squares.
+    Poles follow the trapezoidal rule of :math:`x^{-s}\propto\int e^{(1-s)t}/(e^t+x)\,dt`, spread over the range;
+    weights minimise the relative error at many places, by non-negative least squares.
 
     Args:
         exponent: s in (0, 1).

@@ -11,6 +11,7 @@ from gpkit.operators.kronecker_cross import KroneckerCrossLinearOperator
 from gpkit.operators.kronecker_sum import KroneckerSumLinearOperator
 from gpkit.operators.kronecker_terms import KroneckerTermsLinearOperator
 from gpkit.operators.posterior import PosteriorCovarianceLinearOperator
+from gpkit.operators.random_features import RandomFeatureLinearOperator, WalkFeatures, conjugate_gradients
 from gpkit.operators.semiseparable import SemiseparableLinearOperator
 from gpkit.operators.sparse_precision import MarkovPosterior, PrecisionLayout, SparsePrecisionLinearOperator
 from gpkit.operators.structured import StructuredLinearOperator
@@ -32,10 +33,13 @@ __all__ = [
     "MarkovPosterior",
     "PosteriorCovarianceLinearOperator",
     "PrecisionLayout",
+    "RandomFeatureLinearOperator",
     "SemiseparableLinearOperator",
     "SparsePrecisionLinearOperator",
     "StructuredLinearOperator",
     "ToeplitzLinearOperator",
+    "WalkFeatures",
+    "conjugate_gradients",
     "toeplitz_dense",
     "toeplitz_matmul",
 ]

@@ -1,4 +1,4 @@
-"""Sparse symmetric positive definite matrices in torch: solves and determinants by one factorisation, with gradients."""
+"""Sparse symmetric positive definite matrices in torch: solves and determinants with gradients, one factorisation."""
 
 from __future__ import annotations
 
