@@ -52,8 +52,8 @@ def smallest_eigenpairs(matrix: Any, k: int, solver: str = "auto", block: int = 
     Args:
         matrix: the matrix.
         k: how many; at most N.
-        solver: "dense" (LAPACK), "shift-invert" (block Lanczos around a sparse Cholesky factor), "lobpcg" (preconditioned by
-            algebraic multigrid; needs pyamg) or "auto" (see :func:`choose_solver`).
+        solver: "dense" (LAPACK), "shift-invert" (block Lanczos around a sparse Cholesky factor), "lobpcg"
+            (preconditioned by algebraic multigrid; needs pyamg) or "auto" (see :func:`choose_solver`).
         block: unknowns that belong together (d per node).
 
     Raises:

@@ -104,7 +104,7 @@ class ManifoldDiagnostics:
         if self.dimension is not None:
             share, likely = 100 * self.dimension.votes.max(), self.dimension.likelihood
             lines.append(
-                f"dimension {self.dimension.dim} by {share:.0f} % of the local spectra, {likely:.2f} by neighbour distances"
+                f"dimension {self.dimension.dim} by {share:.0f} % of local spectra, {likely:.2f} by neighbour distances"
             )
         return "\n".join([*lines, *self.repairs])
 

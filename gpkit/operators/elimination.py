@@ -21,7 +21,7 @@ Integers = NDArray[np.int64]
 
 
 def elimination_order(matrix: Any, block: int = 1) -> Integers:
-    """Which unknown goes first, second, ...: nested dissection by METIS where pymetis is installed, else minimum degree.
+    """Which unknown goes first, second, ...: nested dissection where pymetis is installed, else minimum degree.
 
     The order changes the cost, never the answer.
 
@@ -29,7 +29,8 @@ def elimination_order(matrix: Any, block: int = 1) -> Integers:
         matrix: symmetric pattern (N, N), scipy sparse.
         block: unknowns that belong together (d per node) and are ordered as one.
     """
-    graph = sparse.csr_matrix((np.ones(matrix.nnz), matrix.indices, matrix.indptr), shape=matrix.shape)
+    marks = (np.ones(matrix.nnz), matrix.indices.copy(), matrix.indptr.copy())  # the caller keeps its own
+    graph = sparse.csr_matrix(marks, shape=matrix.shape)
     if block > 1:
         nodes = matrix.shape[0] // block
         gather = sparse.csr_matrix(

@@ -181,8 +181,12 @@ def factor_blocks(first, starts, stored, pointers, rows, values):
     """Cholesky factor ``A = L L^T`` in dense blocks, one after the other and row by row.
 
     Args:
-        first, starts, stored: supernodes, see :func:`symbolic_blocks`.
-        pointers, rows, values: A in compressed columns; its upper triangle is not read.
+        first: first column of each supernode, see :func:`symbolic_blocks`.
+        starts: pointers into ``stored``.
+        stored: row numbers of the supernodes.
+        pointers: column pointers of A.
+        rows: its row numbers.
+        values: its values; the upper triangle is not read.
 
     Returns:
         Offsets (S + 1,) of the blocks, the blocks, and the column whose pivot is not positive, or -1.
