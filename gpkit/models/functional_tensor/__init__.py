@@ -3,9 +3,10 @@
 from gpkit.models.functional_tensor.fitting import Member
 from gpkit.models.functional_tensor.functions import ModeFunctions
 from gpkit.models.functional_tensor.local_residual import LocalResidual
-from gpkit.models.functional_tensor.model import FunctionalTensor, TensorFit
+from gpkit.models.functional_tensor.model import FunctionalTensor
 from gpkit.models.functional_tensor.modes import Categorical, Continuous, ModeSpec, Spatial
 from gpkit.models.functional_tensor.predictions import DiscretePrediction, TensorPrediction
+from gpkit.models.functional_tensor.result import TensorFit
 
 __all__ = [
     "Categorical",

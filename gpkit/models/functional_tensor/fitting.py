@@ -29,7 +29,18 @@ from gpkit.inference.structured_vb import (
 )
 from gpkit.models.functional_tensor.modes import Encoding
 
-__all__ = ["OBSERVATIONS", "Checkpoint", "LowRankSettings", "Member", "fit_members", "new_posterior"]
+__all__ = [
+    "CONTINUOUS",
+    "OBSERVATIONS",
+    "Checkpoint",
+    "LowRankSettings",
+    "Member",
+    "fingerprint",
+    "fit_members",
+    "left_out_moments",
+    "new_posterior",
+    "noise_variance",
+]
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int32]
@@ -41,6 +52,8 @@ OBSERVATIONS: dict[str, Callable[[Array], Observation]] = {
     "bernoulli": Bernoulli,
     "negative-binomial": NegativeBinomial,
 }
+CONTINUOUS = ("gaussian", "student-t")
+"""Likelihoods of real numbers, which are centred and scaled for the fit."""
 _BETWEEN_SAVES = 5.0  # seconds
 
 
@@ -211,3 +224,20 @@ def _resumed(posterior: LowRankPosterior) -> tuple[Array, Array]:
     """Any targets and weights: a sweep that is not the first sets them from the posterior where they change."""
     observation = posterior.observation
     return observation.y, np.ones_like(observation.y) if observation.needs_moments else np.ones(1)
+
+
+def noise_variance(member: Member) -> float:
+    """Variance of the noise of a continuous likelihood, else zero."""
+    observation = member.posterior.observation
+    return observation.variance if isinstance(observation, GaussianNoise) else 0.0
+
+
+def left_out_moments(members: Sequence[Member], index: Sequence[Index], n: int) -> tuple[Array, Array, Array]:
+    """Mean and variance of the function, and noise variance, (1, N) each, by the member that has not seen the entry."""
+    mean, variance, noise = np.empty((1, n)), np.empty((1, n)), np.empty((1, n))
+    for member in members:
+        rows = member.left_out
+        first, square = member.posterior.node_moments([column[rows] for column in index])
+        mean[0, rows], variance[0, rows] = first, np.maximum(square - first**2, 0.0)
+        noise[0, rows] = noise_variance(member)
+    return mean, variance, noise

@@ -32,7 +32,7 @@ class LocalResidual:
         processes: of the targets themselves, and of what the low-rank part leaves.
         weight: of the first member, in [0, 1].
         law: of the noise.
-        mean: left-out predictions of the rows (N,).
+        left_out: predictions of the rows without themselves.
     """
 
     points: Array
@@ -40,8 +40,7 @@ class LocalResidual:
     processes: tuple[NearestNeighbourProcess, NearestNeighbourProcess]
     weight: float
     law: NoiseLaw
-    mean: Array
-    scale: Array
+    left_out: TensorPrediction
 
     @classmethod
     def fit(
@@ -83,7 +82,10 @@ class LocalResidual:
         mean = weight * means[0] + (1.0 - weight) * means[1]
         features = _features(variances, gap)
         law = NoiseLaw.fit(y - mean, mean, features, heavy=heavy)
-        return cls(points, targets, (processes[0], processes[1]), weight, law, mean, law.scale(mean, features))
+        scale = law.scale(mean, features)
+        inner = weight * (variances[0] - processes[0].noise) + (1.0 - weight) * (variances[1] - processes[1].noise)
+        left_out = TensorPrediction(mean[None], scale[None], law.degrees, inner)
+        return cls(points, targets, (processes[0], processes[1]), weight, law, left_out)
 
     def predict(self, points: Array, low_rank: Array) -> TensorPrediction:
         """Predictive law at new points (M, D), given the low-rank part's mean (M,) there."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time as clock
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpkit.errors import InvalidDataError
-from gpkit.inference.structured_vb import Layout, NegativeBinomial, StudentTNoise
+from gpkit.inference.structured_vb import NegativeBinomial, StudentTNoise
 from gpkit.models.functional_tensor.fitting import (
+    CONTINUOUS,
     OBSERVATIONS,
     Checkpoint,
     LowRankSettings,
     Member,
     fingerprint,
     fit_members,
-    new_posterior,
+    left_out_moments,
+    noise_variance,
 )
 from gpkit.models.functional_tensor.functions import ModeFunctions, mode_functions
 from gpkit.models.functional_tensor.local_residual import LocalResidual
 from gpkit.models.functional_tensor.modes import Encoding, ModeSpec
 from gpkit.models.functional_tensor.predictions import DiscretePrediction, TensorPrediction
+from gpkit.models.functional_tensor.result import TensorFit, describe
+from gpkit.models.functional_tensor.state import TensorState, continued, joined_table
 from gpkit.models.functional_tensor.table import TensorTable, read_columns, read_target
 
 __all__ = ["FunctionalTensor", "TensorFit"]
@@ -35,58 +37,7 @@ __all__ = ["FunctionalTensor", "TensorFit"]
 Array = NDArray[np.float64]
 
 _FORMS = ("tucker", "cp")
-_CONTINUOUS = ("gaussian", "student-t")
 _LARGEST_AUTO_RANK = 8
-
-
-@dataclass(frozen=True, eq=False)
-class TensorFit:
-    """Outcome of a fit.
-
-    Attributes:
-        elbo: last bound of every start.
-        traces: bounds after each sweep of every start.
-        converged: whether each start ended by its tolerance.
-        ranks: of the modes.
-        n: entries.
-        exclusions: rows that were left out, by reason.
-        repeated: entries whose coordinates an earlier one has.
-        parameters: learned parameters of the start with the largest bound, natural units.
-        left_out_mean, left_out_scale: predictions (N,) of entries that the predictor had not seen, and the scale of
-            their law; None if no start left anything out.
-        seconds: CPU seconds.
-    """
-
-    elbo: Array
-    traces: tuple[Array, ...]
-    converged: tuple[bool, ...]
-    ranks: tuple[int, ...]
-    n: int
-    exclusions: Mapping[str, int]
-    repeated: int
-    parameters: Mapping[str, float]
-    left_out_mean: Array | None
-    left_out_scale: Array | None
-    seconds: float
-
-    def __repr__(self) -> str:
-        done = sum(self.converged)
-        bounds = ", ".join(f"{value:.1f}" for value in self.elbo)
-        return f"TensorFit({self.n} entries, ranks {self.ranks}, ELBO {bounds}; {done} of {len(self.elbo)} converged)"
-
-
-@dataclass(eq=False)
-class _State:
-    """Everything that predictions need, and the data that updates need."""
-
-    encodings: list[Encoding]
-    index: list[NDArray[np.int32]]
-    y: Array
-    centre: float
-    unit: float
-    members: list[Member]
-    residual: LocalResidual | None
-    weight: Array = field(default_factory=lambda: np.ones(1))
 
 
 class FunctionalTensor:
@@ -144,7 +95,7 @@ class FunctionalTensor:
         ):
             if value not in allowed:
                 raise InvalidDataError(f"{what} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
-        if residual == "local" and likelihood not in _CONTINUOUS:
+        if residual == "local" and likelihood not in CONTINUOUS:
             raise InvalidDataError(f"residual='local' needs a gaussian or student-t likelihood, got {likelihood!r}")
         if residual == "local" and neighbours < 1:
             raise InvalidDataError(f"neighbours must be at least 1, got {neighbours}")
@@ -156,7 +107,7 @@ class FunctionalTensor:
         self.likelihood = likelihood
         self.neighbours = neighbours
         self.result: TensorFit | None = None
-        self._state: _State | None = None
+        self._state: TensorState | None = None
 
     def _ranks(self, rank: int | Sequence[int] | str) -> tuple[int, ...] | str:
         if isinstance(rank, str):
@@ -214,15 +165,13 @@ class FunctionalTensor:
         encodings, numbers, index = self._encode(table)
         if restarts > table.n // 2:
             raise InvalidDataError(f"{restarts} restarts for {table.n} entries: leave fewer parts")
-        centre, unit = (float(table.y.mean()), float(table.y.std())) if self.likelihood in _CONTINUOUS else (0.0, 1.0)
+        centre, unit = (float(table.y.mean()), float(table.y.std())) if self.likelihood in CONTINUOUS else (0.0, 1.0)
         unit = unit or 1.0
-        target = (table.y - centre) / unit if self.likelihood in _CONTINUOUS else table.y
+        target = (table.y - centre) / unit if self.likelihood in CONTINUOUS else table.y
         # The law of the residual's noise is fitted afterwards: the low-rank part below it has normal noise.
         likelihood = "gaussian" if self.residual == "local" else self.likelihood
         ranks = self._chosen_ranks(encodings, index, target, likelihood, sweeps, tolerance, seed)
-        settings = LowRankSettings(
-            self.form, ranks, self.core_prior == "ard", self.main_effects, likelihood, sweeps, tolerance
-        )
+        settings = self._settings(ranks, likelihood, sweeps, tolerance)
         stack = combine == "stack" and restarts > 1
         keep = Checkpoint(
             None if checkpoint is None else Path(checkpoint),
@@ -233,25 +182,31 @@ class FunctionalTensor:
             chosen = [max(members, key=lambda member: member.elbo)]
         else:
             chosen = members
-        left_mean, left_scale = self._left_out(chosen, index, len(target)) if stack else (None, None)
+        moments = left_out_moments(chosen, index, len(target)) if stack else None
         residual = None
         if self.residual == "local":
-            assert left_mean is not None
+            assert moments is not None
             category = np.concatenate([[e.categorical] * len(e.spec.columns) for e in encodings]).astype(bool)
             residual = LocalResidual.fit(
                 np.column_stack(numbers),
                 category,
                 target,
-                left_mean,
+                moments[0][0],
                 heavy=self.likelihood == "student-t",
                 neighbours=self.neighbours,
                 seed=seed,
             )
-            left_mean, left_scale = residual.mean, residual.scale
-        self._state = _State(encodings, index, target, centre, unit, chosen, residual)
-        self.result = self._describe(members, table, index, ranks, left_mean, left_scale, clock.process_time() - begun)
+        self._state = TensorState(encodings, index, target, centre, unit, chosen, residual)
+        left_out = (
+            None if moments is None else self._law(*moments) if residual is None else self._scaled(residual.left_out)
+        )
+        self.result = describe(self.modes, members, self._state, table, ranks, left_out, clock.process_time() - begun)
         keep.remove()
         return self.result
+
+    def _settings(self, ranks: tuple[int, ...], likelihood: str, sweeps: int, tolerance: float) -> LowRankSettings:
+        ard = self.core_prior == "ard"
+        return LowRankSettings(self.form, ranks, ard, self.main_effects, likelihood, sweeps, tolerance)
 
     def _names(self) -> list[str]:
         return [f"{type(mode).__name__} {mode.columns}" for mode in self.modes]
@@ -282,9 +237,7 @@ class FunctionalTensor:
         best, bound = (1,) * len(encodings), -math.inf
         for rank in range(1, _LARGEST_AUTO_RANK + 1):
             ranks = tuple(min(rank, e.size) for e in encodings)
-            settings = LowRankSettings(
-                self.form, ranks, self.core_prior == "ard", self.main_effects, likelihood, sweeps, tolerance
-            )
+            settings = self._settings(ranks, likelihood, sweeps, tolerance)
             try:
                 members = fit_members(
                     encodings, index, y, settings, restarts=2, leave_out=False, seed=seed, checkpoint=Checkpoint(None)
@@ -329,58 +282,9 @@ class FunctionalTensor:
                 after=after,
             )
 
-    @staticmethod
-    def _left_out(members: list[Member], index: list[NDArray[np.int32]], n: int) -> tuple[Array, Array]:
-        """Prediction and scale (N,) of each entry by the member that has not seen it, in units of the fit."""
-        mean, scale = np.empty(n), np.empty(n)
-        for member in members:
-            rows = member.left_out
-            first, square = member.posterior.node_moments([column[rows] for column in index])
-            mean[rows] = first
-            noise = 1.0 / member.posterior.observation.precision
-            scale[rows] = np.sqrt(np.maximum(square - first**2, 0.0) + noise)
-        return mean, scale
-
-    def _describe(
-        self,
-        members: list[Member],
-        table: TensorTable,
-        index: list[NDArray[np.int32]],
-        ranks: tuple[int, ...],
-        left_mean: Array | None,
-        left_scale: Array | None,
-        seconds: float,
-    ) -> TensorFit:
-        assert self._state is not None
-        best = max(members, key=lambda member: member.elbo)
-        parameters = {
-            f"{mode.name}.{name}": value
-            for mode, own in zip(self.modes, best.posterior.modes, strict=True)
-            for name, value in own.factor.parameters().items()
-        }
-        squared = {"noise_variance": 2, "noise_scale": 1}
-        for name, value in best.posterior.observation.parameters().items():
-            parameters[name] = value * self._state.unit ** squared.get(name, 0)
-        joined = index[0].astype(np.int64)
-        for column in index[1:]:
-            joined = joined * (int(column.max()) + 1) + column
-        return TensorFit(
-            elbo=np.array([member.elbo for member in members]),
-            traces=tuple(member.trace.elbo for member in members),
-            converged=tuple(member.trace.converged for member in members),
-            ranks=ranks,
-            n=table.n,
-            exclusions=dict(table.exclusions),
-            repeated=table.n - len(np.unique(joined)),
-            parameters=parameters,
-            left_out_mean=None if left_mean is None else self._state.centre + self._state.unit * left_mean,
-            left_out_scale=None if left_scale is None else self._state.unit * left_scale,
-            seconds=seconds,
-        )
-
     # -- answers --------------------------------------------------------------------------------------------------
 
-    def _fitted(self) -> _State:
+    def _fitted(self) -> TensorState:
         if self._state is None:
             raise InvalidDataError("this model has not been fitted: call fit(coordinates, y) first")
         return self._state
@@ -424,10 +328,7 @@ class FunctionalTensor:
         if name not in names:
             raise InvalidDataError(f"there is no mode {name!r}: choose from {', '.join(names)}")
         state, k = self._fitted(), names.index(name)
-        weights = [
-            np.bincount(i, minlength=e.size).astype(float) for i, e in zip(state.index, state.encodings, strict=True)
-        ]
-        return mode_functions(self.best.posterior, k, name, state.encodings[k].labels(), weights, state.unit)
+        return mode_functions(self.best.posterior, k, name, state.encodings[k].labels(), state.counts(), state.unit)
 
     def predict(self, coordinates: Any) -> TensorPrediction | DiscretePrediction:
         """Predictive distributions at any coordinates; the functions are exact given the posterior.
@@ -443,36 +344,43 @@ class FunctionalTensor:
         numbers = [e.numbers(values) for e, values in zip(state.encodings, columns, strict=True)]
         moments = [member.posterior.moments_at(numbers) for member in state.members]
         mean = np.stack([first for first, _ in moments])
-        variance = np.stack([np.maximum(square - first**2, 0.0) for first, square in moments])
-        function_variance = state.unit**2 * (variance.mean(0) + mean.var(0))
-        if self.likelihood not in _CONTINUOUS:
-            dispersion = 1.0
-            if isinstance(observation := self.best.posterior.observation, NegativeBinomial):
-                dispersion = observation.dispersion
-                mean = mean + 0.0
-            return DiscretePrediction(mean, np.sqrt(variance), self.likelihood, dispersion)
         if state.residual is not None:
-            found = state.residual.predict(np.column_stack(numbers), mean.mean(0))
-            return TensorPrediction(
-                state.centre + state.unit * found.location,
-                state.unit * found.scale,
-                found.degrees,
-                state.unit**2 * found.function_variance,
-            )
-        noise = np.array([float(m.posterior.observation.variance) for m in state.members])[:, None]  # type: ignore[attr-defined]
-        degrees, total = math.inf, variance + noise
-        if self.likelihood == "student-t":
-            observed = [m.posterior.observation for m in state.members]
-            degrees = float(np.mean([o.degrees for o in observed if isinstance(o, StudentTNoise)]))
-            total = total * (degrees - 2.0) / degrees
-        scale = state.unit * np.sqrt(total)
+            return self._scaled(state.residual.predict(np.column_stack(numbers), mean.mean(0)))
+        variance = np.stack([np.maximum(square - first**2, 0.0) for first, square in moments])
+        noise = np.array([noise_variance(member) for member in state.members])[:, None]
 
         def draw(n: int, seed: int) -> Array:
             return self._draw(numbers, np.sqrt(noise[:, 0]), n, seed)
 
+        return self._law(mean, variance, noise, draw if self.likelihood == "gaussian" else None)
+
+    def _law(
+        self, mean: Array, variance: Array, noise: Array, draw: Callable[[int, int], Array] | None = None
+    ) -> TensorPrediction | DiscretePrediction:
+        """Law of y given moments (S, M) of the function and noise variances, in units of the fit."""
+        state = self._fitted()
+        observations = [member.posterior.observation for member in state.members]
+        if self.likelihood not in CONTINUOUS:
+            dispersions = [o.dispersion for o in observations if isinstance(o, NegativeBinomial)]
+            dispersion = float(np.mean(dispersions)) if dispersions else 1.0
+            return DiscretePrediction(mean, np.sqrt(variance), self.likelihood, dispersion)
+        degrees, total = math.inf, variance + noise
+        if self.likelihood == "student-t":
+            degrees = float(np.mean([o.degrees for o in observations if isinstance(o, StudentTNoise)]))
+            total = total * (degrees - 2.0) / degrees  # the law has exactly this variance
+        function_variance = state.unit**2 * (variance.mean(0) + mean.var(0))
         location = state.centre + state.unit * mean
-        joint = draw if self.likelihood == "gaussian" else None
-        return TensorPrediction(location, scale, degrees, function_variance, joint)
+        return TensorPrediction(location, state.unit * np.sqrt(total), degrees, function_variance, draw)
+
+    def _scaled(self, law: TensorPrediction) -> TensorPrediction:
+        """From the unit of the fit to that of y."""
+        state = self._fitted()
+        return TensorPrediction(
+            state.centre + state.unit * law.location,
+            state.unit * law.scale,
+            law.degrees,
+            state.unit**2 * law.function_variance,
+        )
 
     def _draw(self, numbers: list[Array], noise_sd: Array, n: int, seed: int) -> Array:
         """Joint draws of functions and core, with noise: members in turn."""
@@ -510,60 +418,42 @@ class FunctionalTensor:
         if not 0.0 < forgetting <= 1.0:
             raise InvalidDataError(f"forgetting must lie in (0, 1], got {forgetting}")
         new = read_target(coordinates, y, self.modes)
-        old = [
-            [e.labels()[i]] if e.points.ndim == 1 else list(e.points[i].T)
-            for e, i in zip(state.encodings, state.index, strict=True)
-        ]
-        merged = tuple(
-            tuple(np.concatenate([a, b]) for a, b in zip(before, after, strict=True))
-            for before, after in zip(old, new.columns, strict=True)
-        )
-        target = np.concatenate([state.y, (new.y - state.centre) / state.unit])
-        table = TensorTable(merged, target, np.arange(len(target)), new.exclusions)
+        table = joined_table(state, new)
         encodings, _, index = self._encode(table)
         weight = np.concatenate([np.broadcast_to(forgetting * state.weight, state.y.shape), np.ones(new.n)])
-        members = [
-            self._continued(member, state, encodings, index, target, weight, sweeps, len(state.y))
-            for member in state.members
-        ]
-        self._state = _State(encodings, index, target, state.centre, state.unit, members, None, weight)
-        assert self.result is not None
-        self.result = self._describe(members, table, index, self.result.ranks, None, None, self.result.seconds)
+        old = self.fitted
+        settings = self._settings(old.ranks, "gaussian", sweeps, 0.0)
+        members = [continued(member, state, encodings, index, table.y, weight, settings) for member in state.members]
+        self._state = TensorState(encodings, index, table.y, state.centre, state.unit, members, None, weight)
+        self.result = describe(self.modes, members, self._state, table, old.ranks, None, old.seconds)
 
-    def _continued(
-        self,
-        member: Member,
-        state: _State,
-        encodings: list[Encoding],
-        index: list[NDArray[np.int32]],
-        y: Array,
-        weight: Array,
-        sweeps: int,
-        n_old: int,
-    ) -> Member:
-        from gpkit.inference.structured_vb import GaussianNoise
+    # -- files ----------------------------------------------------------------------------------------------------
 
-        old = member.posterior
-        seen = np.ones(len(y), bool)
-        seen[member.left_out] = False
-        observation = GaussianNoise(y[seen], weight[seen])
-        settings = LowRankSettings(
-            self.form, self.fitted.ranks, self.core_prior == "ard", self.main_effects, "gaussian"
-        )
-        posterior = new_posterior(encodings, settings, observation, member.seed)
-        posterior.form.mean, posterior.form.covariance = old.form.mean, old.form.covariance
-        posterior.form.precisions = list(old.form.precisions)
-        posterior.sweeps = old.sweeps
-        observation.noise = copy.copy(old.observation.noise)  # type: ignore[attr-defined]
-        for mine, theirs, encoding, before in zip(posterior.modes, old.modes, encodings, state.encodings, strict=True):
-            where = before.numbers([encoding.labels()]) if not encoding.categorical else encoding.points
-            if encoding.categorical:
-                known = {level: code for code, level in enumerate(before.labels())}
-                where = np.array([known.get(level, -1) for level in encoding.labels()], dtype=np.float64)
-            elif encoding.points.ndim > 1:
-                where = encoding.points
-            mine.factor.take_over(theirs.factor, where)
-            mine.refresh()
-        layout = Layout([column[seen] for column in index], [e.size for e in encodings], *observation.start())
-        trace = posterior.fit(layout, sweeps=sweeps, tolerance=0.0)
-        return Member(posterior, trace, member.left_out, member.seed)
+    def save(self, path: str | Path) -> Path:
+        """Write the fitted model, data included, to one file."""
+        from gpkit.models.functional_tensor.storage import save_tensor
+
+        return save_tensor(self, path)
+
+    @staticmethod
+    def load(path: str | Path) -> FunctionalTensor:
+        """Read what :meth:`save` wrote. Files hold Python objects: load only those that you trust.
+
+        Raises:
+            InvalidDataError: if the file is not such a model.
+        """
+        from gpkit.models.functional_tensor.storage import load_tensor
+
+        return load_tensor(path)
+
+    def to_inference_data(self, draws: int = 500, seed: int = 0) -> Any:
+        """Posterior draws of main effects and principal functions of every mode as ``arviz.InferenceData``."""
+        from gpkit.models.functional_tensor.draws import tensor_inference_data
+
+        return tensor_inference_data(self, draws, seed)
+
+    def report(self, path: str | Path, **options: Any) -> tuple[Path, Path]:
+        """Write an HTML report and its numbers; see :func:`gpkit.models.functional_tensor.reporting.write_report`."""
+        from gpkit.models.functional_tensor.reporting import write_report
+
+        return write_report(self, path, **options)

@@ -133,6 +133,10 @@ class Encoding(ABC):
         """Distinct coordinates as the user wrote them."""
         return self.points
 
+    def numbers_of(self, other: Encoding) -> Array:
+        """The coordinates of another encoding of the same mode in this one's numbers; -1 for unknown levels."""
+        return other.points
+
     @abstractmethod
     def factor(self, rank: int) -> Factor:
         """A factor of this mode."""
@@ -182,6 +186,10 @@ class _CategoricalEncoding(Encoding):
 
     def labels(self) -> NDArray[Any]:
         return self._levels
+
+    def numbers_of(self, other: Encoding) -> Array:
+        known = {level: code for code, level in enumerate(self._levels)}
+        return np.array([known.get(level, -1) for level in other.labels()], dtype=np.float64)
 
     def factor(self, rank: int) -> Factor:
         return IndependentFactor(self.size, rank)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
 from scipy import special, stats
 
@@ -34,11 +35,11 @@ class _Predictive(ABC):
         """Variance (M,) of y: coefficients, functions, noise and their products."""
 
     @abstractmethod
-    def cdf(self, y: Array) -> Array:
+    def cdf(self, y: npt.ArrayLike) -> Array:
         """Distribution function at values (M,)."""
 
     @abstractmethod
-    def log_density(self, y: Array) -> Array:
+    def log_density(self, y: npt.ArrayLike) -> Array:
         """Logarithm of the density, or of the probability of counts, at values (M,)."""
 
     @abstractmethod
@@ -105,13 +106,13 @@ class TensorPrediction(_Predictive):
         out: Array = special.stdtr(self.degrees, z) if math.isfinite(self.degrees) else special.ndtr(z)
         return out
 
-    def cdf(self, y: Array) -> Array:
+    def cdf(self, y: npt.ArrayLike) -> Array:
         """Distribution function at values (M,)."""
-        return self._standard_cdf((y - self.location) / self.scale).mean(0)
+        return self._standard_cdf((np.asarray(y) - self.location) / self.scale).mean(0)
 
-    def log_density(self, y: Array) -> Array:
+    def log_density(self, y: npt.ArrayLike) -> Array:
         """Logarithm of the density at values (M,)."""
-        z = (y - self.location) / self.scale
+        z = (np.asarray(y) - self.location) / self.scale
         each = stats.t.logpdf(z, self.degrees) if math.isfinite(self.degrees) else stats.norm.logpdf(z)
         out: Array = special.logsumexp(each - np.log(self.scale), axis=0) - math.log(len(z))
         return out
@@ -197,15 +198,15 @@ class DiscretePrediction(_Predictive):
         total = (w * mean).sum(0)
         return (w * (law.var() + mean**2)).sum(0) - total**2
 
-    def cdf(self, y: Array) -> Array:
+    def cdf(self, y: npt.ArrayLike) -> Array:
         """Probability of at most y."""
         f, w = self._nodes()
-        return (w * self._law(f).cdf(y)).sum(0)
+        return (w * self._law(f).cdf(np.asarray(y))).sum(0)
 
-    def log_density(self, y: Array) -> Array:
+    def log_density(self, y: npt.ArrayLike) -> Array:
         """Logarithm of the probability of y."""
         f, w = self._nodes()
-        out: Array = special.logsumexp(self._law(f).logpmf(y) + np.log(w), axis=0)
+        out: Array = special.logsumexp(self._law(f).logpmf(np.asarray(y)) + np.log(w), axis=0)
         return out
 
     def quantile(self, probability: float) -> Array:

@@ -1,0 +1,89 @@
+"""Outcome of a fit of a tensor model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpkit.models.functional_tensor.fitting import Member
+from gpkit.models.functional_tensor.modes import ModeSpec
+from gpkit.models.functional_tensor.predictions import DiscretePrediction, TensorPrediction
+from gpkit.models.functional_tensor.state import TensorState
+from gpkit.models.functional_tensor.table import TensorTable
+
+__all__ = ["TensorFit", "describe"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class TensorFit:
+    """Outcome of a fit.
+
+    Attributes:
+        elbo: last bound of every start.
+        traces: bounds after each sweep of every start.
+        converged: whether each start ended by its tolerance.
+        ranks: of the modes.
+        n: entries.
+        exclusions: rows that were left out, by reason.
+        repeated: entries whose coordinates an earlier one has.
+        parameters: learned parameters of the start with the largest bound, natural units.
+        left_out: predictions of the N entries by what had not seen them; None if no start left anything out.
+        seconds: CPU seconds.
+    """
+
+    elbo: Array
+    traces: tuple[Array, ...]
+    converged: tuple[bool, ...]
+    ranks: tuple[int, ...]
+    n: int
+    exclusions: Mapping[str, int]
+    repeated: int
+    parameters: Mapping[str, float]
+    left_out: TensorPrediction | DiscretePrediction | None
+    seconds: float
+
+    def __repr__(self) -> str:
+        done = sum(self.converged)
+        bounds = ", ".join(f"{value:.1f}" for value in self.elbo)
+        return f"TensorFit({self.n} entries, ranks {self.ranks}, ELBO {bounds}; {done} of {len(self.elbo)} converged)"
+
+
+def describe(
+    modes: Sequence[ModeSpec],
+    members: Sequence[Member],
+    state: TensorState,
+    table: TensorTable,
+    ranks: tuple[int, ...],
+    left_out: TensorPrediction | DiscretePrediction | None,
+    seconds: float,
+) -> TensorFit:
+    """Put the outcome together from all restarts."""
+    best = max(members, key=lambda member: member.elbo)
+    parameters = {
+        f"{mode.name}.{name}": value
+        for mode, own in zip(modes, best.posterior.modes, strict=True)
+        for name, value in own.factor.parameters().items()
+    }
+    power = {"noise_variance": 2, "noise_scale": 1}
+    for name, value in best.posterior.observation.parameters().items():
+        parameters[name] = value * state.unit ** power.get(name, 0)
+    joined = state.index[0].astype(np.int64)
+    for column in state.index[1:]:
+        joined = joined * (int(column.max()) + 1) + column
+    return TensorFit(
+        elbo=np.array([member.elbo for member in members]),
+        traces=tuple(member.trace.elbo for member in members),
+        converged=tuple(member.trace.converged for member in members),
+        ranks=ranks,
+        n=table.n,
+        exclusions=dict(table.exclusions),
+        repeated=table.n - len(np.unique(joined)),
+        parameters=parameters,
+        left_out=left_out,
+        seconds=seconds,
+    )

@@ -1,0 +1,84 @@
+"""Bad tables and settings: one sentence that says what, where and what would be right."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gpkit.errors import InvalidDataError
+from gpkit.models import Categorical, Continuous, FunctionalTensor
+from tests.models.functional_tensor.tables import fitted, modes, table
+
+
+def refused(change, match, **options):
+    frame = change(table(60).astype({"kind": object}))
+    with pytest.raises(InvalidDataError, match=match):
+        FunctionalTensor(modes(), **{"rank": 2, **options}).fit(frame, "y", restarts=1, progress=False)
+
+
+def put(column, row, value):
+    def change(frame):
+        frame = frame.astype({column: object}) if isinstance(value, str) else frame
+        frame.loc[row, column] = value
+        return frame
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (put("x", 3, np.nan), "row 3 of 'x' is nan: coordinates must be finite"),
+        (put("t", 5, np.inf), "row 5 of 't' is inf"),
+        (put("x", 7, "warm"), "row 7 of 'x' is 'warm', which is not a number"),
+        (put("kind", 2, None), "row 2 of 'kind' is missing"),
+        (put("y", 4, np.inf), "row 4 of the target is inf"),
+        (lambda f: f.assign(y=np.nan), "0 of 60 rows have a target"),
+        (lambda f: f.assign(x=1.0), "'x' has one distinct value"),
+        (lambda f: f.drop(columns="t"), "no column 't'"),
+        (lambda f: f.drop(columns="y"), "no column 'y'"),
+    ],
+)
+def test_bad_tables(change, match):
+    refused(change, match)
+
+
+def test_bad_settings():
+    refused(lambda f: f, "rank 6 for 'kind', which has 5", rank=6)
+    refused(lambda f: f, "is a count", likelihood="poisson")
+    for options, match in (
+        ({"rank": 0}, "rank must be"),
+        ({"form": "hosvd"}, "form must be one of"),
+        ({"residual": "local", "likelihood": "poisson"}, "needs a gaussian or student-t"),
+    ):
+        with pytest.raises(InvalidDataError, match=match):
+            FunctionalTensor(modes(), **options)
+    with pytest.raises(InvalidDataError, match="same column"):
+        FunctionalTensor([Continuous("x"), Categorical("x")])
+    with pytest.raises(InvalidDataError, match="restarts >= 2"):
+        FunctionalTensor(modes(), residual="local").fit(table(60), "y", restarts=1)
+    with pytest.raises(InvalidDataError, match="not been fitted"):
+        FunctionalTensor(modes()).predict(table(3))
+
+
+def test_missing_targets_are_counted_and_repeated_rows_are_used():
+    frame = table(60)
+    frame.loc[[1, 5], "y"] = np.nan
+    frame.loc[10] = frame.loc[11]
+    fit = fitted(frame, fit={"restarts": 1}).fitted
+    assert fit.n == 58 and fit.exclusions == {"no target": 2} and fit.repeated >= 1
+
+
+def test_predictions_and_updates_of_other_modes():
+    model = fitted(table(80), fit={"restarts": 1})
+    new = table(3, seed=1)
+    with pytest.raises(InvalidDataError, match="row 0 of 'kind' is z, which the data of the fit did not have"):
+        model.predict(new.assign(kind="z"))
+    with pytest.raises(InvalidDataError, match="no column 'x'"):
+        model.update(new.drop(columns="x"), new.y)
+    with pytest.raises(InvalidDataError, match="forgetting"):
+        model.update(new, new.y, forgetting=0.0)
+    with pytest.raises(InvalidDataError, match="no mode 'z'"):
+        model.functions("z")
+    with pytest.raises(InvalidDataError, match="is not a gpkit tensor model"):
+        FunctionalTensor.load(__file__)

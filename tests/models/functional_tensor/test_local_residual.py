@@ -1,0 +1,113 @@
+"""The local residual against dense algebra, and what it is for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from gpkit.inference.nearest_neighbours import NearestNeighbourProcess, krige
+from gpkit.models import Continuous, FunctionalTensor
+from gpkit.models.functional_tensor.noise_law import NoiseLaw
+from gpkit.models.functional_tensor.predictions import DiscretePrediction, TensorPrediction
+from tests.recursions.test_nearest_neighbours import gram
+
+
+def test_all_neighbours_are_the_exact_process():
+    rng = np.random.default_rng(0)
+    points = np.column_stack([rng.uniform(size=(50, 2)), rng.integers(0, 3, 50)])
+    y = rng.standard_normal(50)
+    process = NearestNeighbourProcess.start(points, y, np.array([False, False, True]), neighbours=200)
+    queries = np.column_stack([rng.uniform(size=(5, 2)), [0, 1, 2, 0, 1]]).astype(float)
+    near, weights, left = process.condition(points, np.ones(50), queries)
+    args = (process.category, process.variance, process.rate)
+    full = gram(points, points, *args) + process.noise * np.eye(50)
+    cross = gram(queries, points, *args)
+    # One row fewer than all: the least correlated one has no weight worth the name at a distance.
+    want = cross @ np.linalg.solve(full, y)
+    np.testing.assert_allclose(krige(near, weights, y), want, atol=0.05)
+    assert np.all(left <= process.variance.sum())
+
+
+def test_learning_raises_the_left_out_density():
+    rng = np.random.default_rng(1)
+    day = rng.integers(0, 60, 500).astype(float)
+    level = np.cumsum(rng.standard_normal(60))
+    points = np.column_stack([day, rng.uniform(size=500)])
+    y = level[day.astype(int)] + 0.1 * rng.standard_normal(500)
+    y -= y.mean()
+    process = NearestNeighbourProcess.start(points, y, np.zeros(2, bool), neighbours=20)
+    begin = process.learn(points, y, np.ones(500), rounds=1, iterations=0, scan=False)
+    end = process.learn(points, y, np.ones(500))
+    assert end > begin + 0.3
+    near, weights, left = process.condition(points, np.ones(500), points, np.arange(500))
+    error = y - krige(near, weights, y)
+    assert error.std() < 0.2
+    assert np.mean(error**2 / (left + process.noise)) == pytest.approx(1.0, abs=0.3)
+
+
+@pytest.mark.parametrize("heavy", [False, True])
+def test_noise_law_finds_scale_and_tails(heavy):
+    rng = np.random.default_rng(2)
+    mean = rng.uniform(0.0, 3.0, 6000)
+    scale = 0.1 * np.exp(0.6 * mean)
+    white = rng.standard_t(4.0, 6000) if heavy else rng.standard_normal(6000)
+    law = NoiseLaw.fit(scale * white, mean, [np.ones(6000)], heavy=heavy)
+    assert np.max(np.abs(np.log(law.scale(mean, [np.ones(6000)]) / scale))) < 0.15
+    assert law.degrees == (pytest.approx(4.0, rel=0.2) if heavy else np.inf)
+
+
+def test_mixture_quantiles_densities_and_moments():
+    law = TensorPrediction(np.array([[0.0, 1.0], [2.0, 1.0]]), np.array([[1.0, 0.5], [0.3, 0.5]]), 5.0, np.zeros(2))
+    for p in (0.05, 0.5, 0.9):
+        np.testing.assert_allclose(law.cdf(law.quantile(p)), p, atol=1e-8)
+    y = np.linspace(-40.0, 40.0, 80_001)
+    each = TensorPrediction(
+        np.tile(law.location[:, :1], len(y)), np.tile(law.scale[:, :1], len(y)), 5.0, np.zeros(len(y))
+    )
+    density = np.exp(each.log_density(y))
+    assert np.trapezoid(density, y) == pytest.approx(1.0, abs=1e-6)
+    assert np.trapezoid(density * y, y) == pytest.approx(law.mean[0], abs=1e-5)
+    assert np.trapezoid(density * (y - law.mean[0]) ** 2, y) == pytest.approx(law.variance[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("family", ["poisson", "bernoulli", "negative-binomial"])
+def test_discrete_laws_add_up(family):
+    law = DiscretePrediction(np.array([[0.3, 1.0]]), np.array([[0.4, 0.0]]), family, 3.0)
+    counts = np.arange(400)
+    each = DiscretePrediction(np.full((1, 400), 0.3), np.full((1, 400), 0.4), family, 3.0)
+    probability = np.exp(each.log_density(counts))
+    assert probability.sum() == pytest.approx(1.0, abs=1e-6)
+    assert probability @ counts == pytest.approx(law.mean[0], rel=1e-6)
+    assert probability @ counts**2 - law.mean[0] ** 2 == pytest.approx(law.variance[0], rel=1e-5)
+    q = law.quantile(0.9)
+    assert np.all(law.cdf(q) >= 0.9) and np.all(law.cdf(q - 1) < 0.9)
+    if family == "poisson":
+        assert law.mean[1] == pytest.approx(stats.poisson(np.e).mean())
+
+
+def test_residual_helps_where_low_rank_cannot():
+    """Bumps that are local in both modes are no product of functions."""
+    rng = np.random.default_rng(3)
+    n = 1200
+    frame = pd.DataFrame({"x": rng.uniform(0, 10, n).round(1), "t": rng.uniform(0, 10, n).round(1)})
+    centres = rng.uniform(0, 10, (40, 2))
+    heights = rng.standard_normal(40)
+
+    def truth(f):
+        gap = (f.x.to_numpy()[:, None] - centres[:, 0]) ** 2 + (f.t.to_numpy()[:, None] - centres[:, 1]) ** 2
+        return np.exp(-gap) @ heights
+
+    frame["y"] = truth(frame) + 0.05 * rng.standard_normal(n)
+    new = pd.DataFrame({"x": rng.uniform(0, 10, 600), "t": rng.uniform(0, 10, 600)})
+    errors = {}
+    for residual in (None, "local"):
+        model = FunctionalTensor([Continuous("x"), Continuous("t")], rank=2, residual=residual)
+        model.fit(frame, "y", restarts=2, sweeps=20, progress=False)
+        found = model.predict(new)
+        errors[residual] = np.sqrt(np.mean((found.mean - truth(new)) ** 2))
+    assert errors["local"] < 0.6 * errors[None]
+    law = model.fitted.left_out
+    low, high = law.interval(0.9)
+    assert 0.86 < np.mean((frame.y > low) & (frame.y < high)) < 0.94
