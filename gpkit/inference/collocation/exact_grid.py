@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gpkit.errors import ConvergenceError, NotPositiveDefiniteError
+from gpkit.inference.collocation.exact_draws import GridDraws
 from gpkit.inference.collocation.exact_krylov import KrylovResult, conjugate_gradients, preconditioned_logdet
 from gpkit.inference.collocation.exact_lift import Lift
 from gpkit.inference.collocation.exact_priors import FieldPrior, NuggetAxis
@@ -270,6 +271,10 @@ class GridPosterior:
         if not result.residual <= 1e4 * self.tolerance:
             raise ConvergenceError(f"conjugate gradients for a variance stopped at a residual of {result.residual:.1e}")
         return result.solution
+
+    def sample(self, n: int, generator: torch.Generator) -> GridDraws:
+        """N joint draws, one linear system each."""
+        return GridDraws(self.rows, self.priors, self.solve, self.mean, self.scale, n, generator)
 
     def log_evidence(self, probes: int = 8, steps: int = 25, seed: int = 0) -> tuple[float, float]:
         """Log marginal likelihood of the rows and its standard error.

@@ -11,6 +11,10 @@ from torch import Tensor
 
 __all__ = ["KrylovResult", "conjugate_gradients", "preconditioned_logdet"]
 
+_PATIENCE = 40
+_STALLED = 0.03
+"""An iteration whose residual is above 3 % after forty steps is given up."""
+
 Apply = Callable[[Tensor], Tensor]
 
 
@@ -79,8 +83,10 @@ def conjugate_gradients(
             ratio = torch.where(energy > 0.0, new_energy / energy, torch.zeros_like(energy))
             direction = z + ratio * direction
             energy = new_energy
-            if history[-1] <= tolerance:
+            if history[-1] <= tolerance or (used >= _PATIENCE and min(history) > _STALLED):
                 break
+        if used >= _PATIENCE and min(history) > _STALLED:
+            break
         if not math.isfinite(history[-1]):
             break
     residual = right - matrix(solution)

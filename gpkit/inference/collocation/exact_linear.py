@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpkit.errors import InvalidDataError
+from gpkit.errors import ConvergenceError, InvalidDataError
 from gpkit.inference.collocation.evidence import (
     Evidence,
     Learned,
@@ -24,7 +24,7 @@ from gpkit.inference.collocation.evidence import (
 )
 from gpkit.inference.collocation.exact_conditions import Separated, conditioned, lift_of, separate
 from gpkit.inference.collocation.exact_dense import DensePosterior
-from gpkit.inference.collocation.exact_features import field_features
+from gpkit.inference.collocation.exact_features import field_features, projections
 from gpkit.inference.collocation.exact_grid import GridPosterior
 from gpkit.inference.collocation.exact_kernels import Mixtures, Start, mixtures_for
 from gpkit.inference.collocation.exact_lift import Lift
@@ -39,11 +39,13 @@ from gpkit.inference.collocation.exact_rows import Rows, RowTerm, prior_variance
 from gpkit.inference.collocation.exact_start import broadband, is_uniform, lines_along
 from gpkit.inference.collocation.exact_weights import FeaturePosterior
 from gpkit.inference.collocation.forms import Jet, Problem
+from gpkit.kernels.stationary import GaussianEnvelope, MaternEnvelope
 
 __all__ = ["LinearEngine", "States"]
 
 _DENSE_ROWS = 6000
 _WEIGHTS = 3000
+_DESIGN = 4e7
 _EVIDENCE_WEIGHTS = 300
 
 States = Sequence[Mapping[Jet, Tensor]]
@@ -306,7 +308,8 @@ class LinearEngine:
             if features is None:
                 return None
             fields.append(features)
-        if sum(len(f) for f in fields) > limit:
+        weights = sum(len(f) for f in fields)
+        if weights > limit or any(projections(r, fields) is None and len(r) * weights > _DESIGN for r in every):
             return None
         return FeaturePosterior(every, fields, lifts, fit_scale=self.is_exact)
 
@@ -326,10 +329,35 @@ class LinearEngine:
         ]
 
     def _by_gradients(self, rows: list[Rows], priors: list[FieldPrior], own: Separated) -> GridPosterior:
+        """With the mixture's own envelope if it was given; else with the smoothest Student spectrum that converges."""
+        if self.start.fixed:
+            return self._on_grid(rows, priors, own)
+        highest = max(o for r in rows for t in r.terms for o in t.jet.orders)
+        smoothness = [nu for nu in (4.5, 3.5, 2.5) if 2 * highest <= 2.0 * nu - 1.0]
+        for nu in smoothness:
+            rougher = [FieldPrior(tuple(_rougher(a, nu) for a in m)) for m in self.mixtures]
+            try:
+                posterior = self._on_grid(rows, rougher, own)
+            except ConvergenceError:
+                if nu == smoothness[-1]:
+                    raise
+                continue
+            posterior.diagnostics["smoothness"] = nu
+            return posterior
+        raise InvalidDataError(f"no kernel of these methods has the derivatives of order {2 * highest} that are needed")
+
+    def _on_grid(self, rows: list[Rows], priors: list[FieldPrior], own: Separated) -> GridPosterior:
         priors = [conditioned(p, own.constraints[f]) for f, p in enumerate(priors)]
         lifts = [lift_of(self.problem, f, p, own, self.parameters) for f, p in enumerate(priors)]
         inner = [_minus_lift(_inside(r, own, self.problem), lifts) for r in rows]
         return GridPosterior(inner, priors, lifts, fit_scale=self.is_exact)
+
+
+def _rougher(axis: MixtureAxis, smoothness: float) -> MixtureAxis:
+    """The same mixture with a Student spectrum, whose covariance on a grid is not numerically singular."""
+    if not isinstance(axis.envelope, GaussianEnvelope):
+        return axis
+    return dataclasses.replace(axis, envelope=MaternEnvelope(smoothness))
 
 
 def _minus_lift(rows: Rows, lifts: Sequence[Lift]) -> Rows:
