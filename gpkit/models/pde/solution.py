@@ -27,7 +27,8 @@ __all__ = ["Draws", "FieldSolution", "Solution"]
 _FORMAT = "gpkit solution of a differential equation"
 _VERSION = 1
 LARGE_RESIDUAL = 1e-5
-"""Relative residual above which a solution says that it is not to be trusted."""
+"""Relative residual above which a solution says that it is not to be trusted; ten times that from third order on,
+where rounding in the highest derivatives alone can be larger."""
 
 
 def _points(points: Any, box: Box) -> Tensor:

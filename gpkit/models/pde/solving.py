@@ -176,7 +176,7 @@ def _automatic(
         methods.append("exact")
     history = []
     for method in methods:
-        if tried and tried[0][0] <= LARGE_RESIDUAL:
+        if tried and tried[0][0] <= _limit(problem):
             break
         try:
             posterior = _engine(method)(problem, grid, **_keywords(method, given, kernel, progress, 0), **options)
@@ -194,6 +194,12 @@ def _automatic(
     _, posterior, residuals = tried[0]
     posterior.diagnostics["tried"] = history
     return posterior, residuals
+
+
+def _limit(problem: Problem) -> float:
+    """Residual of an equation that is still small."""
+    order = max(sum(jet.orders) for e in problem.equations for jet in e.all_jets)
+    return LARGE_RESIDUAL if order <= 2 else 10.0 * LARGE_RESIDUAL
 
 
 def _score(residuals: Residuals) -> float:
@@ -214,7 +220,7 @@ def findings_of(problem: Problem, residuals: Residuals, diagnostics: Mapping[str
         for k, (r, z) in enumerate(zip(residuals.equations, residuals.standardised, strict=True))
         if math.isnan(z)
     ]
-    if exact and not max(exact)[0] <= LARGE_RESIDUAL:
+    if exact and not max(exact)[0] <= _limit(problem):
         size, number = max(exact)
         which = f" of equation {number + 1}" if len(problem.equations) > 1 else ""
         place = ", ".join(f"{n}={x:.4g}" for n, x in zip(problem.box.names, residuals.at[number], strict=True))
