@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -51,7 +50,7 @@ class EdgeFlowGP(FieldGP):
     def __init__(
         self,
         domain: Any,
-        kernel: str | Sequence[Any] = "auto",
+        kernel: Any = "auto",
         *,
         combine: str = "stacking",
         rank: int = 200,
@@ -64,7 +63,7 @@ class EdgeFlowGP(FieldGP):
         self.domain = domain
         self.n: int = domain.n_edges
         self._bases: dict[str, SpectralBasis] = {}
-        self._setting(Scales(1.0, 1.0)).check(kernel)
+        self._setting(Scales(1.0, 1.0)).check(self.kernel)
 
     def _prepare_bases(self) -> None:
         if not self._bases:

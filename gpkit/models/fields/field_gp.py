@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gpytorch
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +18,7 @@ from gpkit.errors import DataWarning, InvalidDataError
 from gpkit.inference.inference_data import provenance, to_inference_data
 from gpkit.inference.log_parameters import sample_log
 from gpkit.models.fields.calculus import FieldFunctional
+from gpkit.models.fields.kernel_term import KernelTerm
 from gpkit.models.fields.kernels import Setting, candidates, make_terms
 from gpkit.models.fields.observations import Observations
 from gpkit.models.fields.predictions import FieldPrediction
@@ -76,7 +78,7 @@ class FieldGP(ABC):
     """Base of the field models.
 
     Args:
-        kernel: A name (see :mod:`gpkit.models.fields.kernels`), or terms.
+        kernel: A name (see :mod:`gpkit.models.fields.kernels`), a GPyTorch kernel, or terms.
         combine: What predictions are made of when several kernels were compared: "stacking", their mixture with the
             weights that predict left-out places best, or "best", the one with the highest evidence.
         rank: Number of basis functions of intrinsic kernels; all if there are at most ``full_below`` coordinates.
@@ -91,7 +93,7 @@ class FieldGP(ABC):
 
     def __init__(
         self,
-        kernel: str | Sequence[Any] = "auto",
+        kernel: Any = "auto",
         *,
         combine: str = "stacking",
         rank: int = 300,
@@ -100,8 +102,10 @@ class FieldGP(ABC):
         length_unit: str = "",
         value_unit: str = "",
     ) -> None:
+        if isinstance(kernel, gpytorch.kernels.Kernel):
+            kernel = [KernelTerm(kernel)]
         if not isinstance(kernel, str) and not (kernel and all(isinstance(term, Term) for term in kernel)):
-            raise InvalidDataError(f"kernel must be a name or a list of terms, got {kernel!r}")
+            raise InvalidDataError(f"kernel must be a name, a GPyTorch kernel or a list of terms, got {kernel!r}")
         for name, value in (("rank", rank), ("full_below", full_below), ("dense_rows", dense_rows)):
             if value != int(value) or value < (1 if name == "rank" else 0):
                 raise InvalidDataError(f"{name} must be a positive integer, got {value!r}")
@@ -188,7 +192,7 @@ class FieldGP(ABC):
     def _names(self, setting: Setting, rows: int) -> tuple[list[str], dict[str, str]]:
         """Kernels to fit, and those that are too large to be fitted with the reason."""
         if not isinstance(self.kernel, str):
-            return ["given"], {}
+            return [" + ".join(term.name for term in self.kernel)], {}
         names = candidates(self.kernel, setting)
         dense = [name for name in names if "projected" in name or "helmholtz" in name]
         if not dense or rows <= self.dense_rows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,7 +44,7 @@ class ScalarFieldGP(FieldGP):
     def __init__(
         self,
         domain: Any,
-        kernel: str | Sequence[Any] = "auto",
+        kernel: Any = "auto",
         *,
         combine: str = "stacking",
         mean: str = "constant",
@@ -75,7 +74,7 @@ class ScalarFieldGP(FieldGP):
         self._points: Array | None = None if points is None else np.asarray(points, dtype=np.float64)
         self._bases: dict[str, SpectralBasis] = {"scalar": domain} if isinstance(domain, SpectralBasis) else {}
         self.n: int = int(domain.n)
-        self._setting(Scales(1.0, 1.0)).check(kernel)
+        self._setting(Scales(1.0, 1.0)).check(self.kernel)
 
     @property
     def basis(self) -> SpectralBasis:

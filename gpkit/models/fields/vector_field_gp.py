@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,8 @@ class VectorFieldGP(FieldGP):
         kernel: "auto" compares intrinsic kernels (connection Laplacian), ambient ones projected to the tangent
             spaces (with and without the structure of potential and rotational flows) and their sum by evidence;
             "intrinsic", "projected", "helmholtz" or "ambient" compares the members of a family; a full name such as
-            "helmholtz:rbf + intrinsic:heat" compares nothing. Terms may be given instead of a name.
+            "helmholtz:rbf + intrinsic:heat" compares nothing. A GPyTorch kernel (see
+            :class:`gpkit.models.fields.kernel_term.KernelTerm`) or terms may be given instead of a name.
         combine: Predictions are of the mixture of the compared kernels that predicts left-out places best
             ("stacking"), or of the kernel with the highest evidence ("best").
         rank: Number of eigenfields of intrinsic kernels where there are more than ``full_below`` coordinates.
@@ -51,7 +51,7 @@ class VectorFieldGP(FieldGP):
     def __init__(
         self,
         manifold: Manifold | Any,
-        kernel: str | Sequence[Any] = "auto",
+        kernel: Any = "auto",
         *,
         combine: str = "stacking",
         rank: int = 300,
@@ -71,7 +71,7 @@ class VectorFieldGP(FieldGP):
         )
         self.manifold: Manifold = manifold if isinstance(manifold, Manifold) else PointCloud(manifold)
         self._bases: dict[str, SpectralBasis] = {}
-        self._setting(Scales(1.0, 1.0)).check(kernel)
+        self._setting(Scales(1.0, 1.0)).check(self.kernel)
 
     # -- geometry -------------------------------------------------------------------------------------------------
 

@@ -6,12 +6,15 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import gpytorch
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from gpkit.errors import DataWarning, InvalidDataError
 from gpkit.geometry import PointCloud
+from gpkit.kernels import ConnectionLaplacianKernel
 from gpkit.models import VectorFieldGP
 from tests.models.fields.conftest import Surface, field
 
@@ -91,6 +94,27 @@ def test_every_kernel_alone(fitted: VectorFieldGP, sphere: Surface) -> None:
         nodes, points = model.predict([3, 5]), model.predict(sphere.cloud.points[[3, 5]])
         np.testing.assert_allclose(nodes.mean, points.mean, atol=1e-8)
         np.testing.assert_allclose(nodes.variance, points.variance, atol=1e-8)
+
+
+def test_kernels_of_gpytorch(sphere: Surface) -> None:
+    """An RBF kernel of space is the projected one; kernels that know the manifold take node numbers and points."""
+    vectors = noisy(sphere)[TRAIN]
+    own = VectorFieldGP(sphere.cloud, "projected:rbf")
+    own.fit(TRAIN, vectors)
+    kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.RBFKernel())
+    model = VectorFieldGP(sphere.cloud, kernel)
+    result = model.fit(TRAIN, vectors)
+    assert set(result.parameters) == {"noise", "outputscale", "base_kernel.lengthscale"}
+    np.testing.assert_allclose(model.predict(sphere.others).mean, own.predict(sphere.others).mean, atol=0.02)
+    intrinsic = VectorFieldGP(sphere.cloud, ConnectionLaplacianKernel(sphere.cloud, "heat", rank=60))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # damped modes between 200 nodes
+        intrinsic.fit(TRAIN, vectors)
+        between = intrinsic.predict(sphere.others)
+    rest = np.setdiff1d(np.arange(200), TRAIN)
+    assert angle(intrinsic.predict(rest).mean, sphere.vectors[rest]) < 12.0 and len(between) == 60
+    with pytest.raises(InvalidDataError, match="batch"):
+        VectorFieldGP(sphere.cloud, gpytorch.kernels.RBFKernel(batch_shape=torch.Size([2])))
 
 
 def test_indices_of_every_kind(sphere: Surface) -> None:
