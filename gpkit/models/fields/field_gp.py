@@ -12,6 +12,7 @@ from typing import Any
 
 import gpytorch
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from gpkit.errors import DataWarning, InvalidDataError
@@ -26,7 +27,7 @@ from gpkit.models.fields.regression import FieldPosterior, FieldRegression
 from gpkit.models.fields.selection import Candidate, KernelComparison, fit_candidates
 from gpkit.models.fields.sites import Sites
 from gpkit.models.fields.storage import load_field, save_field
-from gpkit.models.fields.terms import Scales, Term
+from gpkit.models.fields.terms import Scales, SpectralTerm, Term
 
 __all__ = ["FieldFit", "FieldGP"]
 
@@ -34,6 +35,8 @@ Array = NDArray[np.float64]
 
 _COMPONENTS = 20
 """Draws of the parameters that predictions average over."""
+_TAIL = 0.05
+"""Share of an intrinsic kernel's variance that may lie beyond the basis before somebody is told."""
 _LOST = 0.1
 """Share of an intrinsic kernel's variance that may be missing between the nodes before somebody is told."""
 
@@ -228,6 +231,14 @@ class FieldGP(ABC):
             notes.append(
                 f"{len(skipped)} kernels were not compared ({', '.join(skipped)}): {next(iter(skipped.values()))}"
             )
+        _, parts = best.regression.split(torch.from_numpy(best.fit.theta))
+        for term, part in zip(best.regression.terms, parts, strict=True):
+            share = term.tail(part) if isinstance(term, SpectralTerm) else 0.0
+            if share > _TAIL:
+                notes.append(
+                    f"{len(term.part.eigenvalues)} modes are too few for {term.name}: those beyond would have about "
+                    f"{100 * share:.0f} % of its variance, which now counts as noise; raise rank"
+                )
         if not best.fit.converged:
             notes.append(f"the fit of {best.name} did not converge: raise starts, or use the result with care")
         return notes

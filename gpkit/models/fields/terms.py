@@ -132,16 +132,21 @@ class SpectralPart:
         basis: Name of the basis in :class:`Sites`.
         eigenvalues: (k,), in 1 / length^2.
         label: What the part is, where there are several.
+        size: Number of modes that there would be without a cut.
+        dim: Dimension of the manifold, for the growth of the eigenvalues that were cut.
     """
 
     basis: str
     eigenvalues: Tensor
     label: str = ""
+    size: int = 0
+    dim: int = 2
 
     @classmethod
     def of(cls, name: str, basis: SpectralBasis, label: str = "") -> SpectralPart:
         """The part made of all modes of a basis."""
-        return cls(name, torch.from_numpy(np.maximum(basis.eigenvalues, 0.0)), label)
+        size = basis.n * basis.components if basis.kind in ("connection", "scalar") else basis.k
+        return cls(name, torch.from_numpy(np.maximum(basis.eigenvalues, 0.0)), label, size, max(basis.dim, 1))
 
 
 class SpectralTerm(Term):
@@ -168,6 +173,21 @@ class SpectralTerm(Term):
         values = self.part.eigenvalues
         response = torch.zeros_like(values) if self._flat else self.response(values, torch.exp(theta[0]))
         return 2.0 * theta[-1] + response - torch.logsumexp(response, 0)
+
+    def tail(self, theta: Tensor) -> float:
+        """Share of the variance that modes beyond the basis would have.
+
+        The eigenvalues that were cut are taken to grow as Weyl's law says, lam ~ number^(2 / dim), from the last one.
+        """
+        values, k = self.part.eigenvalues, len(self.part.eigenvalues)
+        if self._flat or k >= self.part.size:
+            return 0.0
+        number = torch.arange(k + 1, self.part.size + 1, dtype=torch.float64)
+        beyond = values[-1] * (number / k) ** (2.0 / self.part.dim)
+        lengthscale = torch.exp(theta[0])
+        inside = torch.exp(self.response(values, lengthscale)).sum()
+        outside = torch.exp(self.response(beyond, lengthscale)).sum()
+        return float(outside / (inside + outside))
 
     def features(self, sites: Sites) -> Tensor:
         """Values (m d, k) of the basis functions."""

@@ -200,6 +200,14 @@ def test_far_places_are_flagged(fitted: VectorFieldGP) -> None:
     assert found.standard_deviation[1] > 3.0 * found.standard_deviation[0]
 
 
+def test_too_few_modes_are_told(sphere: Surface) -> None:
+    """A rough field and eight modes: the rest of its variance would be taken for noise."""
+    rng = np.random.default_rng(3)
+    rough = sphere.cloud.to_ambient(rng.standard_normal((200, 2)))
+    with pytest.warns(DataWarning, match="modes are too few for intrinsic:matern1"):
+        VectorFieldGP(sphere.cloud, "intrinsic:matern1", rank=8, full_below=0).fit(None, rough)
+
+
 def test_one_place_and_repeated_places(sphere: Surface) -> None:
     one = VectorFieldGP(sphere.cloud, "helmholtz:rbf")
     one.fit([7], sphere.vectors[[7]])
