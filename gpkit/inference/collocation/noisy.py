@@ -82,10 +82,15 @@ def _picks(layout: Layout, grid: Sequence[int]) -> tuple[list[list[float]], bool
 
 
 class _Evidence:
-    """Marginal likelihood of the spectra of all fields."""
+    """Likelihood of the spectra of all fields: of noisy rows given the exact ones.
 
-    def __init__(self, spectra: Sequence[MixtureSpectrum], statistics: Statistics) -> None:
-        self.spectra, self._s = spectra, statistics
+    Exact rows are constraints and no data. Counted as data they would reward any prior that makes fields small, since a
+    residual of zero at many places is then no surprise.
+    """
+
+    def __init__(self, spectra: Sequence[MixtureSpectrum], noisy: Statistics, exact: Statistics | None = None) -> None:
+        self.spectra, self._exact = spectra, exact if exact is not None and exact.count else None
+        self._all = noisy if self._exact is None else noisy.plus(self._exact)
         self._cuts = np.cumsum([len(s.start) for s in spectra])[:-1]
 
     def log_variances(self, theta: torch.Tensor) -> torch.Tensor:
@@ -93,8 +98,11 @@ class _Evidence:
         return torch.cat([s.log_variances(t) for s, t in zip(self.spectra, parts, strict=True)])
 
     def weights(self, log_variances: Array) -> tuple[Array, Array, Array, float]:
-        """Posterior mean and covariance root of the weights, moments over prior variances, log evidence."""
-        s = self._s
+        """Posterior mean and covariance root of the weights, moments over prior variances, log density of all rows."""
+        return self._condition(self._all, log_variances)
+
+    @staticmethod
+    def _condition(s: Statistics, log_variances: Array) -> tuple[Array, Array, Array, float]:
         root = np.exp(0.5 * log_variances)
         precision = root[:, None] * s.gram * root
         precision[np.diag_indices_from(precision)] += 1.0
@@ -115,9 +123,13 @@ class _Evidence:
         prior = torch.stack([s.log_prior(t) for s, t in zip(self.spectra, parts, strict=True)]).sum()
         try:
             _, _, moments, evidence = self.weights(log_variances.detach().numpy())
+            given = np.ones_like(moments)
+            if self._exact is not None:
+                _, _, given, density = self._condition(self._exact, log_variances.detach().numpy())
+                evidence -= density
         except np.linalg.LinAlgError:  # a prior so wide that the noise rounds away: the line search steps back
             return _REFUSED, np.zeros_like(values)
-        slopes = torch.from_numpy(0.5 * (moments - 1.0))
+        slopes = torch.from_numpy(0.5 * (moments - given))
         ((log_variances * slopes).sum() + prior).backward()
         assert theta.grad is not None
         return -(evidence + float(prior.detach())), -theta.grad.numpy()
@@ -142,6 +154,7 @@ class _Fit:
         scale: Size of the fields under the prior.
         exact: Mean square misfit of exact rows in units of the noise they were given.
         noisy: That of noisy rows.
+        surprise: By how many standard deviations it is above one.
         rank: Number of weights that the data determine.
         log_evidence: At the maximum.
         evaluations: Of the evidence.
@@ -155,6 +168,7 @@ class _Fit:
     scale: float
     exact: float
     noisy: float
+    surprise: float
     rank: float
     log_evidence: float
     evaluations: int
@@ -184,7 +198,7 @@ def solve_noisy(layout: Layout, grid: Sequence[int]) -> WeightPosterior:
         fit = _fit(layout, grid, bases, picks, share, theta)
         theta = fit.theta
         spread = _spread(layout, fit) / fit.scale
-        if (fit.exact > _LOOSE or fit.noisy > 1.3) and low < max(grid):
+        if (fit.exact > _LOOSE or fit.surprise > 5.0) and low < max(grid):
             low = int(1.4 * low) + 1  # the functions cannot follow the solution
         elif spread < 10.0 * share and share > 1e-6:
             share *= 0.1  # what counts as exact has to be far below what is uncertain
@@ -245,7 +259,7 @@ def _fit(
             _start_scale(spectra, noisy, values)
         scale = math.exp(0.5 * float(values[0]))
         exact = exact_rows(layout, rows, state, scale, share)
-        evidence = _Evidence(spectra, noisy.plus(exact))
+        evidence = _Evidence(spectra, noisy, exact)
         values, log_evidence, used = evidence.maximise(values, 80 if first and step == 0 else 25)
         evaluations += used
         log_variances = evidence.log_variances(torch.from_numpy(values)).detach().numpy()
@@ -259,9 +273,11 @@ def _fit(
             break
     if not layout.problem.is_linear and steps[-1] > 1e-4:
         raise ConvergenceError(f"the linearisation does not settle: relative steps {[f'{s:.1e}' for s in steps]}")
+    misfit = noisy.misfit(mean)
     rank = rows.columns - float(np.sum((root / np.exp(0.5 * log_variances)[:, None]) ** 2))
     return _Fit(
-        rows, mean, root, values, math.exp(0.5 * float(values[0])), exact.misfit(mean), noisy.misfit(mean), rank,
+        rows, mean, root, values, math.exp(0.5 * float(values[0])), exact.misfit(mean), misfit,
+        (misfit - 1.0) / math.sqrt(2.0 / max(noisy.count, 1)), rank,
         log_evidence, evaluations, steps,
     )  # fmt: skip
 
