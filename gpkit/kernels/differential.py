@@ -198,7 +198,7 @@ def derivative_covariance(
     _check(kernels, left.order, right.order)
     top = [a + b for a, b in zip(left.order, right.order, strict=True)]
     grid = GridKernel([gpytorch.kernels.RBFKernel()] * dims)
-    structured = left.constant and right.constant and dims > 1 and grid.is_grid(x2)
+    structured = left.constant and right.constant and dims > 1 and not x1.requires_grad and grid.is_grid(x2)
     if structured:
         points, rows = grid.axes_of(x1)
         axes, columns = grid.axes_of(x2)

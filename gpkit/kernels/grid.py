@@ -15,6 +15,7 @@ from torch import Tensor
 from gpkit.errors import InvalidDataError
 from gpkit.kernels.spectral_mixture import SpectralMixtureKernel
 from gpkit.kernels.structured import StructuredKernel
+from gpkit.operators.conjugate_gradients import ConjugateGradients
 from gpkit.operators.dense_factorised import DenseFactorisedLinearOperator
 from gpkit.operators.grid_cells import GridCells
 from gpkit.operators.kronecker import KroneckerLinearOperator
@@ -42,6 +43,8 @@ class GridKernel(StructuredKernel):
         kernels: one kernel per axis, any kernel of GPyTorch or gpkit.
         dims: input columns of each axis; one column each, in order, if None.
         active_dims: input columns that the whole kernel sees.
+        solver: for data whose matrix has no exact structured factorisation (many gaps, noise of its own in every cell):
+            None factors it densely, ``ConjugateGradients()`` solves to a stated residual, without determinants.
 
     Raises:
         InvalidDataError: for inputs of another number of columns.
@@ -52,6 +55,7 @@ class GridKernel(StructuredKernel):
         kernels: Sequence[gpytorch.kernels.Kernel],
         dims: Sequence[Sequence[int] | int] | None = None,
         active_dims: Any = None,
+        solver: ConjugateGradients | None = None,
     ) -> None:
         if not len(kernels):
             raise InvalidDataError("a grid kernel needs at least one axis")
@@ -62,6 +66,7 @@ class GridKernel(StructuredKernel):
         self.dims = tuple((g,) if isinstance(g, int) else tuple(g) for g in groups)
         if len(self.dims) != len(kernels):
             raise InvalidDataError(f"there are {len(kernels)} kernels but dims describe {len(self.dims)} axes")
+        self.solver = solver
         self._located: tuple[Any, ...] | None = None
 
     @property
@@ -130,7 +135,12 @@ class GridKernel(StructuredKernel):
         return axes, cells
 
     def is_grid(self, x: Tensor) -> bool:
-        """Whether inputs (*batch, N, d) are a grid, or enough cells of one to be treated as such."""
+        """Whether inputs (*batch, N, d) are a grid, or enough cells of one to be treated as such.
+
+        Inputs that need gradients are not: the coordinates of a cell are shared by many rows.
+        """
+        if x.requires_grad and torch.is_grad_enabled():
+            return False
         if x.dim() > 2 and not bool((x == x[(slice(0, 1),) * (x.dim() - 2)]).all()):
             return False
         cells = self.axes_of(x)[1]
@@ -154,11 +164,12 @@ class GridKernel(StructuredKernel):
         axes, cells = self.axes_of(x)
         factors = self._in_batch([self._factor(j, a) for j, a in enumerate(axes)], x)
         zero = torch.zeros(*factors[0].shape[:-2], cells.rows, dtype=factors[0].dtype, device=factors[0].device)
-        return KroneckerLinearOperator(zero, *factors, cells=cells)
+        return KroneckerLinearOperator(zero, *factors, cells=cells, solver=self.solver)
 
     def cross(self, x1: Tensor, x2: Tensor) -> LinearOperator:
         """Covariance operator between inputs (*batch, M, d) and (*batch, N, d)."""
-        if not self.is_grid(x2) or x1.shape[:-2].numel() > 1:
+        differentiated = x1.requires_grad and torch.is_grad_enabled()
+        if differentiated or not self.is_grid(x2) or x1.shape[:-2].numel() > 1:
             return to_linear_operator(self._dense(x1, x2))
         axes, columns = self.axes_of(x2)
         located = self._located

@@ -132,7 +132,7 @@ def _design(x: Array, frequencies: list[float]) -> Array:
 def _coefficients(design: Array, values: Array, weight: NDArray[np.bool_]) -> Array:
     """Least-squares coefficients (2 K + 1, M) over the values that are there."""
     if weight.all():
-        return np.linalg.lstsq(design, values, rcond=1e-10)[0]
+        return np.asarray(np.linalg.lstsq(design, values, rcond=1e-10)[0], dtype=np.float64)
     columns = [np.linalg.lstsq(design[w], v[w], rcond=1e-10)[0] for w, v in zip(weight.T, values.T, strict=True)]
     return np.stack(columns, axis=1)
 

@@ -20,8 +20,11 @@ def uniform_cells(points: Tensor) -> tuple[float, GridCells] | None:
         points: (*batch, N), any order; every element of the batch must hold the same points.
 
     Returns:
-        The step and the cell of each point on the smallest such grid, or None.
+        The step and the cell of each point on the smallest such grid, or None; None as well for points that need
+        gradients, which the step alone could not give.
     """
+    if points.requires_grad and torch.is_grad_enabled():
+        return None
     if points.dim() > 1:
         flat = points.detach().reshape(-1, points.shape[-1])
         if flat.shape[0] != 1 and not bool((flat == flat[:1]).all()):

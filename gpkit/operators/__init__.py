@@ -2,6 +2,7 @@
 
 from gpkit.operators.circulant import CirculantLinearOperator
 from gpkit.operators.conditioned import ConditionedLinearOperator
+from gpkit.operators.conjugate_gradients import ConjugateGradients
 from gpkit.operators.cross import CrossSemiseparableLinearOperator
 from gpkit.operators.dense import DenseCovarianceLinearOperator
 from gpkit.operators.eigenbasis import CrossEigenbasisLinearOperator, EigenbasisLinearOperator
@@ -22,6 +23,7 @@ __all__ = [
     "CholeskyFactorLinearOperator",
     "CirculantLinearOperator",
     "ConditionedLinearOperator",
+    "ConjugateGradients",
     "CrossEigenbasisLinearOperator",
     "CrossSemiseparableLinearOperator",
     "DenseCovarianceLinearOperator",

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from linear_operator.operators import DiagLinearOperator, LinearOperator, RootLinearOperator, to_linear_operator
+from linear_operator.operators import LinearOperator, RootLinearOperator, to_linear_operator
 from torch import Tensor
 
-from gpkit.errors import DataWarning
 from gpkit.operators.dense import DenseCovarianceLinearOperator
 from gpkit.operators.factorised import FactorisedLinearOperator
 from gpkit.operators.memory import require_memory
-from gpkit.operators.structured import StructuredLinearOperator, common_batch, refuse_gradient
+from gpkit.operators.structured import StructuredLinearOperator, common_batch, refuse_gradient, warn_of_borrowed_noise
 
 __all__ = ["ConditionedLinearOperator"]
 
@@ -133,18 +131,7 @@ class ConditionedLinearOperator(StructuredLinearOperator):
 
     def __add__(self, other: Any) -> Any:
         """Absorb a diagonal; warn where a fixed-noise likelihood took the training points' noise for new points."""
-        train = self.training_noise
-        if (
-            torch.is_tensor(train)
-            and isinstance(other, DiagLinearOperator)
-            and other._diagonal().data_ptr() == train.data_ptr()
-        ):
-            warnings.warn(
-                "the noise of the training points was used for new points, because there are as many; give the "
-                "likelihood noise=, the variances of the new observations",
-                DataWarning,
-                stacklevel=2,
-            )
+        warn_of_borrowed_noise(self.training_noise, other)
         return super().__add__(other)
 
     def _add_diagonal_values(self, values: Tensor) -> ConditionedLinearOperator:

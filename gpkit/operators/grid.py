@@ -14,6 +14,7 @@ import torch
 from linear_operator.operators import LinearOperator, to_linear_operator
 from torch import Tensor
 
+from gpkit.operators.conjugate_gradients import ConjugateGradients
 from gpkit.operators.factorised import Factorisation, FactorisedLinearOperator
 from gpkit.operators.grid_cells import GridCells
 from gpkit.operators.grid_factorisations import SpectralFactorisation, WholeFactorisation, factorise_grid
@@ -32,11 +33,19 @@ class GridLinearOperator(FactorisedLinearOperator):
         factors: (*batch, n_j, n_j), one per axis (one per axis and term in a sum of products); only their symmetric
             part counts.
         cells: which cells the rows are; all in order if None.
+        solver: what to do where no structured factorisation is exact: None for a dense one.
     """
 
-    def __init__(self, diagonal: Tensor, *factors: Tensor, cells: GridCells | None = None) -> None:
+    def __init__(
+        self,
+        diagonal: Tensor,
+        *factors: Tensor,
+        cells: GridCells | None = None,
+        solver: ConjugateGradients | None = None,
+    ) -> None:
         cells = GridCells([f.shape[-1] for f in factors]) if cells is None else cells
-        super().__init__(diagonal, *factors, cells=cells)
+        super().__init__(diagonal, *factors, cells=cells, solver=solver)
+        self.solver = solver
         self.diagonal_values = diagonal
         self.factors = tuple(self._symmetric(f) for f in factors)
         self.cells = cells
@@ -85,7 +94,8 @@ class GridLinearOperator(FactorisedLinearOperator):
         left, right = rows[row_index], rows[col_index]
         # The same rows on both sides, each once: a covariance matrix again.
         if torch.equal(left, right) and left.unique().numel() == left.numel():
-            return type(self)(args[0][..., row_index], *args[1:], cells=self.cells.select(row_index))
+            cells = self.cells.select(row_index)
+            return type(self)(args[0][..., row_index], *args[1:], cells=cells, solver=self.solver)
         where = self.cells.coordinates
         lead = (slice(None),) * (args[0].dim() - 1)
         block = self._like(*args).entries([c[left, None] for c in where], [c[right] for c in where], lead)

@@ -22,6 +22,7 @@ from linear_operator.operators import LinearOperator
 from torch import Tensor
 
 from gpkit.errors import NotPositiveDefiniteError
+from gpkit.operators.conjugate_gradients import ConjugateGradients, IterativeFactorisation
 from gpkit.operators.factorised import DenseFactorisation, Factorisation
 from gpkit.operators.grid_cells import GridCells
 from gpkit.operators.kronecker_cross import KroneckerCrossLinearOperator
@@ -29,7 +30,7 @@ from gpkit.operators.kronecker_products import kronecker_matmul, outer_product
 from gpkit.operators.memory import available_memory
 
 if TYPE_CHECKING:
-    from gpkit.operators.grid import SpectralGridLinearOperator, UniformGridLinearOperator
+    from gpkit.operators.grid import GridLinearOperator, SpectralGridLinearOperator, UniformGridLinearOperator
 
 __all__ = [
     "CorrectedFactorisation",
@@ -37,9 +38,13 @@ __all__ = [
     "SpectralFactorisation",
     "WholeFactorisation",
     "factorise_grid",
+    "iterate",
 ]
 
-_REMEDY = "give all cells one noise variance or a product of one per axis, or leave fewer cells empty"
+_REMEDY = (
+    "give all cells one noise variance or a product of one per axis, leave fewer cells empty, or ask for "
+    "solver=ConjugateGradients()"
+)
 
 
 class WholeFactorisation(Factorisation):
@@ -80,11 +85,43 @@ class WholeFactorisation(Factorisation):
         return (diagonal if index is None else diagonal[..., index], *self.factor_gradients())
 
 
+def iterate(
+    operator: GridLinearOperator, stand_in: UniformGridLinearOperator, solver: ConjugateGradients
+) -> IterativeFactorisation:
+    """Conjugate gradients, preconditioned by ``stand_in`` on the whole grid with one noise variance."""
+    noise = operator.diagonal_values.detach()
+    known = torch.isfinite(noise)
+    typical = noise.masked_fill(~known, 0.0).sum(-1) / known.sum(-1).clamp_min(1)
+    whole, cells = stand_in.factorise_whole(typical), operator.cells
+    # Rows of one cell: their mean is preconditioned on the grid, what differs between them by the noise alone.
+    counts = torch.bincount(cells.flat, minlength=cells.count).clamp_min(1).to(noise.dtype).unsqueeze(-1)
+    scale = counts.sqrt()
+
+    def precondition(values: Tensor) -> Tensor:
+        total = cells.scatter(values)
+        smooth = cells.gather(whole.solve_grid(total / scale) / scale)
+        if not cells.repeated:
+            return smooth
+        return smooth + (values - cells.gather(total / counts)) / typical[..., None, None]
+
+    return IterativeFactorisation(operator, precondition, solver)
+
+
 def factorise_grid(operator: UniformGridLinearOperator) -> Factorisation:
-    """The cheapest exact factorisation of the operator."""
+    """The cheapest exact factorisation of the operator; iterations where there is none and they were asked for."""
+    direct = _structured(operator)
+    if direct is not None:
+        return direct
+    if operator.solver is not None:
+        return iterate(operator, operator, operator.solver)
+    return DenseFactorisation(operator, _REMEDY)
+
+
+def _structured(operator: UniformGridLinearOperator) -> Factorisation | None:
+    """A factorisation that keeps the structure, where one is exact and cheaper than a dense one."""
     cells = operator.cells
     if cells.repeated:
-        return DenseFactorisation(operator, _REMEDY)
+        return None
     noise = operator.diagonal_values.detach()
     full = noise.new_full((*noise.shape[:-1], cells.count), torch.inf)
     full[..., cells.flat] = noise
@@ -104,10 +141,10 @@ def factorise_grid(operator: UniformGridLinearOperator) -> Factorisation:
             whole = operator.factorise_whole(common)
         except NotPositiveDefiniteError:
             # The whole grid may be singular to rounding where the observed cells are not.
-            return DenseFactorisation(operator, _REMEDY)
+            return None
         if whole.well_conditioned():
             return CorrectedFactorisation(operator, whole, unlike, full[..., unlike] - common.unsqueeze(-1))
-    return DenseFactorisation(operator, _REMEDY)
+    return None
 
 
 def _in_any_batch(flags: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ class KroneckerLinearOperator(SpectralGridLinearOperator):
             factors = list(a.factors)
             factors[axis] = a.factors[axis] + b.factors[axis]
             return a._like(diagonal, *factors)
-        return KroneckerTermsLinearOperator(diagonal, *a.factors, *b.factors, cells=a.cells)
+        return KroneckerTermsLinearOperator(diagonal, *a.factors, *b.factors, cells=a.cells, solver=a.solver)
 
     def _cholesky(self, upper: bool = False) -> Any:
         if self.cells.index is not None or bool((self.diagonal_values != 0.0).any()):

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpkit.operators.conjugate_gradients import ConjugateGradients
 from gpkit.operators.factorised import DenseFactorisation, Factorisation
 from gpkit.operators.grid import GridLinearOperator
 from gpkit.operators.grid_cells import GridCells
+from gpkit.operators.grid_factorisations import iterate
 from gpkit.operators.kronecker import KroneckerLinearOperator
 from gpkit.operators.kronecker_products import kronecker_matmul
 from gpkit.operators.structured import common_batch
@@ -28,10 +30,13 @@ class KroneckerTermsLinearOperator(GridLinearOperator):
         diagonal: (*batch, N) absorbed diagonal, ``inf`` in rows without information.
         factors: (*batch, n_j, n_j), d for the first term, d for the second, and so on.
         cells: which cells the rows are; this also tells d.
+        solver: None for the dense factorisation, or conjugate gradients.
     """
 
-    def __init__(self, diagonal: Tensor, *factors: Tensor, cells: GridCells) -> None:
-        super().__init__(diagonal, *factors, cells=cells)
+    def __init__(
+        self, diagonal: Tensor, *factors: Tensor, cells: GridCells, solver: ConjugateGradients | None = None
+    ) -> None:
+        super().__init__(diagonal, *factors, cells=cells, solver=solver)
 
     @property
     def terms(self) -> list[KroneckerLinearOperator]:
@@ -42,8 +47,13 @@ class KroneckerTermsLinearOperator(GridLinearOperator):
         return [KroneckerLinearOperator(zero, *group, cells=self.cells) for group in groups]
 
     def _factorise(self) -> Factorisation:
+        if self.solver is not None:
+            # The term of the largest variance stands for all of them.
+            terms = [term.detach() for term in self.terms]
+            variances = [float(term._diagonal().mean()) for term in terms]
+            return iterate(self, terms[max(range(len(terms)), key=variances.__getitem__)], self.solver)
         return DenseFactorisation(
-            self, "use one product of kernels per axis, or a sum along one axis only, which keep the structure"
+            self, "use one product of kernels per axis, or a sum along one axis only, or solver=ConjugateGradients()"
         )
 
     def grid_matmul(self, values: Tensor) -> Tensor:

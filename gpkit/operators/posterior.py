@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
-from linear_operator.operators import DiagLinearOperator, LinearOperator, to_linear_operator
+from linear_operator.operators import LinearOperator, to_linear_operator
 from torch import Tensor
 
-from gpkit.errors import DataWarning
 from gpkit.operators import generators as sweeps
 from gpkit.operators.covariances import Structure
 from gpkit.operators.cross import CrossSemiseparableLinearOperator
 from gpkit.operators.semiseparable import SemiseparableLinearOperator
-from gpkit.operators.structured import StructuredLinearOperator, common_batch, in_batch, refuse_gradient
+from gpkit.operators.structured import (
+    StructuredLinearOperator,
+    common_batch,
+    in_batch,
+    refuse_gradient,
+    warn_of_borrowed_noise,
+)
 
 __all__ = ["PosteriorCovarianceLinearOperator"]
 
@@ -181,19 +185,8 @@ class PosteriorCovarianceLinearOperator(StructuredLinearOperator):
 
     def __add__(self, other: Any) -> Any:
         """Absorb a diagonal; warn where a fixed-noise likelihood took the training points' noise for new points."""
-        train = self.training_noise
-        if (
-            torch.is_tensor(train)
-            and isinstance(other, DiagLinearOperator)
-            and other._diagonal().data_ptr() == train.data_ptr()
-            and not torch.equal(self.new_times, self.times)
-        ):
-            warnings.warn(
-                "the noise of the training points was used for new points, because there are as many; give the "
-                "likelihood noise=, the variances of the new observations",
-                DataWarning,
-                stacklevel=2,
-            )
+        if not torch.equal(self.new_times, self.times):
+            warn_of_borrowed_noise(self.training_noise, other)
         return super().__add__(other)
 
     def _add_diagonal_values(self, values: Tensor) -> PosteriorCovarianceLinearOperator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -12,9 +13,16 @@ from linear_operator.operators import (
 )
 from torch import Tensor
 
-from gpkit.errors import GpkitError, StructureLostError
+from gpkit.errors import DataWarning, GpkitError, StructureLostError
 
-__all__ = ["StructuredLinearOperator", "at_entries", "common_batch", "in_batch", "refuse_gradient"]
+__all__ = [
+    "StructuredLinearOperator",
+    "at_entries",
+    "common_batch",
+    "in_batch",
+    "refuse_gradient",
+    "warn_of_borrowed_noise",
+]
 
 
 def common_batch(*shapes: torch.Size) -> torch.Size:
@@ -61,6 +69,18 @@ def refuse_gradient(values: Tensor, what: str, tensors: tuple[Tensor, ...]) -> T
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         return _Undifferentiable.apply(values, what, *tensors)  # type: ignore[no-untyped-call]
     return values
+
+
+def warn_of_borrowed_noise(training: Any, added: Any) -> None:
+    """Say so where a fixed-noise likelihood adds the training points' own noise to predictions at other points."""
+    if isinstance(added, DiagLinearOperator) and torch.is_tensor(training):
+        if added._diagonal().data_ptr() == training.data_ptr():
+            warnings.warn(
+                "the noise of the training points was used for new points, because there are as many; give the "
+                "likelihood noise=, the variances of the new observations",
+                DataWarning,
+                stacklevel=3,
+            )
 
 
 class StructuredLinearOperator(LinearOperator):

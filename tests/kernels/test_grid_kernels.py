@@ -29,6 +29,10 @@ def grid_kernel(**k):
     return kernel
 
 
+def mixture_of_three():
+    return SpectralMixtureKernel(3, "student-t", 5.0)
+
+
 def axes():
     return [torch.linspace(0.0, 1.0, 4), torch.tensor([0.0, 0.3, 1.7]), 0.1 * torch.arange(5.0)]
 
@@ -159,6 +163,24 @@ def test_copies_forget_which_inputs_they_have_seen():
     x += 1.0
     x[:, 0] *= 2.0
     assert (kernel.gram(x).to_dense() - want).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("make", [grid_kernel, mixture_of_three])
+def test_gradients_with_respect_to_inputs(make):
+    kernel = make()
+    width = 3 if make is grid_kernel else 1
+    x = torch.cartesian_prod(*axes()) if width == 3 else torch.linspace(0.0, 1.0, 20)[:, None]
+    new = torch.rand(3, width).requires_grad_(True)
+    moving = x.clone().requires_grad_(True)
+    for value, inputs in ((kernel(new, x), new), (kernel(moving), moving)):
+        weights = torch.randn(value.shape)
+        (got,) = torch.autograd.grad((value.to_dense() * weights).sum(), inputs)
+        direction = torch.randn(inputs.shape)
+        ends = [(inputs + s * direction).detach() for s in (1e-5, -1e-5)]
+        above, below = (kernel(e, x if inputs is new else e).to_dense().detach() for e in ends)
+        torch.testing.assert_close(
+            (got * direction).sum(), ((above - below) * weights).sum() / 2e-5, rtol=1e-5, atol=1e-6
+        )
 
 
 def test_bad_grids_are_refused():

@@ -11,10 +11,11 @@ from linear_operator.operators import to_linear_operator
 from scipy.linalg import toeplitz
 
 import gpkit.operators.memory as memory
-from gpkit.errors import GpkitError, MemoryEstimateError, NotPositiveDefiniteError
+from gpkit.errors import ConvergenceError, GpkitError, MemoryEstimateError, NotPositiveDefiniteError
 from gpkit.operators import (
     CirculantLinearOperator,
     ConditionedLinearOperator,
+    ConjugateGradients,
     KroneckerCrossLinearOperator,
     KroneckerLinearOperator,
     KroneckerSumLinearOperator,
@@ -281,3 +282,36 @@ def test_dense_covariance_with_rows_without_information():
     torch.testing.assert_close(operator.logdet(), torch.logdet(want))
     right = torch.randn(6, 2)
     torch.testing.assert_close(operator.solve(right)[keep], torch.linalg.solve(want, right[keep]))
+
+
+# ------------------------------------------------------------------------------------------- conjugate gradients
+
+
+@pytest.mark.parametrize("kind", [KroneckerLinearOperator, KroneckerSumLinearOperator, KroneckerTermsLinearOperator])
+@pytest.mark.parametrize("seen", ["all", "few", "repeated"])
+def test_conjugate_gradients_where_they_are_asked_for(kind, seen):
+    cells = rows(seen)
+    diagonal = noise("unequal", (2,), cells)
+    diagonal[0, 1] = torch.inf
+    factors = [
+        spd(2, SIZES[k % 3]).requires_grad_(True) for k in range(6 if kind is KroneckerTermsLinearOperator else 3)
+    ]
+    direct = kind(diagonal, *factors, cells=cells)
+    operator = kind(diagonal, *factors, cells=cells, solver=ConjugateGradients(tolerance=1e-12))
+    right = torch.randn(2, cells.rows, 3)
+    got, want = operator.solve(right), direct.solve(right)
+    torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-9)
+    assert (got[0, 1] == 0.0).all()
+    assert 0 < operator.factorisation.iterations < 60 and operator.factorisation.residual <= 1e-12
+    for a, b in zip(*(torch.autograd.grad(v.square().sum(), factors) for v in (got, want)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-8)
+    with pytest.raises(GpkitError, match="no determinant"):
+        operator.logdet()
+    with pytest.raises(ConvergenceError, match="relative residual of .* after 1 iterations"):
+        kind(diagonal, *factors, cells=cells, solver=ConjugateGradients(max_iterations=1)).solve(right)
+
+
+def test_conjugate_gradients_are_not_used_where_the_structure_is_exact():
+    operator = KroneckerLinearOperator(torch.ones(12), spd(3), spd(4), solver=ConjugateGradients())
+    assert type(operator.factorisation).__name__ == "SpectralFactorisation"
+    assert operator[2:6, 2:6].solver is operator.solver
