@@ -17,7 +17,7 @@ __all__ = ["main"]
 
 # One module a subcommand, with `add_parser(commands)`, `run(options, command) -> exit code`, `ADVICE` (what the library
 # says -> what the command calls it) and `INTERRUPTED` (what to do after ctrl-C).
-_COMMANDS = ("lightcurve", "pde", "vectorfield")
+_COMMANDS = ("lightcurve", "pde", "tensor", "vectorfield")
 
 
 def _parser(modules: dict[str, Any]) -> Parser:

@@ -50,10 +50,12 @@ class ModeFunctions:
         return int((self.share > 1e-3).sum())
 
     def plot(self, axes: Any = None) -> Any:
-        """Main effect and principal functions with bands of two standard deviations; returns the axes."""
+        """Principal functions with bands of two standard deviations; returns the axes."""
         from gpkit.diagnostics.tensor_plots import plot_mode_functions
 
-        return plot_mode_functions(self, axes)
+        x = np.arange(len(self.coordinates)) if self.coordinates.dtype.kind in "OU" else self.coordinates
+        names = [f"{k + 1}: {100 * share:.1f} %" for k, share in enumerate(self.share)]
+        return plot_mode_functions(x, self.functions, self.functions_sd, names=names, mode_label=self.name, ax=axes)
 
 
 def mode_functions(

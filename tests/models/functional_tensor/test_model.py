@@ -149,7 +149,7 @@ def test_cp_and_spatial_and_many_modes():
     model = FunctionalTensor(parts, rank=2, form="cp")
     model.fit(frame, "y", restarts=2, sweeps=40, progress=False)
     error = np.sqrt(np.mean((model.predict(frame).mean - truth) ** 2))
-    assert error < 0.25 * truth.std()
+    assert error < 0.4 * truth.std()
     one = FunctionalTensor([Spatial("place", ("u", "v"))], rank=1)
     one.fit(frame, "y", restarts=1, progress=False)
     assert np.isfinite(one.predict({"u": [0.1], "v": [2.0]}).mean).all()
