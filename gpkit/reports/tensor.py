@@ -212,7 +212,10 @@ def _functions(content: TensorContent) -> Section:
 
 
 def _mode(content: TensorContent, mode: ModeSection) -> Section:
-    names = [f"{k + 1}: {100 * share:.1f} %" for k, share in enumerate(mode.share)]
+    # Functions that carry nothing have bands that would hide the others.
+    kept = np.flatnonzero(mode.share > 1e-3) if (mode.share > 1e-3).any() else np.arange(min(1, len(mode.share)))
+    functions, functions_sd = mode.functions[:, kept], mode.functions_sd[:, kept]
+    names = [f"{k + 1}: {100 * mode.share[k]:.1f} %" for k in kept]
     blocks: list[Block] = []
     if mode.kind == "spatial":
         rows = [
@@ -238,7 +241,7 @@ def _mode(content: TensorContent, mode: ModeSection) -> Section:
         blocks.append(picture(figure, alt=f"Main effect of {mode.name}.", caption=caption))
         rows = [
             (str(level), *(f"{fixed(v, 2)} ± {fixed(sd, 2)}" for v, sd in zip(values, sds, strict=True)))
-            for level, values, sds in zip(shown, mode.functions[:count], mode.functions_sd[:count], strict=True)
+            for level, values, sds in zip(shown, functions[:count], functions_sd[:count], strict=True)
         ]
         columns = (mode.name, *(f"Function {name}" for name in names))
         blocks.append(Table(columns, rows, "Principal functions, with the variance that they carry."))
@@ -254,8 +257,8 @@ def _mode(content: TensorContent, mode: ModeSection) -> Section:
     )
     plot_mode_functions(
         mode.coordinates,
-        mode.functions,
-        mode.functions_sd,
+        functions,
+        functions_sd,
         names=names,
         mode_label=mode.name,
         value_label="Principal functions",
@@ -265,8 +268,8 @@ def _mode(content: TensorContent, mode: ModeSection) -> Section:
         picture(
             figure,
             alt=f"Main effect and principal functions of {mode.name} with bands.",
-            caption="Above: main effect. Below: principal functions, with the variance that they carry. Bands: two "
-            "standard deviations.",
+            caption="Above: main effect. Below: principal functions that carry at least a thousandth of the variance, with "
+            "what they carry. Bands: two standard deviations.",
             crowded=len(mode.coordinates) > 400,
         )
     )
