@@ -77,7 +77,8 @@ def kernel_figure(kernels: dict[str, Any]) -> Any:
             for line in range(1, count + 1):
                 weight = float(kernel._weights(kernel.lengthscale, torch)[line].detach()) if count > 1 else 1.0
                 place = line / float(kernel.timescales()["period"].detach())
-                right.axvline(place, ymax=max(0.02, 1.0 + 0.1 * np.log10(weight + 1e-300)), color=CYCLE[k])
+                if weight > 1e-9:
+                    right.axvline(place, ymax=1.0 + 0.1 * np.log10(weight), color=CYCLE[k], zorder=2 - 0.1 * k)
             right.plot([], [], color=CYCLE[k], label=f"{name}: {'lines' if count > 1 else 'a line'}")
             right.set(xscale="log", xlim=(frequency[0], frequency[-1]), yticks=[])
     left.set(xlabel="Time", ylabel="Draws (shifted)", yticks=[], xlim=(0.0, 40.0))

@@ -5,8 +5,9 @@ A site multiplies the density of the R values ``u ~ N(mu, S)`` by ``exp(eta^T u 
 
     K = (I + Lam S)^-1 Lam,    w = (I + Lam S)^-1 r,    log|I + Lam S|
 
-``Lam = L D L^T`` may be singular or zero and is never inverted. With ``r = L y`` the site is R scalar ones, of
-precision d_q and information y_q for ``l_q . u``, which are taken in one after the other::
+``Lam = L D L^T`` may be singular, zero or graded over many orders of magnitude, and is never inverted. With
+``r = L y`` the site is R scalar ones, of precision d_q and information y_q for ``l_q . u``, which are taken in one
+after the other, the most precise first::
 
     t_q = (I - K_q S) l_q,    alpha_q = 1 + d_q l_q . S t_q >= 1
     w <- w + t_q (y_q - d_q l_q . S w) / alpha_q,    K <- K + t_q t_q^T d_q / alpha_q
@@ -33,43 +34,18 @@ _NEGATIVE = 1e-9
 
 
 @uncounted
-def _plain_factor(n, lam, lower, d):  # type: ignore[no-untyped-def]
-    """``lam = L D L^T``, columns of L as rows of ``lower``; False where a pivot is lost in rounding errors."""
-    for q in range(n):
-        total = lam[q, q]
-        for i in range(q):
-            lower[q, i] = 0.0
-            total -= lower[i, q] * lower[i, q] * d[i]
-        lower[q, q] = 1.0
-        d[q] = total
-        inverse = 0.0
-        if total > _FLOOR * lam[q, q]:
-            inverse = 1.0 / total
-        elif lam[q, q] != 0.0:
-            return False
-        for k in range(q + 1, n):
-            total = lam[k, q]
-            for i in range(q):
-                total -= lower[i, k] * lower[i, q] * d[i]
-            if inverse == 0.0 and total != 0.0:
-                return False
-            lower[q, k] = total * inverse
-    return True
+def _factor(n, lam, lower, d, rest, order):  # type: ignore[no-untyped-def]
+    """``lam = L D L^T``, the largest pivot first, columns of L as rows of ``lower``; False if it is not semidefinite.
 
-
-@uncounted
-def _pivoted_factor(n, lam, lower, d, rest, order):  # type: ignore[no-untyped-def]
-    """The same with the largest pivot first, in ``order``; False if the matrix is not positive semidefinite.
-
-    What is left when no pivot exceeds rounding errors is rounding errors, and left out.
+    Largest first keeps the scalar updates accurate, whatever the sizes of the precisions. A pivot is rounding error in
+    relation to its own diagonal entry, so that small precisions beside large ones count; it is zero then, or what the
+    rest of its column requires.
     """
-    scale = 0.0
     for i in range(n):
         lower[n, i] = 0.0
         for k in range(n):
             lower[i, k] = 0.0
             rest[i, k] = lam[i, k]
-        scale = max(scale, abs(lam[i, i]))
     good = True
     for q in range(n):
         pivot = -1
@@ -79,22 +55,28 @@ def _pivoted_factor(n, lam, lower, d, rest, order):  # type: ignore[no-untyped-d
         lower[n, pivot] = 1.0
         order[q] = pivot
         lower[q, pivot] = 1.0
-        d[q] = rest[pivot, pivot]
-        if d[q] > _FLOOR * n * scale:
+        value = rest[pivot, pivot]
+        if not value > _FLOOR * n * abs(lam[pivot, pivot]):
+            good = good and value >= -_NEGATIVE * abs(lam[pivot, pivot])
+            value = 0.0
+            for i in range(n):
+                if lower[n, i] == 0.0 and rest[i, pivot] != 0.0:
+                    if rest[i, i] > 0.0:
+                        value = max(value, rest[i, pivot] * rest[i, pivot] / rest[i, i])
+                    else:
+                        scale = math.sqrt(abs(lam[i, i] * lam[pivot, pivot]))
+                        good = good and abs(rest[i, pivot]) <= _NEGATIVE * scale
+            good = good and value <= _NEGATIVE * abs(lam[pivot, pivot])
+        d[q] = value
+        if value > 0.0:
             for i in range(n):
                 if lower[n, i] == 0.0:
-                    lower[q, i] = rest[i, pivot] / d[q]
+                    lower[q, i] = rest[i, pivot] / value
             for i in range(n):
                 if lower[n, i] == 0.0:
                     for k in range(n):
                         if lower[n, k] == 0.0:
-                            rest[i, k] -= lower[q, i] * lower[q, k] * d[q]
-        else:
-            good = good and d[q] >= -_NEGATIVE * scale
-            for i in range(n):
-                if lower[n, i] == 0.0:
-                    good = good and abs(rest[i, pivot]) <= _NEGATIVE * scale
-            d[q] = 0.0
+                            rest[i, k] -= lower[q, i] * lower[q, k] * value
     return good
 
 
@@ -111,10 +93,7 @@ def _gain(shape, lam, s, r, k_out, w_out, room):  # type: ignore[no-untyped-def]
         w_out[0] = r[0] / margin
         return math.log(margin), value >= 0.0
     lower, t, d, order, y, u = room[0], room[1], room[1, n], room[1, n + 1], room[2, n], room[2, n + 1]
-    good = True
-    pivoted = not _plain_factor(n, lam, lower, d)
-    if pivoted:
-        good = _pivoted_factor(n, lam, lower, d, room[2], order)
+    good = _factor(n, lam, lower, d, room[2], order)
     for i in range(n):
         y[i] = r[i]
         w_out[i] = 0.0
@@ -123,7 +102,7 @@ def _gain(shape, lam, s, r, k_out, w_out, room):  # type: ignore[no-untyped-def]
     margins = 1.0
     logdet = 0.0
     for q in range(n):
-        pivot = int(order[q]) if pivoted else q
+        pivot = int(order[q])
         information = y[pivot]
         for i in range(n):
             y[i] -= lower[q, i] * information
@@ -155,8 +134,10 @@ def _gain(shape, lam, s, r, k_out, w_out, room):  # type: ignore[no-untyped-def]
         share = d[q] / margin
         for i in range(n):
             w_out[i] += step * t[q, i]
-            for k in range(n):
-                k_out[i, k] += share * t[q, i] * t[q, k]
+            for k in range(i + 1):
+                total = k_out[i, k] + share * t[q, i] * t[q, k]
+                k_out[i, k] = total
+                k_out[k, i] = total
     return logdet + math.log(margins), good
 
 
