@@ -268,8 +268,8 @@ def _mode(content: TensorContent, mode: ModeSection) -> Section:
         picture(
             figure,
             alt=f"Main effect and principal functions of {mode.name} with bands.",
-            caption="Above: main effect. Below: principal functions that carry at least a thousandth of the variance, with "
-            "what they carry. Bands: two standard deviations.",
+            caption="Above: main effect. Below: principal functions that carry at least a thousandth of the variance, "
+            "with what they carry. Bands: two standard deviations.",
             crowded=len(mode.coordinates) > 400,
         )
     )
