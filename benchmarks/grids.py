@@ -290,6 +290,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="small sizes, one round")
     parser.add_argument("--only", default="exactness,times,toeplitz,large", help="parts to run, separated by commas")
+    parser.add_argument("--rounds", type=int, help="rounds in which gpkit and its peers take turns")
     parser.add_argument("--json", help="also write the rows to this file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -297,7 +298,7 @@ def main():
     warnings.simplefilter("ignore")
     facts = _measure.header()
     print(_measure.markdown_header(facts), flush=True)
-    rounds = 1 if arguments.quick else 3
+    rounds = arguments.rounds or (1 if arguments.quick else 3)
     small = (30, 30) if arguments.quick else (40, 50)
     parts = {
         "exactness": lambda: exactness(small),

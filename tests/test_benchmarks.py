@@ -77,3 +77,11 @@ def test_verdicts(monkeypatch):
     assert Row("s", "w", None, 3.0).verdict == "not installed"
     assert Row("s", "w", 4.0).verdict == ""
     assert slope([10, 100, 1000], [2.0, 20.0, 200.0]) == pytest.approx(1.0)
+
+
+@pytest.mark.slow
+def test_grids_beside_their_peers():
+    command = [sys.executable, str(BENCHMARKS / "grids.py"), "--quick", "--only", "exactness,toeplitz"]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    assert finished.stdout.count("### ") == 2 and "MISSED" not in finished.stdout

@@ -11,6 +11,7 @@ from gpytorch.constraints import Interval, Positive
 from gpytorch.priors import Prior
 from torch import Tensor
 
+from gpkit.errors import InvalidDataError
 from gpkit.kernels.base import StateSpaceKernel
 from gpkit.kernels.state_space import StateSpace, block_diagonal, kronecker
 from gpkit.operators.covariances import FACTOR_PARAMETERS, GIVEN, Structure
@@ -81,6 +82,11 @@ class ScaleKernel(StateSpaceKernel):
         outputscale_constraint: Interval | None = None,
         **kwargs: Any,
     ) -> None:
+        if not isinstance(base_kernel, StateSpaceKernel):
+            raise InvalidDataError(
+                f"ScaleKernel scales kernels with a state space; scale {type(base_kernel).__name__} with "
+                "gpytorch.kernels.ScaleKernel, which keeps its structure"
+            )
         kwargs.setdefault("active_dims", base_kernel.active_dims)
         given = kwargs.get("batch_shape")
         kwargs["batch_shape"] = torch.broadcast_shapes(given or torch.Size(), base_kernel.batch_shape)

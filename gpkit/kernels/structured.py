@@ -10,6 +10,7 @@ import torch
 from linear_operator.operators import LinearOperator, to_linear_operator
 from torch import Tensor
 
+from gpkit.errors import InvalidDataError
 from gpkit.operators.dense_factorised import DenseFactorisedLinearOperator
 from gpkit.operators.structured import StructuredLinearOperator
 
@@ -42,6 +43,12 @@ class StructuredKernel(gpytorch.kernels.Kernel):
         """Covariance between inputs; equal inputs give the square operator."""
         if last_dim_is_batch:
             raise NotImplementedError("last_dim_is_batch is not supported; use active_dims or a grid kernel")
+        for parameter in self.parameters():
+            if parameter.dtype != x1.dtype and x1.dtype == torch.float64:
+                raise InvalidDataError(
+                    f"{type(self).__name__} has {str(parameter.dtype).removeprefix('torch.')} parameters but the "
+                    "inputs are float64; cast the kernel with .double()"
+                )
         if diag:
             return self.pairwise(x1, x2)
         if x1.shape == x2.shape and (x1 is x2 or torch.equal(x1, x2)):
@@ -50,11 +57,11 @@ class StructuredKernel(gpytorch.kernels.Kernel):
 
 
 def is_structured(kernel: Any) -> bool:
-    """Whether a kernel is a :class:`StructuredKernel`, or GPyTorch's scaled kernel, sum or product of such."""
+    """Whether a kernel is a :class:`StructuredKernel`, or GPyTorch's scaled kernel, sum or product with such a part."""
     if isinstance(kernel, gpytorch.kernels.ScaleKernel):
         return is_structured(kernel.base_kernel)
     if isinstance(kernel, _COMPOSITES):
-        return len(kernel.kernels) > 0 and all(is_structured(part) for part in kernel.kernels)
+        return any(is_structured(part) for part in kernel.kernels)
     return isinstance(kernel, StructuredKernel)
 
 
@@ -73,17 +80,27 @@ def cross_of(kernel: Any, x1: Tensor, x2: Tensor) -> LinearOperator:
 
 
 def _evaluate(kernel: Any, inputs: tuple[Tensor, ...]) -> LinearOperator:
-    if kernel.active_dims is not None and not isinstance(kernel, gpytorch.kernels.ScaleKernel):
+    # A kernel that is called selects its dimensions itself; a scale kernel has a copy of those of its base.
+    selects = isinstance(kernel, StructuredKernel | _COMPOSITES[0] | _COMPOSITES[1])
+    if selects and kernel.active_dims is not None:
         inputs = tuple(x.index_select(-1, kernel.active_dims) for x in inputs)
     if isinstance(kernel, StructuredKernel):
         return kernel.gram(*inputs) if len(inputs) == 1 else kernel.cross(*inputs)
     if isinstance(kernel, gpytorch.kernels.ScaleKernel):
         base: LinearOperator = _evaluate(kernel.base_kernel, inputs)
         return base * kernel.outputscale[..., None, None] if kernel.outputscale.dim() else base * kernel.outputscale
+    if not isinstance(kernel, _COMPOSITES):
+        return _dense(kernel, inputs)
     first, *rest = (_evaluate(part, inputs) for part in kernel.kernels)
     for part in rest:
         first = first + part if isinstance(kernel, gpytorch.kernels.AdditiveKernel) else _product(first, part)
     return to_linear_operator(first)
+
+
+def _dense(kernel: Any, inputs: tuple[Tensor, ...]) -> LinearOperator:
+    """A part without structure of a structured kernel: exact, and dense."""
+    matrix: Tensor = kernel(inputs[0], inputs[-1]).to_dense()
+    return DenseFactorisedLinearOperator.from_matrix(matrix) if len(inputs) == 1 else to_linear_operator(matrix)
 
 
 def _product(a: LinearOperator, b: LinearOperator) -> LinearOperator:

@@ -144,7 +144,12 @@ def test_sums_and_products_of_grid_kernels():
             got = gram_of(kernel, *args) if len(args) == 1 else cross_of(kernel, *args)
             torch.testing.assert_close(got.to_dense(), want)
     assert isinstance(gram_of(one * two, x), KroneckerLinearOperator)
-    assert not is_structured(one + RBFKernel())
+    # A part without structure: exact, and dense.
+    mixed = one + GPyTorchScale(RBFKernel().double()).double()
+    assert is_structured(mixed) and not is_structured(RBFKernel() + RBFKernel())
+    torch.testing.assert_close(gram_of(mixed, x).to_dense(), mixed(x).to_dense())
+    torch.testing.assert_close(cross_of(mixed, new, x).to_dense(), mixed(new, x).to_dense())
+    assert isinstance(gram_of(mixed, x), DenseFactorisedLinearOperator)
 
 
 def test_parameters_that_change_are_seen_in_eval_mode():
@@ -184,6 +189,8 @@ def test_gradients_with_respect_to_inputs(make):
 
 
 def test_bad_grids_are_refused():
+    with pytest.raises(InvalidDataError, match="float32 parameters but the inputs are float64"):
+        GridKernel([RBFKernel().float()])(torch.rand(4, 1)).to_dense()
     with pytest.raises(InvalidDataError, match="at least one axis"):
         GridKernel([])
     with pytest.raises(InvalidDataError, match="2 kernels but dims describe 1"):
