@@ -316,12 +316,6 @@ class SeparableSolver:
     def _apply(self, level: int, on_mass: Number, on_operator: Number, x: Values) -> Values:
         """(on_mass M + on_operator L) x on the axes from ``level`` on."""
         parts = [self._reduced[j] for j in self._order[level:]]
-
-        def times(matrix: Any, tensor: Values, axis: int) -> Values:
-            if getattr(matrix, "ndim", 2) == 1:
-                return np.asarray(tensor * matrix.reshape([-1 if i == axis else 1 for i in range(tensor.ndim)]))
-            return along(matrix, tensor, axis)
-
         total: Any = 0.0
         for chosen in range(-1, len(parts)):
             factor = on_mass if chosen < 0 else on_operator
@@ -329,6 +323,13 @@ class SeparableSolver:
                 continue
             term = x
             for k, p in enumerate(parts):
-                term = times(p.operator if k == chosen else p.mass, term, k)
+                term = _times(p.operator if k == chosen else p.mass, term, k)
             total = total + factor * term
         return np.asarray(total)
+
+
+def _times(matrix: Any, tensor: Values, axis: int) -> Values:
+    """A matrix, or the diagonal of one, along an axis."""
+    if getattr(matrix, "ndim", 2) == 1:
+        return np.asarray(tensor * matrix.reshape([-1 if i == axis else 1 for i in range(tensor.ndim)]))
+    return along(matrix, tensor, axis)
