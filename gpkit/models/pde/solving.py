@@ -157,7 +157,7 @@ def _is_noisy(problem: Problem) -> bool:
     return noisy or any(bool((o.noise > 0.0).any()) for o in problem.observations)
 
 
-_EXACT_UNKNOWNS = {1: 1500, 2: 130**2, 3: 24**3}
+_EXACT_UNKNOWNS = {1: 1500, 2: 32**2, 3: 10**3}
 
 
 def _automatic(
