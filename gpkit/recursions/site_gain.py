@@ -30,7 +30,8 @@ ROOM = 8
 """Matrices (R + 2, R) of room that the functions of this module need."""
 
 _FLOOR = 2.0 * 2.220446049250313e-16
-_NEGATIVE = 1e-9
+_ROUNDING = 16.0 * 2.220446049250313e-16
+_NEGATIVE = 1e-7
 
 
 @uncounted
@@ -60,11 +61,11 @@ def _factor(n, lam, lower, d, rest, order):  # type: ignore[no-untyped-def]
             good = good and value >= -_NEGATIVE * abs(lam[pivot, pivot])
             value = 0.0
             for i in range(n):
-                if lower[n, i] == 0.0 and rest[i, pivot] != 0.0:
-                    if rest[i, i] > 0.0:
+                scale = math.sqrt(abs(lam[i, i] * lam[pivot, pivot]))
+                if lower[n, i] == 0.0 and abs(rest[i, pivot]) > _ROUNDING * n * scale:
+                    if rest[i, i] > _FLOOR * n * abs(lam[i, i]):
                         value = max(value, rest[i, pivot] * rest[i, pivot] / rest[i, i])
                     else:
-                        scale = math.sqrt(abs(lam[i, i] * lam[pivot, pivot]))
                         good = good and abs(rest[i, pivot]) <= _NEGATIVE * scale
             good = good and value <= _NEGATIVE * abs(lam[pivot, pivot])
         d[q] = value

@@ -99,10 +99,14 @@ def test_negative_precisions_are_noticed(matrix):
     assert not one_site(lam, np.eye(len(lam)), np.ones(len(lam)))[3]
 
 
-def test_rounding_errors_of_singular_precisions_are_not(rng):
-    for _ in range(200):
-        root = rng.normal(size=(4, 2)) * 10.0 ** rng.uniform(-6, 6, size=(4, 1))
-        assert one_site(root @ root.T, np.eye(4), np.ones(4))[3]
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_rounding_errors_of_singular_precisions_are_not(rank, rng):
+    for graded in (0.0, 1.0, 6.0):
+        for _ in range(300):
+            root = rng.normal(size=(5, rank)) * 10.0 ** (graded * rng.uniform(-1, 1, size=(5, 1)))
+            assert one_site(root @ root.T, np.eye(5), np.ones(5))[3]
+            many = rng.normal(size=(40, 5)) @ (root @ root.T)
+            assert one_site(many.T @ many, np.eye(5), np.ones(5))[3]
 
 
 @pytest.mark.parametrize("n", [1, 2, 4])
