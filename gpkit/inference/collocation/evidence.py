@@ -67,7 +67,8 @@ def _leaves(mixtures: Sequence[MixtureAxis]) -> tuple[list[MixtureAxis], list[li
 def _gradients(objective: Tensor, leaves: list[list[Tensor]]) -> list[list[Tensor]]:
     flat = [t for own in leaves for t in own]
     found = torch.autograd.grad(objective, flat, allow_unused=True)
-    filled = [torch.zeros_like(t) if g is None else g for t, g in zip(flat, found, strict=True)]
+    # A parameter that the objective does not depend on, such as a frequency of no component, has no gradient.
+    filled = [g if isinstance(g, Tensor) else torch.zeros_like(t) for t, g in zip(flat, found, strict=True)]
     out, position = [], 0
     for own in leaves:
         out.append(filled[position : position + len(own)])
@@ -202,7 +203,7 @@ def learn(
         record["evaluations"] += 1
         try:
             value, gradients = evidence(mixtures)
-        except (NotPositiveDefiniteError, torch.linalg.LinAlgError):
+        except (NotPositiveDefiniteError, RuntimeError):
             return _WALL, np.zeros_like(packed)
         if not math.isfinite(value):
             return _WALL, np.zeros_like(packed)

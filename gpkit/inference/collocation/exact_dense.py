@@ -165,7 +165,9 @@ class DensePosterior:
         for start in range(0, len(points), step):
             at = jet_rows(jet, points[start : start + step])
             white = self.factor.whiten(self.cross(at))
-            parts.append((prior_variance(at, self.priors) - (white * white).sum(0)).clamp_min(0.0))
+            prior = prior_variance(at, self.priors)
+            # Below the jitter nothing is resolved: what cancels there is not certainty.
+            parts.append(torch.maximum(prior - (white * white).sum(0), self.factor.jitter * prior))
         return self.scale * (torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64))
 
     def sample(self, n: int, generator: torch.Generator) -> DenseDraws:

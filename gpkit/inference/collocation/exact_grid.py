@@ -35,6 +35,7 @@ __all__ = ["GridOperator", "GridPosterior", "RowsPreconditioner"]
 
 _NUGGETS = (0.0, 1e-14, 1e-13, 1e-12, 1e-11, 1e-10, 1e-9, 1e-8)
 _BLOCK = 16
+_ROUNDING = 1e-14
 _LIMIT = 200
 
 Product = Callable[[Tensor], Tensor]
@@ -212,7 +213,7 @@ class GridPosterior:
             priors = self._with_nugget(nugget)
             try:
                 preconditioner = RowsPreconditioner(self._nodes_rows, priors)
-            except (NotPositiveDefiniteError, torch.linalg.LinAlgError):
+            except (NotPositiveDefiniteError, RuntimeError):
                 continue
             operator = GridOperator(self._nodes_rows, priors)
             result = conjugate_gradients(operator, preconditioner.solve, right, self.tolerance, _LIMIT)
@@ -258,7 +259,9 @@ class GridPosterior:
             at = jet_rows(jet, points[start : start + _BLOCK])
             cross = torch.cat([dense(r, at, self.priors) for r in self.rows])
             solved = self.solve(cross)
-            parts.append((prior_variance(at, self.priors) - (cross * solved).sum(0)).clamp_min(0.0))
+            prior = prior_variance(at, self.priors)
+            # Below rounding and the nugget nothing is resolved: what cancels there is not certainty.
+            parts.append(torch.maximum(prior - (cross * solved).sum(0), max(self.nugget, _ROUNDING) * prior))
         return self.scale * (torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64))
 
     def solve(self, right: Tensor) -> Tensor:

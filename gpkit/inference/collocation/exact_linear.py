@@ -212,7 +212,7 @@ class LinearEngine:
         axes[axis] = mixture
         self.mixtures[field] = tuple(axes)
 
-    def _choose_blind(self, rows: list[Rows], blind: list[set[int]]) -> None:
+    def _choose_blind(self, rows: Sequence[Rows], blind: list[set[int]]) -> None:
         """Axes along which there are no data, such as time after an initial state: the best of a few by evidence."""
         for f, axes in enumerate(blind):
             for j in sorted(axes):
@@ -291,7 +291,7 @@ class LinearEngine:
         length, points = self.problem.box.lengths[axis], len(self.axes[axis])
         return WaveAxis.wrapped(mixture, length, 1.0 * points / length)
 
-    def _by_weights(self, rows: list[Rows], priors: list[FieldPrior]) -> FeaturePosterior | None:
+    def _by_weights(self, rows: Sequence[Rows], priors: list[FieldPrior]) -> FeaturePosterior | None:
         lifts: list[Lift] | None = None
         every = [*rows, *self.observations]
         if self.problem.box.dim > 1 and self.separated is not None:

@@ -40,7 +40,8 @@ def gauss_newton(engine: LinearEngine, progress: bool) -> Any:
     """
     state = _zero(engine)
     residual = _residual(engine, state)
-    history, steps = [residual], []
+    history: list[float] = [residual]
+    steps: list[float] = []
     posterior: Any = None
     bar = tqdm(range(_STEPS), desc="Gauss-Newton steps", disable=None if progress else True)
     for _ in bar:

@@ -183,12 +183,12 @@ def apply(a: Rows, b: Rows, priors: Sequence[FieldPrior], v: Tensor) -> Tensor:
         weights = weights.reshape(*b.shape, k)
         for s in partners:
             factors = [m[i, j] for m, i, j in zip(blocks[t.jet.field], s.jet.orders, t.jet.orders, strict=True)]
-            part = contract(factors, weights, a.is_grid)
+            image = contract(factors, weights, a.is_grid)
             if s.coefficient.dim():
-                part = part * s.coefficient.expand(a.shape)[..., None]
+                image = image * s.coefficient.expand(a.shape)[..., None]
             else:
-                part = part * s.coefficient
-            out += part.reshape(len(a), k)
+                image = image * s.coefficient
+            out += image.reshape(len(a), k)
     return out
 
 

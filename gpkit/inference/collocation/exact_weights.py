@@ -42,6 +42,7 @@ class _Seen:
         log_noise: Sum of the logarithms of the noise variances of all rows, also those projected out.
         rest: Sum of squares of what was projected out of the values.
         count: Number of rows.
+        prior: Their mean prior variance, for priors of scale one.
     """
 
     design: Tensor
@@ -49,6 +50,7 @@ class _Seen:
     log_noise: float
     rest: float
     count: int
+    prior: float
 
 
 def design(rows: Rows, fields: Sequence[FieldFeatures], onto: Sequence[Tensor] | None = None) -> Tensor:
@@ -93,16 +95,21 @@ class FeaturePosterior:
         self.scale = 1.0
         used = self._condition(rows, weights, rounding)
         # What the scale of the prior is, what the rows determine, and how well they are met depend on each other.
+        floor = 0.0
         for _ in range(5 if fit_scale else 0):
             fitted = float((self.mean_weights**2).sum()) / max(self._determined, 1e-3)
             spare = self._count - self._determined
             misfit = self._misfit / spare if spare > 0.05 * self._count else 0.0
-            if (0.5 < fitted < 2.0 or fitted == 0.0) and misfit < 2.0:
+            settled = 0.5 < fitted < 2.0 or fitted == 0.0 or (fitted < 1.0 and self.scale <= floor)
+            if settled and misfit < 2.0:
                 break
             self.scale *= fitted if fitted > 0.0 else 1.0
             if misfit >= 2.0:
-                # No function of the prior meets the equations to rounding: what is left is treated as their noise.
+                # No function of the prior meets the equations to rounding: what is left is treated as their noise,
                 rounding *= math.sqrt(misfit)
+                # and the prior stays as wide as the values, so that "all is noise" does not end as a certain zero.
+                floor = self._data_scale
+            self.scale = max(self.scale, floor)
             used = self._condition(rows, weights, rounding)
         n = self._count
         self.diagnostics: dict[str, Any] = {
@@ -122,6 +129,8 @@ class FeaturePosterior:
         self._quadratic = sum(p.rest for p in seen)
         self._logdet = sum(p.log_noise for p in seen)
         self._count = sum(p.count for p in seen)
+        square = sum(float(r.values.pow(2).mean()) for r in rows if r.values is not None)
+        self._data_scale = square / max(sum(p.prior for p in seen), 1e-300)
         dual = len(a) < weights and len(a) <= _LARGEST_DUAL
         if weights <= _LARGEST_SVD or dual:
             self._by_singular_values(a, y)
@@ -157,14 +166,16 @@ class FeaturePosterior:
             size = torch.maximum(prior, prior.mean()).clamp_min(max(r.size, float(values.pow(2).mean().sqrt())) ** 2)
             noise = r.noise.expand(len(r)) + rounding**2 * size
             sd = noise.clamp_min(1e-300).sqrt()
-            return _Seen(a / sd[:, None], values / sd, 2.0 * float(sd.log().sum()), 0.0, len(r))
-        size = max(float((a * a).sum()) / len(r), r.size**2, float(values.pow(2).mean()))
-        one = math.sqrt(max(float(r.noise) + rounding**2 * size, 1e-300))
+            mean = float(prior.mean()) / self.scale
+            return _Seen(a / sd[:, None], values / sd, 2.0 * float(sd.log().sum()), 0.0, len(r), mean)
+        prior_mean = float((a * a).sum()) / len(r)
+        square = max(prior_mean, r.size**2, float(values.pow(2).mean()))
+        one = math.sqrt(max(float(r.noise) + rounding**2 * square, 1e-300))
         inside = contract([q.T for q in onto], values.reshape(*r.shape, 1), True).reshape(-1)
         # The difference of two squares would lose what rounding leaves: the rest is measured on the grid.
         back = contract(list(onto), inside.reshape(*[q.shape[1] for q in onto], 1), True).reshape(-1)
         rest = float(((values - back) ** 2).sum()) / one**2
-        return _Seen(a / one, inside / one, 2.0 * len(r) * math.log(one), rest, len(r))
+        return _Seen(a / one, inside / one, 2.0 * len(r) * math.log(one), rest, len(r), prior_mean / self.scale)
 
     def _by_singular_values(self, a: Tensor, y: Tensor) -> None:
         if a.shape[0] > 2 * a.shape[1]:

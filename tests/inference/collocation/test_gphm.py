@@ -1,0 +1,108 @@
+"""GP-HM against the published code's trajectory, finite differences and a plain port of its objective."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from gpkit.errors import InvalidDataError
+from gpkit.inference.collocation import gphm
+from gpkit.inference.collocation.forms import Jet
+from gpkit.inference.collocation.gphm_objective import GphmObjective, diagonal_sums, toeplitz
+from tests.inference.collocation import problems
+
+PUBLISHED = {1: 0.9872, 2: 0.9751, 4: 0.9508, 7: 0.9142, 11: 0.8670, 17: 0.7989, 26: 0.7050, 40: 0.5795, 61: 0.4344}
+PUBLISHED_OBJECTIVE = {1: 9.651e9, 4: 8.671e9, 17: 5.392e9, 40: 2.366e9, 61: 1.181e9}
+
+
+def test_the_published_trajectory_is_reproduced_digit_for_digit():
+    case = problems.published()["P1"]
+    errors = {}
+    found = gphm.solve(
+        case.problem,
+        case.grid,
+        iterations=62,
+        highest_frequency=20.0,
+        watch=lambda i, value, now: errors.update({i: case.error(now)}) if i in PUBLISHED else None,
+    )
+    assert {i: round(e, 4) for i, e in errors.items()} == PUBLISHED
+    objective = found.diagnostics["objective"]
+    for i, expected in PUBLISHED_OBJECTIVE.items():
+        assert objective[i] == pytest.approx(expected, rel=6e-4)
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_sums_along_diagonals_are_the_adjoint_of_the_toeplitz_matrix(order):
+    generator = torch.Generator().manual_seed(0)
+    column = torch.randn(7, generator=generator, dtype=torch.float64)
+    matrix = torch.randn(7, 7, generator=generator, dtype=torch.float64)
+    left = (toeplitz(column, order) * matrix).sum()
+    right = (column * diagonal_sums(matrix, order)).sum()
+    torch.testing.assert_close(left, right)
+
+
+CASES = {
+    "one axis": ("A2", (12,)),
+    "two axes": ("A3", (6, 5)),
+    "transport": ("V1", (5, 6)),
+}
+
+
+@pytest.mark.parametrize("envelope", ["student-t", "gaussian"])
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_are_those_of_the_objective(name, envelope):
+    key, shape = CASES[name]
+    problem = problems.published()[key].problem
+    axes = [torch.linspace(0.0, 1.0, n, dtype=torch.float64) for n in shape]
+    objective = GphmObjective(problem, axes, envelope, 200.0, 1e-3)
+    state = gphm.start(problem, shape, 3, [2.0] * len(shape))
+    generator = torch.Generator().manual_seed(1)
+    for t in state.tensors():
+        t += 0.2 * torch.randn(t.shape, generator=generator, dtype=torch.float64)
+    _, gradients = objective(state)
+    for t, g in zip(state.tensors(), gradients, strict=True):
+        assert g.shape == t.shape
+        flat = t.view(-1)
+        for i in range(0, len(flat), max(1, len(flat) // 5)):
+            kept, step = float(flat[i]), 1e-5 * max(1.0, abs(float(flat[i])))
+            flat[i] = kept + step
+            up, _ = objective(state)
+            flat[i] = kept - step
+            down, _ = objective(state)
+            flat[i] = kept
+            numeric = (up - down) / (2.0 * step)
+            scale = float(g.abs().max())
+            assert float(g.reshape(-1)[i]) == pytest.approx(numeric, rel=2e-4, abs=1e-5 * scale)
+
+
+def test_a_second_process_takes_what_the_first_leaves():
+    problem = problems.published()["P1"]
+    found = gphm.solve(problem.problem, (40,), iterations=20, mixtures=4, change_point=0.5)
+    assert len(found.diagnostics["objective"]) == 20
+    alone = gphm.solve(problem.problem, (40,), iterations=10, mixtures=4)
+    jet = Jet(0, (0,))
+    points = torch.linspace(0, 6, 7, dtype=torch.float64)[:, None]
+    assert not torch.allclose(found.mean(jet, points), alone.mean(jet, points))
+    assert bool((found.variance(jet, points) > 0).all())
+
+
+def test_draws_spread_as_the_laplace_variance():
+    problem = problems.published()["P1"].problem
+    found = gphm.solve(problem, (60,), iterations=30, mixtures=6, highest_frequency=6.0)
+    jet, nodes = Jet(0, (0,)), torch.linspace(0, 2 * math.pi, 60, dtype=torch.float64)[5:50:9, None]
+    values = found.sample(2000, torch.Generator().manual_seed(0))(jet, nodes)
+    ratio = values.std(0) / found.variance(jet, nodes).sqrt()
+    assert float((ratio - 1.0).abs().max()) < 0.15
+
+
+def test_what_the_method_cannot_do_is_refused():
+    cases = problems.published()
+    with pytest.raises(InvalidDataError, match="kernel"):
+        gphm.solve(cases["P1"].problem, (20,), kernel="matern52")
+    with pytest.raises(InvalidDataError, match="periodic"):
+        gphm.solve(problems.others()["periodic"].problem, (10, 10))
+    found = gphm.solve(cases["P6"].problem, (8, 8), iterations=2, mixtures=2)
+    with pytest.raises(InvalidDataError, match="uncertainty"):
+        found.variance(Jet(0, (0, 0)), torch.zeros(1, 2, dtype=torch.float64))
