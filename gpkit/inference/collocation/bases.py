@@ -223,8 +223,8 @@ class LegendreBasis:
         """Running sums from the highest degree down, by parity."""
         if order == 0:
             return coefficients
-        moved = np.moveaxis(coefficients, axis, 0)
-        norms = self.norms.reshape(-1, *[1] * (moved.ndim - 1))
+        moved: Array = np.moveaxis(coefficients, axis, 0)
+        norms: Array = self.norms.reshape(-1, *[1] * (moved.ndim - 1))
         for _ in range(order):
             weighted = moved[::-1] * norms[::-1]
             lowered = np.zeros_like(weighted)
@@ -232,7 +232,8 @@ class LegendreBasis:
             lowered[1::2] = np.cumsum(weighted[0::2], axis=0)[: len(weighted) // 2]
             lowered[2::2] = np.cumsum(weighted[1::2], axis=0)[: (len(weighted) - 1) // 2]
             moved = lowered[::-1] * (2.0 * norms)
-        return np.asarray(np.moveaxis(moved, 0, axis), dtype=np.float64)
+        back: Array = np.moveaxis(moved, 0, axis)
+        return back
 
     def resized(self, size: int) -> LegendreBasis:
         """The same family with another number of functions."""
