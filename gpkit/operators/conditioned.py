@@ -65,6 +65,10 @@ class ConditionedLinearOperator(StructuredLinearOperator):
             new._variance = self._variance
         return new
 
+    def evaluate_kernel(self) -> ConditionedLinearOperator:
+        """Itself: what has been computed is kept, and the prior stays lazy."""
+        return self
+
     # -- entries and products -------------------------------------------------------------------------------------
 
     def _needs_gradient(self) -> bool:

@@ -185,6 +185,10 @@ class FactorisedLinearOperator(StructuredLinearOperator):
                 self._cache = self._factorise()
         return self._cache
 
+    def evaluate_kernel(self) -> FactorisedLinearOperator:
+        """Itself, with its factorisation; the base class would build another one."""
+        return self
+
     def _size(self) -> torch.Size:
         return torch.Size((*self.diagonal_values.shape, self.diagonal_values.shape[-1]))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ __all__ = ["KroneckerCrossLinearOperator"]
 _CHUNK_ENTRIES = 2**22
 _FULL_ROWS = 4
 """The rows are taken from their own grid as long as it has at most this many times as many cells as there are rows."""
+_LARGEST_GRID = 64
+"""A grid with more than so many times as many cells as there are points is never filled."""
 
 
 class KroneckerCrossLinearOperator(LinearOperator):
@@ -63,23 +65,43 @@ class KroneckerCrossLinearOperator(LinearOperator):
 
     def _matmul(self, rhs: Tensor) -> Tensor:
         values = rhs.unsqueeze(-1) if rhs.dim() == 1 else rhs
+        product = self._way()
         total: Tensor | None = None
         for factors in self.terms:
-            if self._scattered(self.columns):
-                part = self._from_scattered(factors, values)
-            elif self._scattered(self.rows):
-                part = self._to_scattered(factors, self.columns.scatter(values))
-            else:
-                part = self.rows.gather(kronecker_matmul(factors, self.columns.scatter(values)))
+            part = product(factors, values)
             total = part if total is None else total + part
         assert total is not None
         return total.squeeze(-1) if rhs.dim() == 1 else total
+
+    def _way(self) -> Callable[[Sequence[Tensor], Tensor], Tensor]:
+        """The cheapest of four ways to multiply, all exact."""
+        rows, columns = self.rows, self.columns
+        if not (self._scattered(rows) or self._scattered(columns)):
+            return self._between_grids
+        if min(rows.count, columns.count) > _LARGEST_GRID * max(rows.rows, columns.rows, 1):
+            return self._between_points
+        return self._to_scattered if columns.count <= rows.count else self._from_scattered
+
+    def _between_grids(self, factors: Sequence[Tensor], values: Tensor) -> Tensor:
+        return self.rows.gather(kronecker_matmul(factors, self.columns.scatter(values)))
+
+    def _between_points(self, factors: Sequence[Tensor], values: Tensor) -> Tensor:
+        """Neither side is a grid: rows of the dense matrix, some at a time."""
+        single = self._like(*factors)
+        lead = (slice(None),) * (factors[0].dim() - 2)
+        step = max(1, _CHUNK_ENTRIES // max(self.columns.rows, 1))
+        pieces = []
+        for start in range(0, self.rows.rows, step):
+            rows = [c[start : start + step].unsqueeze(-1) for c in self.rows.coordinates]
+            pieces.append(single._entries(rows, list(self.columns.coordinates), lead) @ values)
+        return torch.cat(pieces, dim=-2)
 
     def _t_matmul(self, rhs: Tensor) -> Tensor:
         return self._transpose_nonbatch()._matmul(rhs)
 
     def _to_scattered(self, factors: Sequence[Tensor], values: Tensor) -> Tensor:
         """Rows one by one: the first axis by one product, the others row-wise."""
+        values = self.columns.scatter(values)
         sizes, count = self.columns.sizes, values.shape[-1]
         grid = values.reshape(*values.shape[:-2], sizes[0], math.prod(sizes[1:]) * count)
         step = max(1, _CHUNK_ENTRIES // max(grid.shape[-1], 1))

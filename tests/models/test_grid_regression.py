@@ -154,6 +154,17 @@ def test_draws(where):
     assert (torch.cov(draws.T) - want).abs().max() < 0.06 * scale
 
 
+@pytest.mark.usefixtures("_nothing_approximate")
+def test_many_draws_on_a_grid_keep_the_structure():
+    model, _, _ = build("scaled", slice(0, 450))
+    model.eval(), model.likelihood.eval()
+    with torch.no_grad(), mock.patch("torch.linalg.cholesky_ex", side_effect=AssertionError("a dense factor")):
+        prediction = model(grid_inputs((32, 29)))
+        draws = prediction.sample(torch.Size([500]))
+        ratio = draws.var(0) / prediction.variance
+    assert draws.shape == (500, 928) and abs(float(ratio.mean()) - 1.0) < 0.05
+
+
 def test_prior_draws_have_the_prior_variance():
     model, x, _ = build("a kernel per axis")
     with torch.no_grad(), gpytorch.settings.prior_mode():
@@ -164,13 +175,13 @@ def test_prior_draws_have_the_prior_variance():
 
 @pytest.mark.parametrize("kind", ["per point", "per row and column"])
 def test_unequal_noise(kind):
-    x = grid_inputs((20, 22))
+    x = grid_inputs()
     y = targets(x)
     generator = torch.Generator().manual_seed(5)
     noise = 0.05 + torch.rand(len(x), generator=generator)
     if kind == "per row and column":
         noise = (
-            (0.05 + torch.rand(20, 1, generator=generator)) * (0.5 + torch.rand(1, 22, generator=generator))
+            (0.05 + torch.rand(30, 1, generator=generator)) * (0.5 + torch.rand(1, 30, generator=generator))
         ).flatten()
     likelihood = gpytorch.likelihoods.FixedNoiseGaussianLikelihood(noise)
     model = ExactGP(x, y, likelihood, two_axes())

@@ -239,6 +239,10 @@ def test_cross_covariances_of_scattered_and_gridded_points():
         torch.testing.assert_close((cross * 2.0 + cross).to_dense(), 3.0 * dense)
         torch.testing.assert_close(cross[:, 1:4, 2:9].to_dense(), dense[:, 1:4, 2:9])
         torch.testing.assert_close(cross[1].to_dense(), dense[1])
+    apart = GridCells((40, 40, 40), torch.randint(64000, (12,)))
+    factors = [torch.randn(40, 40) for _ in range(3)]
+    cross = KroneckerCrossLinearOperator(*factors, rows=apart, columns=apart)
+    torch.testing.assert_close(cross @ torch.ones(12, 2), cross.to_dense() @ torch.ones(12, 2))
     vector = torch.randn(COUNT, 1)
     parts = [torch.randn(n, n) for n in SIZES]
     torch.testing.assert_close(kronecker_matmul(parts, vector), kronecker_dense(parts) @ vector)
