@@ -138,6 +138,8 @@ def _needs_rows(layout: Layout) -> str | None:
         return (
             f"a {layout.others[0][0].kind} condition has varying coefficients, tangential derivatives or several fields"
         )
+    if any(bool((np.asarray(o.noise) == 0.0).any()) for o in layout.problem.observations):
+        return "values inside the box are given exactly"
     return None
 
 

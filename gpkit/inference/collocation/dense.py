@@ -96,10 +96,10 @@ def _rows(problem: Collocation, rows: Rows, state: Fields) -> tuple[Array, Array
         scale = float(np.median(lengths[lengths > 0.0])) if lengths.any() else 1.0
         blocks.append(root[:, None] * block / scale)
         lacks.append(root * lack.ravel() / scale)
-    block, lack = rows.of_conditions(state)
-    if len(block):
-        blocks.append(block)
-        lacks.append(lack)
+    for block, lack in (rows.of_conditions(state), rows.of_observations(state, exact=True)):
+        if len(block):
+            blocks.append(block)
+            lacks.append(lack)
     return np.concatenate(blocks), np.concatenate(lacks)
 
 

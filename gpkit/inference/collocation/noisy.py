@@ -263,7 +263,13 @@ def _fit(
         values, log_evidence, used = evidence.maximise(values, 80 if first and step == 0 else 25)
         evaluations += used
         log_variances = evidence.log_variances(torch.from_numpy(values)).detach().numpy()
-        mean, root, _, _ = evidence.weights(log_variances)
+        try:
+            mean, root, _, _ = evidence.weights(log_variances)
+        except np.linalg.LinAlgError as error:
+            raise ConvergenceError(
+                "no prior was found under which the noise is told from rounding: noise of very different sizes, or an"
+                " equation that nothing determines (values that are exact have noise 0)"
+            ) from error
         moved = rows.fields(mean)
         change = math.sqrt(sum(float(np.vdot(a - b, a - b)) for a, b in zip(moved, state, strict=True)))
         size = math.sqrt(sum(float(np.vdot(a, a)) for a in moved)) or 1.0

@@ -84,7 +84,7 @@ def noisy_rows(layout: Layout, rows: Rows, state: list[Array], grid: Sequence[in
         found.add(block, lack + block @ np.concatenate([c.ravel() for c in state]), 1.0)
         for observation in layout.problem.observations:
             noise = np.broadcast_to(np.asarray(observation.noise, dtype=np.float64), (len(observation.points),))
-            found.log_noise += 2.0 * float(np.log(noise).sum())
+            found.log_noise += 2.0 * float(np.log(noise[noise > 0.0]).sum())
     return found
 
 
@@ -98,8 +98,7 @@ def exact_rows(layout: Layout, rows: Rows, state: list[Array], scale: float, sha
     for face in layout.faces:
         if face.value.data.noise <= 0.0:
             _add_face(found, layout, rows, face, None, share, scale)
-    if layout.others:
-        block, lack = rows.of_conditions(state)
+    for block, lack in (rows.of_conditions(state), rows.of_observations(state, exact=True)):
         found.add(block, lack + block @ np.concatenate([c.ravel() for c in state]), share * scale)
     return found
 

@@ -133,8 +133,9 @@ def _boundary(layout: Layout, jets: _Evaluator, axes: Sequence[Array]) -> float:
             scale = max(scale, float(np.abs(term).max()))
             found = found + term
         # A function that is zero on a face is compared with its size inside the box.
-        if all(order == 0 for order, _ in face.end.terms):
-            scale = max(scale, float(np.abs(jets(Jet(face.field, (0,) * layout.dim))).max()))
+        for order, c in face.end.terms:
+            orders = tuple(order if j == face.axis else 0 for j in range(layout.dim))
+            scale = max(scale, float(np.abs(c * jets(Jet(face.field, orders))).max()))
         mismatch = max(mismatch, float(np.abs(found - data).max()) / (scale or 1.0))
     for condition, right in layout.others:
         end = layout.ends[condition.axis][condition.side]

@@ -131,19 +131,27 @@ class Rows(Columns):
             lacks.append(np.sqrt(weights) * (data - found).ravel())
         return np.concatenate(rows), np.concatenate(lacks)
 
-    def of_observations(self, state: Fields) -> tuple[Array, Array]:
-        """Rows of noisy observations in units of their noise, and what they lack at a state."""
+    def of_observations(self, state: Fields, *, exact: bool = False) -> tuple[Array, Array]:
+        """Rows of observations and what they lack at a state.
+
+        Args:
+            state: Coefficients of each field.
+            exact: Take those without noise, such as a gauge, as they are; or else those with noise, in units of it.
+        """
         layout = self.disc.layout
         rows, lacks = [np.zeros((0, self.columns))], [np.zeros(0)]
         for observation in layout.problem.observations:
-            points = np.asarray(observation.points, dtype=np.float64)
+            noise = np.broadcast_to(np.asarray(observation.noise, dtype=np.float64), (len(observation.points),))
+            kept = (noise == 0.0) == exact
+            points, noise = np.asarray(observation.points, dtype=np.float64)[kept], noise[kept]
             coordinates = [torch.from_numpy(np.ascontiguousarray(points[:, j])) for j in range(points.shape[1])]
             block, found = np.zeros((len(points), self.columns)), np.zeros(len(points))
             for part in observation.terms:
                 c = part.coefficient(coordinates, layout.parameters).detach().expand(len(points)).numpy()
                 block[:, self.span(part.jet.field)] += c[:, None] * self.at(part.jet, points)
                 found += c * evaluate_points(self.bases, part.jet.orders, state[part.jet.field], points)
-            noise = np.broadcast_to(np.asarray(observation.noise, dtype=np.float64), (len(points),))
-            rows.append(block / noise[:, None])
-            lacks.append((np.asarray(observation.values, dtype=np.float64) - found) / noise)
+            lack = np.asarray(observation.values, dtype=np.float64)[kept] - found
+            scale = np.where(noise == 0.0, 1.0, noise)
+            rows.append(block / scale[:, None])
+            lacks.append(lack / scale)
         return np.concatenate(rows), np.concatenate(lacks)

@@ -192,12 +192,16 @@ def _misfits(attempt: Attempt) -> list[float]:
     """Root mean square of each set of observations' misfits, in units of their noise."""
     layout, found = attempt.disc.layout, []
     for observation in layout.problem.observations:
+        noise = np.broadcast_to(np.asarray(observation.noise, dtype=np.float64), (len(observation.points),))
+        noisy = noise > 0.0
+        if not noisy.any():
+            continue
         at = np.asarray(observation.points, dtype=np.float64)
         coordinates = [observation.points[:, j] for j in range(at.shape[1])]
         values = np.zeros(len(at))
         for part in observation.terms:
             factor = part.coefficient(coordinates, layout.parameters).detach().numpy()
             values += factor * evaluate_points(attempt.disc.bases, part.jet.orders, attempt.state[part.jet.field], at)
-        standard = (np.asarray(observation.values) - values) / np.asarray(observation.noise)
+        standard = (np.asarray(observation.values) - values)[noisy] / noise[noisy]
         found.append(float(np.sqrt(np.mean(standard**2))))
     return found
