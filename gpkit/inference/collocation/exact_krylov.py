@@ -11,9 +11,7 @@ from torch import Tensor
 
 __all__ = ["KrylovResult", "conjugate_gradients", "preconditioned_logdet"]
 
-_PATIENCE = 40
 _STALLED = 0.03
-"""An iteration whose residual is above 3 % after forty steps is given up."""
 
 Apply = Callable[[Tensor], Tensor]
 
@@ -36,7 +34,7 @@ class KrylovResult:
 
 
 def conjugate_gradients(
-    matrix: Apply, preconditioner: Apply, right: Tensor, tolerance: float, iterations: int
+    matrix: Apply, preconditioner: Apply, right: Tensor, tolerance: float, iterations: int, patience: int = 40
 ) -> KrylovResult:
     """Preconditioned conjugate gradients on k independent systems.
 
@@ -49,6 +47,7 @@ def conjugate_gradients(
         right: (n, k).
         tolerance: Relative to the norm of each right side.
         iterations: Limit.
+        patience: After so many, a residual that has stayed above 3 % ends the iteration.
     """
     norms = right.norm(dim=0).clamp_min(torch.finfo(right.dtype).tiny)
     solution = torch.zeros_like(right)
@@ -83,9 +82,9 @@ def conjugate_gradients(
             ratio = torch.where(energy > 0.0, new_energy / energy, torch.zeros_like(energy))
             direction = z + ratio * direction
             energy = new_energy
-            if history[-1] <= tolerance or (used >= _PATIENCE and min(history) > _STALLED):
+            if history[-1] <= tolerance or (used >= patience and min(history) > _STALLED):
                 break
-        if used >= _PATIENCE and min(history) > _STALLED:
+        if used >= patience and min(history) > _STALLED:
             break
         if not math.isfinite(history[-1]):
             break

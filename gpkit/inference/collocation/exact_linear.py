@@ -263,7 +263,7 @@ class LinearEngine:
         return self._dense(rows, priors), "exact: one Cholesky factorisation of the covariance of all rows"
 
     def _require_dense(self, total: int) -> None:
-        if total > 4 * _DENSE_ROWS:
+        if total > 2 * _DENSE_ROWS:
             size = 3 * 8 * total**2 / 1e9
             raise InvalidDataError(
                 f"exact conditioning on {total} rows that are not on whole faces would take {size:.0f} GB: "

@@ -1,0 +1,170 @@
+"""Exact conditioning on differential equations and GP-HM: iterations, errors, intervals, cost per step.
+
+    python benchmarks/pde_exact.py [--small] [--part iterations|solves|steps]
+
+One thread, CPU seconds. Peers run in the same process: plain conjugate gradients, the pencil that takes both sides as
+diagonal, and GP-HM's objective with derivatives by automatic differentiation over all pairs of points.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import platform
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks._gphm_port import Port
+from gpkit.inference.collocation import exact, gphm
+from gpkit.inference.collocation.exact_grid import GridOperator, GridPosterior
+from gpkit.inference.collocation.exact_krylov import conjugate_gradients
+from gpkit.inference.collocation.exact_lift import Lift
+from gpkit.inference.collocation.exact_priors import ConditionedAxis, Constraint, FieldPrior, MixtureAxis
+from gpkit.inference.collocation.exact_rows import RowTerm, grid_rows
+from gpkit.inference.collocation.forms import Jet
+from gpkit.kernels.stationary import GaussianEnvelope, MaternEnvelope
+from tests.inference.collocation import problems
+
+SMALL = ("P1", "heat")
+NAMES = ("P1", "P2", "P3", "P4", "P5", "A1", "A2", "P6", "P7", "V1", "chirp", "front", "packet", "beam") + (
+    "coupled",
+    "wave",
+    "heat",
+    "mixed conditions",
+    "oblique",
+)
+ONE = torch.ones((), dtype=torch.float64)
+ENDS = (Constraint((0.0,), (0,), (1.0,)), Constraint((1.0,), (0,), (1.0,)))
+
+
+def cpu(function, *arguments, **keywords):
+    begun = time.process_time()
+    value = function(*arguments, **keywords)
+    return value, time.process_time() - begun
+
+
+def axis(envelope, lengthscale, *frequencies):
+    n = len(frequencies)
+    full = torch.full((n,), lengthscale, dtype=torch.float64)
+    return MixtureAxis(
+        envelope, torch.ones(n, dtype=torch.float64), full, torch.tensor(frequencies, dtype=torch.float64)
+    )
+
+
+def diagonal_pencil(prior, x):
+    """The preconditioner that takes the three matrices of an axis as diagonal in one basis."""
+    blocks = prior.blocks(x, x, [(0, 0), (2, 2)])
+    values, both = blocks[0, 0], blocks[2, 2]
+    both = both + 1e-12 * both.diagonal().max() * torch.eye(len(x), dtype=x.dtype)
+    root = torch.linalg.cholesky(both)
+    inverse = torch.linalg.inv(root)
+    mu, vectors = torch.linalg.eigh(inverse @ values @ inverse.T)
+    mu = mu.clamp_min(1e-16 * float(mu[-1])).sqrt()
+    white = vectors.T @ inverse
+    weight = (mu[:, None] + mu) ** 2
+    weight = weight + 1e-10 * weight.max()
+    return lambda v: (white.T @ ((white @ v.reshape(len(x), len(x)) @ white.T) / weight) @ white).reshape(-1, 1)
+
+
+def _nothing(v):
+    return v
+
+
+def iterations(sizes):
+    print("\nPoisson with conditioned axes: iterations to 1e-8 (asked: <= 20 for Matern-5/2 on 126 x 126)")
+    print(f"{'kernel':26s} {'n':>4s} {'here':>6s} {'CPU s':>7s} {'nugget':>7s} {'pencil':>7s} {'plain CG':>9s}")
+    kernels = {
+        "Matern-5/2, l = 0.3": axis(MaternEnvelope(2.5), 0.3, 0.0),
+        "Matern-5/2, l = 1": axis(MaternEnvelope(2.5), 1.0, 0.0),
+        "Matern-9/2, l = 0.3": axis(MaternEnvelope(4.5), 0.3, 0.0),
+        "Matern-5/2 x cos, l = 1": axis(MaternEnvelope(2.5), 1.0, 0.0, 3.0),
+        "Gaussian x cos, l = 0.3": axis(GaussianEnvelope(), 0.3, 0.0, 3.0),
+    }
+    for name, base in kernels.items():
+        for n in sizes:
+            if n > 62 and isinstance(base.envelope, GaussianEnvelope):
+                continue
+            x = torch.linspace(0, 1, n + 2, dtype=torch.float64)[1:-1].contiguous()
+            own = ConditionedAxis(base, ENDS)
+            mesh = torch.meshgrid(x, x, indexing="ij")
+            values = torch.sin(6 * math.pi * mesh[0]) * torch.sin(6 * math.pi * mesh[1]) * (1 + mesh[0] * mesh[1])
+            rows = grid_rows([RowTerm(Jet(0, o), ONE) for o in ((2, 0), (0, 2))], (x, x), values)
+            prior = FieldPrior((own, own))
+            found, seconds = cpu(GridPosterior, [rows], [prior], [Lift((), 0.0, 0.0)], 1e-8)
+            operator, right = GridOperator([rows], [prior]), rows.values[:, None]
+            limit = 200
+            try:
+                pencil = conjugate_gradients(operator, diagonal_pencil(own, x), right, 1e-8, limit, patience=limit)
+            except torch.linalg.LinAlgError:
+                pencil = None
+            plain = conjugate_gradients(operator, _nothing, right, 1e-8, limit, patience=limit)
+            show = [f"{r.iterations}" if r and r.residual <= 1e-8 else "failed" for r in (pencil, plain)]
+            d = found.diagnostics
+            mine = f"{d['pcg_iterations']:6d} {seconds:7.2f} {d['nugget']:7.0e}"
+            print(f"{name:26s} {n:4d} {mine} {show[0]:>7s} {show[1]:>9s}")
+
+
+def solves(names):
+    print("\nexact, kernel='auto': relative L2 error off the grid, |error| / deviation, CPU seconds")
+    print(f"{'problem':24s} {'grid':>12s} {'error':>9s} {'max ratio':>10s} {'weights':>8s} {'CPU s':>7s}")
+    cases = {**problems.published(), **problems.others()}
+    for name in names:
+        case = cases[name]
+        found, seconds = cpu(exact.solve, case.problem, case.grid)
+        low, high = (torch.tensor(v, dtype=torch.float64) for v in (case.problem.box.lower, case.problem.box.upper))
+        uniform = torch.rand(100, len(case.grid), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        points = low + (high - low) * uniform
+        u = case.exact[0] if isinstance(case.exact, list | tuple) else case.exact
+        jet = Jet(0, (0,) * len(case.grid))
+        error = (found.mean(jet, points) - u(*points.T)).abs()
+        ratio = float((error / found.variance(jet, points).sqrt()).max())
+        weights = found.diagnostics.get("weights", "-")
+        grid = "x".join(map(str, case.grid))
+        print(f"{name:24s} {grid:>12s} {case.error(found):9.1e} {ratio:10.2f} {weights:>8} {seconds:7.2f}")
+
+
+def steps(points, count):
+    """GP-HM per step, beside the port of its objective."""
+    print("\nGP-HM: CPU seconds a step (asked: 100 times less than a direct port)")
+    case = problems.published()["P1"]
+    x = torch.linspace(0, 2 * math.pi, points, dtype=torch.float64)
+    source = -1e4 * torch.sin(100 * x)
+    ends = [(slice(0, 1), torch.sin(100 * x[:1])), (slice(-1, None), torch.sin(100 * x[-1:]))]
+    for envelope in ("gaussian", "student-t"):
+        port = Port([x], source, ends, envelope)
+        first = port.step()
+        _, theirs = cpu(port.step)
+        options = {"highest_frequency": 20.0, "kernel": envelope}
+        gphm.solve(case.problem, (points,), iterations=2, **options)
+        found, ours = cpu(gphm.solve, case.problem, (points,), iterations=count, **options)
+        per_step = (theirs, ours / count)
+        mine = found.diagnostics["objective"][0]
+        print(
+            f"P1, N = {points}, {envelope:10s}: port {per_step[0]:.3f}, here {per_step[1]:.4f}, "
+            f"ratio {per_step[0] / per_step[1]:.0f}; objective at the start {first:.6e} and {mine:.6e}"
+        )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--small", action="store_true", help="small sizes, for a test")
+    parser.add_argument("--part", choices=("iterations", "solves", "steps"), help="only one table")
+    arguments = parser.parse_args()
+    small, part = arguments.small, arguments.part
+    torch.set_num_threads(1)
+    print(f"torch {torch.__version__}, Python {platform.python_version()}, one thread, CPU seconds")
+    if part in (None, "iterations"):
+        iterations((14,) if small else (30, 62, 126))
+    if part in (None, "solves"):
+        solves(SMALL if small else NAMES)
+    if part in (None, "steps"):
+        steps(30 if small else 400, 2 if small else 20)
+
+
+if __name__ == "__main__":
+    main()
