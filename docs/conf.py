@@ -49,6 +49,7 @@ napoleon_use_rtype = False
 # The packages of the API, from what users hold to what they rarely see. A page is written for each one that exists.
 API = (
     "gpkit.models",
+    "gpkit.models.pde",
     "gpkit.kernels",
     "gpkit.likelihoods",
     "gpkit.datasets",

@@ -1,5 +1,6 @@
 """Models: what users instantiate."""
 
+from gpkit.models import pde
 from gpkit.models.comparison import Comparison, compare_kernels
 from gpkit.models.exact_gp import ExactGP
 from gpkit.models.fields import EdgeFlowGP, ScalarFieldGP, VectorFieldGP, VectorMovieGP
@@ -33,4 +34,5 @@ __all__ = [
     "VectorFieldGP",
     "VectorMovieGP",
     "compare_kernels",
+    "pde",
 ]
