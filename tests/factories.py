@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import gpytorch
+import numpy as np
+import scipy.sparse
 import torch
 from torch import Tensor
 
@@ -29,16 +31,21 @@ from gpkit.kernels import (
 )
 from gpkit.operators import (
     CirculantLinearOperator,
+    DenseCovarianceLinearOperator,
+    EigenbasisLinearOperator,
     KroneckerLinearOperator,
     KroneckerSumLinearOperator,
     KroneckerTermsLinearOperator,
+    PrecisionLayout,
     SemiseparableLinearOperator,
+    SparsePrecisionLinearOperator,
     ToeplitzLinearOperator,
 )
 from gpkit.operators.covariances import GIVEN, autocovariance
 from gpkit.operators.grid_cells import GridCells
 from gpkit.operators.kronecker_products import kronecker_dense
 from gpkit.operators.posterior import PosteriorCovarianceLinearOperator
+from gpkit.operators.sparse_symmetric import SparsePattern
 
 
 class ThreeHalves(StateSpaceKernel):
@@ -295,6 +302,57 @@ def _on_line(kind: type[ToeplitzLinearOperator], noise: str, empty: int) -> Call
     return build
 
 
+def _modes(n: int, batch: tuple[int, ...], noise: str, k: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(21)
+    features = torch.randn(*batch, n, k, generator=generator, dtype=torch.float64)
+    spectrum = 0.2 + torch.rand(*batch, k, generator=generator, dtype=torch.float64)
+    constant = torch.full((*batch, 1), 0.3, dtype=torch.float64).expand(*batch, n)
+    return features, spectrum, constant if noise == "equal" else _noise(n, batch)
+
+
+def _eigenbasis(noise: str, k: int = 4) -> Callable[..., tuple[Any, Tensor]]:
+    def build(n: int, batch: tuple[int, ...] = ()) -> tuple[Any, Tensor]:
+        features, spectrum, diagonal = _modes(n, batch, noise, k)
+        dense = features @ torch.diag_embed(spectrum) @ features.mT + torch.diag_embed(diagonal)
+        return EigenbasisLinearOperator(features, spectrum, diagonal), dense
+
+    return build
+
+
+def _dense(n: int, batch: tuple[int, ...] = ()) -> tuple[Any, Tensor]:
+    _, matrix = _eigenbasis("unequal")(n, batch)
+    return DenseCovarianceLinearOperator(matrix), matrix
+
+
+def precision_layout(n: int, repeated: bool = False) -> tuple[PrecisionLayout, Tensor]:
+    """A layout of n rows over n + 3 unknowns on a chain, and the selection; with ``repeated``, mixtures of unknowns."""
+    size = n + 3
+    chain = scipy.sparse.diags([np.ones(size - 1), np.ones(size), np.ones(size - 1)], [-1, 0, 1])
+    selection = np.zeros((n, size))
+    selection[np.arange(n), np.random.default_rng(4).permutation(size)[:n]] = 1.0
+    if repeated:
+        selection[np.arange(n), np.arange(n) % 3] += 0.5
+    layout = PrecisionLayout(SparsePattern.of(chain), scipy.sparse.csr_matrix(selection))
+    return layout, torch.as_tensor(selection)
+
+
+def _precision(repeated: bool) -> Callable[..., tuple[Any, Tensor]]:
+    def build(n: int, batch: tuple[int, ...] = ()) -> tuple[Any, Tensor]:
+        layout, selection = precision_layout(n, repeated)
+        pattern = layout.pattern
+        generator = torch.Generator().manual_seed(23)
+        own = torch.as_tensor(pattern.rows == pattern.columns)
+        strength = 0.3 + 0.2 * torch.rand(*batch, 1, generator=generator, dtype=torch.float64)
+        values = torch.where(own, 2.0 + strength, -strength).expand(*batch, -1)
+        precision = torch.zeros(*batch, pattern.size, pattern.size, dtype=torch.float64)
+        precision[..., torch.as_tensor(pattern.rows), torch.as_tensor(pattern.columns)] = values
+        noise = _noise(n, batch)
+        dense = selection @ torch.linalg.inv(precision) @ selection.mT + torch.diag_embed(noise)
+        return SparsePrecisionLinearOperator(values, noise, layout=layout), dense
+
+    return build
+
+
 OPERATORS: dict[str, Callable[..., tuple[Any, Tensor]]] = {
     "sum, sorted": _closed("sorted"),
     "sum, unsorted": _closed("unsorted"),
@@ -316,6 +374,12 @@ OPERATORS: dict[str, Callable[..., tuple[Any, Tensor]]] = {
     "toeplitz, unequal noise": _on_line(ToeplitzLinearOperator, "unequal", empty=2),
     "circulant": _on_line(CirculantLinearOperator, "equal", empty=0),
     "circulant, gaps": _on_line(CirculantLinearOperator, "equal", empty=1),
+    "eigenbasis": _eigenbasis("equal"),
+    "eigenbasis, unequal noise": _eigenbasis("unequal"),
+    "eigenbasis, more modes than rows": _eigenbasis("unequal", 9),
+    "dense": _dense,
+    "precision": _precision(False),
+    "precision, mixed rows": _precision(True),
     "posterior": _posterior(missing=False, diagonal=True),
     "posterior, missing data": _posterior(missing=True, diagonal=True),
     "posterior, latent": _posterior(missing=False, diagonal=False),

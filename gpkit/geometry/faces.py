@@ -196,8 +196,8 @@ def cotangent_edges(vertices: Floats, faces: Integers) -> tuple[Integers, Floats
     keys = np.concatenate(pairs) @ np.array([n, 1])
     unique, inverse = np.unique(keys, return_inverse=True)
     edges = np.stack([unique // n, unique % n], 1)
-    mass = np.bincount(faces.ravel(), np.repeat(areas / 3.0, 3), n)
-    return edges, np.bincount(inverse.reshape(-1), np.concatenate(weights), len(unique)), mass
+    mass = np.bincount(faces.ravel(), np.repeat(areas / 3.0, 3), n).astype(np.float64)
+    return edges.astype(np.int64), np.bincount(inverse.reshape(-1), np.concatenate(weights)).astype(np.float64), mass
 
 
 def _barycentric(p: Floats, a: Floats, b: Floats, c: Floats) -> Floats:

@@ -52,7 +52,7 @@ def _weights(distances: Floats) -> Floats:
 def local_frames(
     centres: Floats, points: Floats, distances: Floats, indices: Integers, dim: int | None
 ) -> tuple[Floats, Floats]:
-    """Leading principal directions of each neighbourhood, centred on its own point.
+    """Leading principal directions of each neighbourhood, centred on its own point, corrected for curvature.
 
     Args:
         centres: (m, D).
@@ -71,8 +71,8 @@ def local_frames(
     for start in range(0, m, _CHUNK):
         part = slice(start, start + _CHUNK)
         weight = _weights(distances[part])
-        offsets = points[indices[part]] - centres[part, None]
-        offsets *= np.sqrt(weight / weight.sum(1, keepdims=True))[..., None]
+        plain = points[indices[part]] - centres[part, None]
+        offsets = plain * np.sqrt(weight / weight.sum(1, keepdims=True))[..., None]
         if ambient <= indices.shape[1]:
             values, vectors = np.linalg.eigh(offsets.swapaxes(1, 2) @ offsets)
             spectrum[part] = values[:, ::-1]
@@ -83,7 +83,44 @@ def local_frames(
             spectrum[part] = singular**2
             if dim is not None:
                 frames[part] = right[:, :dim].swapaxes(1, 2)
+        if dim is not None:
+            frames[part] = _bent(plain, weight, distances[part], frames[part])
     return frames, np.maximum(spectrum, 0.0)
+
+
+def _bent(offsets: Floats, weights: Floats, distances: Floats, frames: Floats) -> Floats:
+    """Frames (m, D, d) of the tangent spaces of quadratic surfaces through the neighbourhoods.
+
+    Principal directions lean towards the side on which a curved surface has more neighbours. Fitting the neighbours by
+    a quadratic function of their coordinates in these directions takes most of that away: its linear part is tangent.
+    Neighbourhoods with too few points for the fit, or whose linear part is no frame, keep the principal directions.
+
+    References:
+        Cazals & Pouget (2005), Computer Aided Geometric Design 22, 121 (osculating jets).
+    """
+    m, count, ambient = offsets.shape
+    d = frames.shape[2]
+    first, second = np.triu_indices(d)
+    terms = 1 + d + len(first)
+    if d == ambient or d == 0 or count < terms + 2:
+        return frames
+    reach = np.where(distances[:, -1:] > 0.0, distances[:, -1:], 1.0)[..., None]
+    flat = (offsets @ frames) / reach
+    design = np.ones((m, count, terms))
+    design[..., :d] = flat
+    for column, (a, b) in enumerate(zip(first, second, strict=True)):
+        np.multiply(flat[..., a], flat[..., b], out=design[..., d + column])
+    weighted = (design * weights[..., None]).swapaxes(1, 2)
+    normal = weighted @ design
+    own = np.arange(terms)
+    normal[:, own, own] += 1e-8 * np.trace(normal, axis1=1, axis2=2)[:, None] + 1e-300
+    linear = np.linalg.solve(normal, weighted @ offsets)[:, :d] / reach
+    q, r = np.linalg.qr(linear.swapaxes(1, 2))
+    along = np.einsum("mDa,mDa->ma", q, frames)
+    fine = (np.abs(np.einsum("maa->ma", r)) > 0.3).all(1) & (np.abs(along) > 0.3).all(1) & np.isfinite(q).all((1, 2))
+    out = frames.copy()
+    out[fine] = (q * np.where(along < 0.0, -1.0, 1.0)[:, None])[fine]
+    return out
 
 
 def node_frames(nodes: Neighbourhoods, count: int, dim: int) -> tuple[Floats, Floats, Integers]:

@@ -97,7 +97,7 @@ class Graph:
         """
         if not normalised:
             stiffness = (sparse.diags(self.degrees) - self.adjacency).tocsr()
-            return Laplacian(stiffness, np.ones(self.n), self._incidence(np.sqrt(self.edge_weights)))
+            return Laplacian(stiffness, np.ones(self.n))
         scaled = self._scaled_adjacency()
         return Laplacian((sparse.identity(self.n) - scaled).tocsr(), np.ones(self.n))
 
@@ -107,12 +107,6 @@ class Graph:
             raise InvalidDataError(f"nodes {some(isolated)} have no edge: their degree cannot be divided by")
         scale = sparse.diags(1.0 / np.sqrt(self.degrees))
         return (scale @ self.adjacency @ scale).tocsr()
-
-    def _incidence(self, weights: Floats) -> Any:
-        count = len(self.edges)
-        rows = np.repeat(np.arange(count), 2)
-        values = np.stack([weights, -weights], 1).ravel()
-        return sparse.csr_matrix((values, (rows, self.edges.ravel())), shape=(count, self.n))
 
     def walk_matrix(self, decay: float) -> Any:
         """``decay D^-1/2 A D^-1/2`` (n, n): spectral radius ``decay``.

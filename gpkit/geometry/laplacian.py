@@ -23,12 +23,10 @@ class Laplacian:
     Args:
         stiffness: (N, N) sparse, symmetric, positive semidefinite.
         mass: (N,) positive, mean 1.
-        root: (rows, N) sparse with ``root^T root = stiffness``, where the weights allow one, else None.
     """
 
     stiffness: sparse.csr_matrix
     mass: Floats
-    root: sparse.csr_matrix | None = None
 
     @property
     def size(self) -> int:
@@ -50,8 +48,8 @@ def _blocks(edges: Integers, values: Any, diagonal: Any, n: int, d: int) -> spar
     """Symmetric block matrix from blocks (E, d, d) above the diagonal and multiples (n,) of the identity on it."""
     count = len(edges)
     nodes = np.arange(n)
-    rows = np.concatenate([nodes, edges[:, 0], edges[:, 1]])
-    columns = np.concatenate([nodes, edges[:, 1], edges[:, 0]])
+    rows: Integers = np.concatenate([nodes, edges[:, 0], edges[:, 1]])
+    columns: Integers = np.concatenate([nodes, edges[:, 1], edges[:, 0]])
     blocks = np.empty((n + 2 * count, d, d))
     blocks[:n] = diagonal[:, None, None] * np.eye(d)
     blocks[n : n + count] = values
@@ -61,9 +59,7 @@ def _blocks(edges: Integers, values: Any, diagonal: Any, n: int, d: int) -> spar
     return matrix.tocsr()
 
 
-def connection_laplacian(
-    edges: Integers, weights: Floats, rotations: Floats, mass: Floats, extra: Floats | None = None
-) -> Laplacian:
+def connection_laplacian(edges: Integers, weights: Floats, rotations: Floats, mass: Floats) -> Laplacian:
     """Laplacian of tangent vector fields: energy ``sum_ij w_ij |v_i - O_ij v_j|^2``.
 
     Args:
@@ -71,30 +67,14 @@ def connection_laplacian(
         weights: (E,), calibrated (1 / length^2 times the mass).
         rotations: (E, d, d), transport from j to i.
         mass: (n,).
-        extra: (n,) added to the diagonal of every point, or None.
     """
     n, d = len(mass), rotations.shape[-1]
     degree = np.bincount(edges[:, 0], weights, n) + np.bincount(edges[:, 1], weights, n)
-    if extra is not None:
-        degree = degree + extra
     stiffness = _blocks(edges, -weights[:, None, None] * rotations, degree, n, d)
-    root = None
-    if extra is None and (weights >= 0.0).all():
-        root = _difference_operator(edges, np.sqrt(weights), rotations, n)
-    return Laplacian(stiffness, np.repeat(mass, d), root)
+    return Laplacian(stiffness, np.repeat(mass, d))
 
 
 def scalar_laplacian(edges: Integers, weights: Floats, mass: Floats) -> Laplacian:
     """Laplacian of functions: energy ``sum_ij w_ij (f_i - f_j)^2``; arguments as of :func:`connection_laplacian`."""
     return connection_laplacian(edges, weights, np.ones((len(edges), 1, 1)), mass)
 
-
-def _difference_operator(edges: Integers, roots: Floats, rotations: Floats, n: int) -> sparse.csr_matrix:
-    """Rows ``sqrt(w_ij) (v_i - O_ij v_j)``, (E d, n d)."""
-    count, d = len(edges), rotations.shape[-1]
-    blocks = np.empty((count, 2, d, d))
-    blocks[:, 0] = roots[:, None, None] * np.eye(d)
-    blocks[:, 1] = -roots[:, None, None] * rotations
-    pointers = np.arange(0, 2 * count + 1, 2)
-    matrix = sparse.bsr_matrix((blocks.reshape(-1, d, d), edges.ravel(), pointers), shape=(count * d, n * d))
-    return matrix.tocsr()

@@ -137,7 +137,6 @@ class Manifold(ABC):
         mass: Floats,
         *,
         components: str = "refuse",
-        diagonal: Floats | None = None,
         repairs: tuple[str, ...] = (),
         oriented: bool = False,
     ) -> None:
@@ -146,7 +145,6 @@ class Manifold(ABC):
         self.edge_weights = edge_weights
         self.mass = mass
         self.repairs = repairs
-        self._diagonal = diagonal
         self._check_components(components)
         rotations, self._alignment = transports(frames, edges, proper=oriented)
         signs, self._conflicts = orientation_signs(edges, rotations, len(points), self._alignment)
@@ -250,7 +248,7 @@ class Manifold(ABC):
 
     @functools.cached_property
     def _connection(self) -> Laplacian:
-        return connection_laplacian(self.edges, self.edge_weights, self.transports, self.mass, self._diagonal)
+        return connection_laplacian(self.edges, self.edge_weights, self.transports, self.mass)
 
     def laplacian(self, kind: str = "connection") -> Laplacian:
         """The Laplacian of functions ("scalar") or of tangent vector fields ("connection").

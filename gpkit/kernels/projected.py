@@ -59,7 +59,7 @@ class ProjectedKernel(gpytorch.kernels.Kernel):
         else:
             location = self.manifold.locate(flat)
             coordinates, bases = location.points, location.frames
-        options = {"dtype": x.dtype if x.is_floating_point() else torch.float64, "device": x.device}
+        options: dict[str, Any] = {"dtype": x.dtype if x.is_floating_point() else torch.float64, "device": x.device}
         points = torch.as_tensor(coordinates).reshape(*x.shape[:-1], -1).to(**options)
         frames = torch.as_tensor(bases).reshape(*x.shape[:-1], *bases.shape[-2:]).to(**options)
         self._remembered = [(x.detach().clone(), points, frames), *self._remembered[: _REMEMBERED - 1]]

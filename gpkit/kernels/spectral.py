@@ -12,7 +12,14 @@ from torch import Tensor
 
 from gpkit.errors import DataWarning, InvalidDataError
 from gpkit.geometry import Manifold, SpectralBasis
-from gpkit.kernels.spectral_filters import FILTERS, HeatFilter, MaternFilter, MonotoneFilter, SpectralFilter
+from gpkit.kernels.spectral_filters import (
+    FILTERS,
+    HeatFilter,
+    MaternFilter,
+    MonotoneFilter,
+    RegularisedLaplacianFilter,
+    SpectralFilter,
+)
 from gpkit.operators.eigenbasis import CrossEigenbasisLinearOperator, EigenbasisLinearOperator
 from gpkit.operators.structured import common_batch
 
@@ -57,10 +64,9 @@ def make_filter(
         return HeatFilter(scale, batch_shape)
     if spectral_filter == "monotone":
         return MonotoneFilter(8, largest, longest, batch_shape=batch_shape)
-    kind = FILTERS[spectral_filter]
-    if lengthscale is not None and spectral_filter == "regularised-laplacian":
-        return kind(lengthscale, batch_shape=batch_shape)  # type: ignore[call-arg]
-    return kind(batch_shape=batch_shape)
+    if spectral_filter == "regularised-laplacian":
+        return RegularisedLaplacianFilter(scale, batch_shape=batch_shape)
+    return FILTERS[spectral_filter](batch_shape=batch_shape)
 
 
 class SpectralKernel(gpytorch.kernels.Kernel):
@@ -136,7 +142,7 @@ class SpectralKernel(gpytorch.kernels.Kernel):
             extension = self.basis.extend(flat)
             values = extension.features.reshape(-1, k)
             lost = torch.as_tensor(extension.far, dtype=torch.float64)
-        options = {"dtype": x.dtype if x.is_floating_point() else torch.float64, "device": x.device}
+        options: dict[str, Any] = {"dtype": x.dtype if x.is_floating_point() else torch.float64, "device": x.device}
         features = torch.as_tensor(values).reshape(*batch, m * d, k).to(**options)
         far = lost.repeat_interleave(d).reshape(*batch, m * d).to(**options)
         self._remembered = [(x.detach().clone(), features, far), *self._remembered[: _REMEMBERED - 1]]

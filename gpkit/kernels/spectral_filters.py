@@ -272,7 +272,7 @@ class FunctionFilter(SpectralFilter):
         Raises:
             InvalidDataError: the function returns another shape, or values that are not numbers.
         """
-        values = self.log_phi(eigenvalues)
+        values: Any = self.log_phi(eigenvalues)
         if not isinstance(values, Tensor) or values.shape != eigenvalues.shape or bool(torch.isnan(values).any()):
             raise InvalidDataError(
                 f"the filter function must return a tensor of log phi of shape {tuple(eigenvalues.shape)} without nan"

@@ -27,7 +27,7 @@ def _lattice(dimensions: int) -> Array:
     root = 2.0
     for _ in range(60):
         root = (1.0 + root) ** (1.0 / (dimensions + 1))
-    return (1.0 / root) ** np.arange(1, dimensions + 1) % 1.0
+    return np.asarray((1.0 / root) ** np.arange(1, dimensions + 1) % 1.0, dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +100,8 @@ class WalkFeatures:
         for piece in pieces:
             pointers.append(piece[0][1:] + offset)
             offset += int(piece[0][-1])
-        joined = [np.concatenate([piece[part] for piece in pieces]) if pieces else np.zeros(0) for part in (1, 2, 3)]
-        return cls(np.concatenate(pointers), *joined, n, longest, cut / max(1, n * walks))
+        nodes, lengths, loads = (np.concatenate([piece[part] for piece in pieces]) for part in (1, 2, 3))
+        return cls(np.concatenate(pointers), nodes, lengths, loads, n, longest, cut / max(1, n * walks))
 
     @property
     def rows(self) -> int:

@@ -167,8 +167,9 @@ class SparsePrecisionLinearOperator(StructuredLinearOperator):
 
     def _each(self) -> list[tuple[Tensor, Tensor]]:
         """Values and diagonal of every batch element."""
-        values = self.values.reshape(-1, self.values.shape[-1])
-        diagonal = self.diagonal_values.reshape(-1, self.diagonal_values.shape[-1])
+        count = self.batch_shape.numel()
+        values = self.values.reshape(count, self.values.shape[-1])
+        diagonal = self.diagonal_values.reshape(count, self.diagonal_values.shape[-1])
         return list(zip(values.unbind(0), diagonal.unbind(0), strict=True))
 
     def _pairs(self) -> list[tuple[SparseMatrix, SparseMatrix]]:
@@ -195,7 +196,7 @@ class SparsePrecisionLinearOperator(StructuredLinearOperator):
 
     def _columns(self, rhs: Tensor) -> list[Tensor]:
         batch = self.batch_shape
-        return list(rhs.expand(*batch, *rhs.shape[-2:]).reshape(-1, *rhs.shape[-2:]).unbind(0))
+        return list(rhs.expand(*batch, *rhs.shape[-2:]).reshape(batch.numel(), *rhs.shape[-2:]).unbind(0))
 
     def _matmul(self, rhs: Tensor) -> Tensor:
         vector = rhs.dim() == 1
@@ -315,7 +316,7 @@ class SparsePrecisionLinearOperator(StructuredLinearOperator):
         fit = posterior.solve(self.layout.down(right / diagonal.unsqueeze(-1)))
         misfit = right - self.layout.up(fit)
         rows, columns = torch.as_tensor(prior.pattern.rows), torch.as_tensor(prior.pattern.columns)
-        energy = torch.stack([(prior.values * fit[rows, c] * fit[columns, c]).sum() for c in range(fit.shape[1])])
+        energy = (prior.values.unsqueeze(-1) * fit[rows] * fit[columns]).sum(0)
         return (misfit.square() / diagonal.unsqueeze(-1)).sum(0) + energy
 
     def logdet(self) -> Tensor:

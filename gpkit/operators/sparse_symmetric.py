@@ -83,7 +83,7 @@ class SparsePattern:
         at = np.minimum(np.searchsorted(keys, wanted), self.nnz - 1)
         if not np.array_equal(keys[at], wanted):
             raise InvalidDataError("the matrix has entries outside of the pattern")
-        return np.bincount(at, entries.data, self.nnz)
+        return np.bincount(at, entries.data, self.nnz).astype(np.float64)
 
     def matrix(self, values: Array) -> sparse.csc_matrix:
         """The scipy matrix of values (nnz,)."""

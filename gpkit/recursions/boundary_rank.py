@@ -51,6 +51,7 @@ def rank_modulo(pointers: Any, rows: Any, values: Any, count: int) -> Any:
     work = np.zeros(count, dtype=np.int64)
     inside = np.zeros(count, dtype=np.bool_)
     used, rank = 0, 0
+    pivot: Any
     for j in range(columns):
         heap = [np.int64(1)]
         heap.clear()

@@ -11,6 +11,8 @@ References:
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 
@@ -22,7 +24,7 @@ _WIDEST = 96
 
 
 @numba.njit(**ENTRY)
-def postorder(pointers, rows):
+def postorder(pointers: Any, rows: Any) -> Any:
     """Order of the columns of a symmetric pattern in which every column comes right after its subtree.
 
     References:
@@ -69,7 +71,7 @@ def postorder(pointers, rows):
 
 
 @numba.njit(**ENTRY)
-def symbolic_blocks(pointers, rows):
+def symbolic_blocks(pointers: Any, rows: Any) -> Any:
     """Supernodes of the Cholesky factor of a symmetric pattern, columns in elimination order.
 
     Args:
@@ -134,7 +136,7 @@ def symbolic_blocks(pointers, rows):
 
 
 @numba.njit(**ENTRY)
-def _owners(first):
+def _owners(first: Any) -> Any:
     """Supernode of each column."""
     owner = np.empty(first[-1], dtype=np.int64)
     for s in range(first.size - 1):
@@ -143,7 +145,7 @@ def _owners(first):
 
 
 @numba.njit(**ENTRY)
-def _factor_corner(block, width):
+def _factor_corner(block: Any, width: Any) -> Any:
     """Cholesky factor of the first rows of a block in place; the column that fails, or -1."""
     for j in range(width):
         pivot = block[j, j]
@@ -163,7 +165,7 @@ def _factor_corner(block, width):
 
 
 @numba.njit(**ENTRY)
-def _inverse_corner(block, width):
+def _inverse_corner(block: Any, width: Any) -> Any:
     """Inverse of the lower triangle in the first rows of a block."""
     out = np.zeros((width, width))
     for j in range(width):
@@ -177,7 +179,7 @@ def _inverse_corner(block, width):
 
 
 @numba.njit(**ENTRY)
-def factor_blocks(first, starts, stored, pointers, rows, values):
+def factor_blocks(first: Any, starts: Any, stored: Any, pointers: Any, rows: Any, values: Any) -> Any:
     """Cholesky factor ``A = L L^T`` in dense blocks, one after the other and row by row.
 
     Args:
@@ -242,7 +244,7 @@ def factor_blocks(first, starts, stored, pointers, rows, values):
 
 
 @numba.njit(**ENTRY)
-def forward(first, starts, stored, offsets, blocks, rhs):
+def forward(first: Any, starts: Any, stored: Any, offsets: Any, blocks: Any, rhs: Any) -> Any:
     """``L^-1 rhs`` in place; rhs (N, C)."""
     for s in range(first.size - 1):
         begin, end = first[s], first[s + 1]
@@ -264,7 +266,7 @@ def forward(first, starts, stored, offsets, blocks, rhs):
 
 
 @numba.njit(**ENTRY)
-def backward(first, starts, stored, offsets, blocks, rhs):
+def backward(first: Any, starts: Any, stored: Any, offsets: Any, blocks: Any, rhs: Any) -> Any:
     """``L^-T rhs`` in place; rhs (N, C)."""
     for s in range(first.size - 2, -1, -1):
         begin, end = first[s], first[s + 1]
@@ -287,7 +289,7 @@ def backward(first, starts, stored, offsets, blocks, rhs):
 
 
 @numba.njit(**ENTRY)
-def block_inverse(first, starts, stored, offsets, blocks):
+def block_inverse(first: Any, starts: Any, stored: Any, offsets: Any, blocks: Any) -> Any:
     """Takahashi's recurrence by blocks: entries of ``(L L^T)^-1`` where L may have entries.
 
     Returns:
@@ -337,7 +339,7 @@ def block_inverse(first, starts, stored, offsets, blocks):
 
 
 @numba.njit(**ENTRY)
-def block_entries(first, starts, stored, offsets, blocks, wanted_rows, wanted_columns):
+def block_entries(first: Any, starts: Any, stored: Any, offsets: Any, blocks: Any, wanted_rows: Any, wanted_columns: Any) -> Any:
     """Values at given places of a symmetric matrix stored in blocks; nan where nothing is stored."""
     owner = _owners(first)
     out = np.empty(wanted_rows.size)

@@ -9,7 +9,7 @@ import torch
 from linear_operator.operators import DiagLinearOperator, LinearOperator, to_linear_operator
 
 from gpkit.errors import GpkitError, NotPositiveDefiniteError, StructureLostError
-from gpkit.operators import CrossSemiseparableLinearOperator, SemiseparableLinearOperator
+from gpkit.operators import CrossSemiseparableLinearOperator, EigenbasisLinearOperator, SemiseparableLinearOperator
 from gpkit.operators.covariances import GIVEN
 from gpkit.operators.factors import CholeskyFactorLinearOperator
 from gpkit.operators.grid import GridLinearOperator
@@ -20,6 +20,7 @@ NAMES = list(OPERATORS)
 SOLVABLE = [n for n in NAMES if n not in ("posterior, latent",)]
 STATE_SPACE = [n for n in NAMES if isinstance(OPERATORS[n](1)[0], SemiseparableLinearOperator)]
 GRIDS = [n for n in NAMES if isinstance(OPERATORS[n](1)[0], GridLinearOperator)]
+EIGENBASES = [n for n in NAMES if isinstance(OPERATORS[n](1)[0], EigenbasisLinearOperator)]
 TRIANGULAR = ["sum, sorted"]
 BATCHES = [(), (2,), (3, 2)]
 N = 7
@@ -242,7 +243,7 @@ def test_a_matrix_that_is_not_positive_definite_names_the_row():
     close(draws[:, 1], draws[:, 2])
 
 
-@pytest.mark.parametrize("name", ["sum, unsorted", "sho", "matern 5/2", "given", "posterior", *GRIDS])
+@pytest.mark.parametrize("name", ["sum, unsorted", "sho", "matern 5/2", "given", "posterior", *GRIDS, *EIGENBASES])
 @pytest.mark.parametrize("batch", [(), (2,)])
 def test_derivatives(name, batch):
     operator, _ = OPERATORS[name](5, batch)
