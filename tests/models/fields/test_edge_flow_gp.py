@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 
 def grid(side: int = 8, hole: bool = True) -> tuple[CellComplex, Array]:
-    """A square of triangles without its middle, and the places of its nodes."""
+    """A square of triangles, four blocks in its middle left open, and the places of its nodes."""
     numbers = np.arange(side * side).reshape(side, side)
     middle = range(side // 2 - 1, side // 2 + 1)
     edges, faces = set(), []
@@ -53,7 +53,7 @@ def case() -> tuple[EdgeFlowGP, CellComplex, Array, Array]:
 
 def test_parts_and_parameters(case: tuple[EdgeFlowGP, CellComplex, Array, Array]) -> None:
     model, complex_, _, _ = case
-    assert list(model.bases) == ["gradient", "curl", "harmonic"] and model.bases["harmonic"].k == 1
+    assert list(model.bases) == ["gradient", "curl", "harmonic"] and model.bases["harmonic"].k == 4
     assert sum(basis.k for basis in model.bases.values()) == complex_.n_edges
     assert model.result is not None and len(model.result.comparison.candidates) == 4
     assert {"gradient.lengthscale", "curl.amplitude", "harmonic.amplitude"} <= set(model.result.parameters)
