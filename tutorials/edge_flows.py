@@ -1,0 +1,117 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Flows on a network
+#
+# Traffic, water, money: numbers on edges with a direction. A flow splits into a part with sources (a gradient), a part
+# that turns around faces (a curl) and a part that goes around holes (harmonic). `EdgeFlowGP` gives each its own
+# amplitude, learns them from some of the edges, and predicts the others.
+
+# %%
+# %matplotlib inline
+import os
+import warnings
+
+warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, about a widget that is not needed
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.collections import LineCollection
+
+from gpkit.geometry import CellComplex
+from gpkit.models import EdgeFlowGP
+
+SMOKE = os.environ.get("GPKIT_SMOKE") == "1"
+SIDE = 7 if SMOKE else 11
+rng = np.random.default_rng(0)
+
+# %% [markdown]
+# ## A town with a lake
+#
+# A grid of streets with diagonals; blocks are faces, except for the lake in the middle, which is a hole.
+
+# %%
+numbers = np.arange(SIDE * SIDE).reshape(SIDE, SIDE)
+lake = range(SIDE // 2 - 1, SIDE // 2 + 1)
+edges, faces = set(), []
+for i in range(SIDE):
+    for j in range(SIDE):
+        if j + 1 < SIDE:
+            edges.add((int(numbers[i, j]), int(numbers[i, j + 1])))
+        if i + 1 < SIDE:
+            edges.add((int(numbers[i, j]), int(numbers[i + 1, j])))
+        if i + 1 < SIDE and j + 1 < SIDE and not (i in lake and j in lake):
+            a, b, c, d = (int(numbers[k]) for k in ((i, j), (i, j + 1), (i + 1, j + 1), (i + 1, j)))
+            edges.add((a, c))
+            faces += [[a, b, c], [a, c, d]]
+town = CellComplex(SIDE * SIDE, sorted(edges), faces)
+places = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE), indexing="ij"), -1).reshape(-1, 2) / (SIDE - 1.0) - 0.5
+print(town, "holes:", town.harmonic_dimension)
+
+# %% [markdown]
+# ## The truth: line integrals of a smooth planar field
+#
+# A vortex around the lake, a turning part and a source in one corner. It is not made of the model's own modes.
+
+# %%
+middle = places[town.edges].mean(1)
+step = places[town.edges[:, 1]] - places[town.edges[:, 0]]
+radius2 = (middle**2).sum(1, keepdims=True) + 0.05
+vortex = 0.25 * np.stack([-middle[:, 1], middle[:, 0]], axis=1) / radius2
+turning = np.stack([np.sin(3.0 * middle[:, 1]), np.cos(3.0 * middle[:, 0])], axis=1)
+source = (middle + 0.5) / (((middle + 0.5) ** 2).sum(1, keepdims=True) + 0.1)
+flow = SIDE * ((vortex + 0.5 * turning + 0.5 * source) * step).sum(1)
+
+observed = np.sort(rng.permutation(town.n_edges)[: town.n_edges // 2])
+noise = 0.03 * rng.standard_normal(len(observed))
+model = EdgeFlowGP(town)
+result = model.fit(observed, flow[observed] + noise, progress=False)
+print(result.comparison)
+print({name: round(share, 2) for name, share in model.shares().items()})
+
+# %%
+rest = np.setdiff1d(np.arange(town.n_edges), observed)
+found = model.predict(rest)
+error = np.sqrt(np.mean((found.mean - flow[rest]) ** 2))
+print(f"root mean square error {error:.3f} on unseen edges, whose flows are {np.sqrt(np.mean(flow[rest] ** 2)):.3f}")
+low, high = found.interval(0.95)
+print(f"95 % intervals hold {((low <= flow[rest]) & (flow[rest] <= high)).mean():.0%}")
+assert error < 0.5 * np.sqrt(np.mean(flow[rest] ** 2))
+
+# %% [markdown]
+# ## The parts
+
+# %%
+parts = {"flow": model.predict(), **model.decompose()}
+limit = np.abs(parts["flow"].mean).max()
+fig, axes = plt.subplots(1, len(parts), figsize=(3.0 * len(parts), 3.2), layout="constrained")
+for ax, (name, part) in zip(axes, parts.items(), strict=True):
+    lines = LineCollection(places[town.edges], array=np.abs(part.mean), cmap="YlOrBr", clim=(0.0, limit), lw=1.8)
+    ax.add_collection(lines)
+    direction = np.sign(part.mean)[:, None] * step
+    strong = np.abs(part.mean) > 0.25 * limit
+    ax.quiver(
+        *middle[strong].T, *direction[strong].T, angles="xy", scale_units="xy", scale=1.6, width=0.006, pivot="mid"
+    )
+    ax.set(title=name, aspect="equal", xticks=[], yticks=[])
+_ = fig.colorbar(lines, ax=axes, shrink=0.8, label="|flow|")
+# %% [markdown]
+# ## Sources with uncertainty
+#
+# The divergence at each node is linear in the flow, so its posterior is exact.
+
+# %%
+divergence = model.divergence()
+sure = np.abs(divergence.mean) > 2.0 * divergence.standard_deviation
+print(f"{sure.sum()} of {town.n_nodes} nodes are sources or sinks beyond two standard deviations")
