@@ -32,6 +32,7 @@ from tests.inference.collocation.problems import (
     dirichlet,
     face,
     laplacian,
+    manufactured,
     others,
     poisson,
     published,
@@ -216,6 +217,64 @@ def test_a_nonlinear_problem_without_solution_is_an_error_with_its_history():
 
 def neumann(u, dim):
     return [face(j, s, derivative(u, *unit_orders(dim, j, 1)), dim, "neumann", 1) for j in range(dim) for s in (0, 1)]
+
+
+def known(u, point, field=0):
+    """The exact value of a field at one point."""
+    x = torch.tensor([point])
+    return Observation((term(1.0, *[0] * len(point), field=field),), x, u(*x.T), torch.zeros(1))
+
+
+def test_a_gauge_makes_pure_neumann_and_periodic_problems_unique():
+    case = smooth(bump, laplacian(2), neumann(bump, 2), [UNIT] * 2, (40, 40))
+    gauged = dataclasses.replace(case.problem, observations=(known(bump, [0.3, 0.4]),))
+    posterior = solve(gauged, case.grid)
+    assert case.error(posterior) < 1e-10 and posterior.diagnostics["trusted"]
+
+    def wave(x):
+        return exp(sin(2.0 * math.pi * x))
+
+    case = smooth(wave, laplacian(1), [], [UNIT], (60,), periodic=frozenset({0}))
+    posterior = solve(dataclasses.replace(case.problem, observations=(known(wave, [0.3]),)), case.grid)
+    assert case.error(posterior) < 1e-10
+
+
+def test_stokes_equations_have_no_condition_on_the_pressure():
+    def u(x, y):
+        return -3.0 * sin(2 * x + 1) * sin(3 * y)
+
+    def v(x, y):
+        return -2.0 * cos(2 * x + 1) * cos(3 * y)
+
+    def p(x, y):
+        return x * y**2 + sin(x)
+
+    equations = (
+        manufactured([u, v, p], [*laplacian(2, -1.0), term(1.0, 1, 0, field=2)]),
+        manufactured([u, v, p], [*laplacian(2, -1.0, field=1), term(1.0, 0, 1, field=2)]),
+        Equation((term(1.0, 1, 0), term(1.0, 0, 1, field=1)), Data()),
+    )
+    walls = (*dirichlet(u, 2), *dirichlet(v, 2, field=1))
+    problem = Problem(box(UNIT, UNIT), ("u", "v", "p"), equations, walls)
+    with pytest.raises(InvalidDataError, match="gauge"):
+        solve(problem, (16, 16))
+    posterior = solve(dataclasses.replace(problem, observations=(known(p, [0.5, 0.5], field=2),)), (16, 16))
+    x = torch.rand(50, 2, generator=torch.Generator().manual_seed(0))
+    for f, (exact, tolerance) in enumerate(((u, 1e-10), (v, 1e-10), (p, 1e-5))):
+        torch.testing.assert_close(posterior.mean(Jet(f, (0, 0)), x), exact(*x.T), atol=tolerance, rtol=0.0)
+
+
+def test_a_condition_of_zero_slope_is_judged_by_slopes_inside():
+    def standing(x, t):
+        return sin(math.pi * x) * cos(3 * t)
+
+    cubed = ((Jet(0, (0, 0)),), lambda x, j, p: j[0] ** 3)
+    equation = manufactured([standing], [term(1.0, 0, 2), term(-1.0, 2, 0)], cubed[1], cubed[0])
+    conditions = (
+        *dirichlet(standing, 2, axes=[0]), face(1, 0, standing, 2, "initial"), face(1, 0, zero, 2, "initial", 1)
+    )  # fmt: skip
+    posterior = solve(Problem(box(UNIT, UNIT, names="xt"), ("u",), (equation,), conditions), (60, 60))
+    assert posterior.diagnostics["trusted"] and posterior.diagnostics["boundary_residual"] < 1e-8
 
 
 def line(x):
