@@ -79,7 +79,7 @@ class Columns:
         out = np.ones((len(points), 1))
         for j, order in enumerate(jet.orders):
             table = self._table(jet.field, j, points[:, j], order)
-            out = (out[:, :, None] * table[:, None, :]).reshape(len(points), -1)
+            out = (out[:, :, None] * table[:, None, :]).reshape(len(points), out.shape[1] * table.shape[1])
         return out
 
     def of_equation(self, slopes: dict[Jet, float | Array], axes: Sequence[Array]) -> Array:
