@@ -6,7 +6,7 @@ import hashlib
 import pickle
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ __all__ = [
     "Checkpoint",
     "LowRankSettings",
     "Member",
+    "choose_rank",
     "fingerprint",
     "fit_members",
     "left_out_moments",
@@ -55,6 +56,7 @@ OBSERVATIONS: dict[str, Callable[[Array], Observation]] = {
 CONTINUOUS = ("gaussian", "student-t")
 """Likelihoods of real numbers, which are centred and scaled for the fit."""
 _BETWEEN_SAVES = 5.0  # seconds
+_LARGEST_AUTO_RANK = 8
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,9 @@ class Checkpoint:
     current: tuple[LowRankPosterior, list[float]] | None = None
     _saved: float = field(default_factory=time.monotonic)
 
-    def load(self) -> None:
-        """Take over what an earlier run with the same data and settings left."""
+    def load(self, fingerprint: str) -> None:
+        """Take over what an earlier run with the same data and settings, of this fingerprint, left."""
+        self.fingerprint = fingerprint
         if self.path is None or not self.path.exists():
             return
         try:
@@ -139,11 +142,15 @@ class Checkpoint:
             self.path.unlink(missing_ok=True)
 
 
-def fingerprint(y: Array, index: Sequence[Index], *settings: Any) -> str:
-    """Of everything that determines a fit."""
+def fingerprint(y: Array, encodings: Sequence[Encoding], index: Sequence[Index], *settings: Any) -> str:
+    """Of everything that determines a fit: data, modes with their kernels, settings."""
     digest = hashlib.sha256(y.tobytes())
-    for column in index:
+    for encoding, column in zip(encodings, index, strict=True):
         digest.update(column.tobytes())
+        digest.update(encoding.points.tobytes())
+        kernel = getattr(encoding.spec, "kernel", None)
+        parameters = [] if kernel is None else [(name, value.tolist()) for name, value in kernel.named_parameters()]
+        digest.update(repr((type(encoding.spec).__name__, encoding.spec.columns, str(kernel), parameters)).encode())
     digest.update(repr(settings).encode())
     return digest.hexdigest()
 
@@ -166,8 +173,8 @@ def fit_members(
     restarts: int,
     leave_out: bool,
     seed: int,
-    checkpoint: Checkpoint,
-    after: Callable[[int, float], None] | None = None,
+    checkpoint: Checkpoint | None = None,
+    progress: bool = False,
 ) -> list[Member]:
     """Fit all restarts.
 
@@ -180,7 +187,7 @@ def fit_members(
         leave_out: whether each start leaves out its own part of the rows.
         seed: of starts and parts.
         checkpoint: what is there already, and where to keep more.
-        after: called with the number of the start and the bound after each sweep.
+        progress: whether a bar is shown.
 
     Raises:
         InvalidDataError: for a rank above the number of coordinates of its mode.
@@ -191,33 +198,71 @@ def fit_members(
                 f"rank {rank} for {encoding.spec.name!r}, which has {encoding.size} distinct coordinates: the rank can "
                 "be no larger"
             )
-    checkpoint.load()
+    keep = Checkpoint(None) if checkpoint is None else checkpoint
     part = np.random.default_rng(seed).permutation(len(y)) % restarts if leave_out else np.full(len(y), -1)
-    members = checkpoint.finished
-    for start in range(len(members), restarts):
-        seen = part != start
-        some = not bool(seen.all())
-        own_y = y[seen] if some else y
-        own_index = [column[seen] for column in index] if some else list(index)
-        if checkpoint.current is not None:
-            posterior, before = checkpoint.current
-        else:
-            observation = OBSERVATIONS[settings.likelihood](own_y)
-            posterior, before = new_posterior(encodings, settings, observation, seed + start), []
-        targets, weights = posterior.observation.start() if not before else _resumed(posterior)
-        layout = Layout(own_index, [e.size for e in encodings], targets, weights)
+    from tqdm import tqdm
 
-        def step(bounds: list[float], posterior: LowRankPosterior = posterior, start: int = start) -> None:
-            checkpoint.current = (posterior, list(bounds))
-            checkpoint.save()
-            if after is not None:
-                after(start, bounds[-1])
+    with tqdm(total=restarts * settings.sweeps, unit="sweep", disable=None if progress else True) as bar:
+        for start in range(len(keep.finished), restarts):
+            bar.n = start * settings.sweeps
 
-        trace = posterior.fit(layout, sweeps=settings.sweeps, tolerance=settings.tolerance, before=before, after=step)
-        members.append(Member(posterior, trace, np.flatnonzero(~seen), seed + start))
-        checkpoint.current = None
-        checkpoint.save()
-    return members
+            def after(bounds: list[float], start: int = start) -> None:
+                bar.set_description(f"start {start + 1} of {restarts}, ELBO {bounds[-1]:.1f}", refresh=False)
+                bar.update()
+
+            keep.finished.append(_fit_one(encodings, index, y, settings, part != start, seed + start, keep, after))
+            keep.current = None
+            keep.save()
+    return keep.finished
+
+
+def _fit_one(
+    encodings: Sequence[Encoding],
+    index: Sequence[Index],
+    y: Array,
+    settings: LowRankSettings,
+    seen: NDArray[np.bool_],
+    seed: int,
+    keep: Checkpoint,
+    after: Callable[[list[float]], None],
+) -> Member:
+    """One start on the entries that it may see, from where it was interrupted if it was."""
+    some = not bool(seen.all())
+    own_y = y[seen] if some else y
+    own_index = [column[seen] for column in index] if some else list(index)
+    if keep.current is not None:
+        posterior, before = keep.current
+        targets, weights = _resumed(posterior)
+    else:
+        posterior, before = new_posterior(encodings, settings, OBSERVATIONS[settings.likelihood](own_y), seed), []
+        targets, weights = posterior.observation.start()
+    layout = Layout(own_index, [e.size for e in encodings], targets, weights)
+
+    def step(bounds: list[float]) -> None:
+        keep.current = (posterior, list(bounds))
+        keep.save()
+        after(bounds)
+
+    trace = posterior.fit(layout, sweeps=settings.sweeps, tolerance=settings.tolerance, before=before, after=step)
+    return Member(posterior, trace, np.flatnonzero(~seen), seed)
+
+
+def choose_rank(
+    encodings: Sequence[Encoding], index: Sequence[Index], y: Array, settings: LowRankSettings, seed: int
+) -> LowRankSettings:
+    """The settings with the rank at which the bound of two starts is largest, from one upwards."""
+    best, bound = replace(settings, ranks=(1,) * len(encodings)), -np.inf
+    for rank in range(1, _LARGEST_AUTO_RANK + 1):
+        trial = replace(settings, ranks=tuple(min(rank, e.size) for e in encodings))
+        try:
+            members = fit_members(encodings, index, y, trial, restarts=2, leave_out=False, seed=seed)
+        except InvalidDataError:  # The core is too large: what is smaller has been compared.
+            break
+        value = max(member.elbo for member in members)
+        if value <= bound:
+            break
+        best, bound = trial, value
+    return best
 
 
 def _resumed(posterior: LowRankPosterior) -> tuple[Array, Array]:

@@ -19,6 +19,7 @@ from gpkit.models.functional_tensor.fitting import (
     Checkpoint,
     LowRankSettings,
     Member,
+    choose_rank,
     fingerprint,
     fit_members,
     left_out_moments,
@@ -37,7 +38,6 @@ __all__ = ["FunctionalTensor", "TensorFit"]
 Array = NDArray[np.float64]
 
 _FORMS = ("tucker", "cp")
-_LARGEST_AUTO_RANK = 8
 
 
 class FunctionalTensor:
@@ -170,14 +170,24 @@ class FunctionalTensor:
         target = (table.y - centre) / unit if self.likelihood in CONTINUOUS else table.y
         # The law of the residual's noise is fitted afterwards: the low-rank part below it has normal noise.
         likelihood = "gaussian" if self.residual == "local" else self.likelihood
-        ranks = self._chosen_ranks(encodings, index, target, likelihood, sweeps, tolerance, seed)
-        settings = self._settings(ranks, likelihood, sweeps, tolerance)
+        first = (1,) * len(encodings) if isinstance(self.rank, str) else self.rank
+        settings = self._settings(first, likelihood, sweeps, tolerance)
+        if self.rank == "auto":
+            settings = choose_rank(encodings, index, target, settings, seed)
         stack = combine == "stack" and restarts > 1
-        keep = Checkpoint(
-            None if checkpoint is None else Path(checkpoint),
-            fingerprint(target, index, settings, restarts, combine, seed, [repr(m) for m in self._names()]),
+        keep = Checkpoint(None if checkpoint is None else Path(checkpoint))
+        keep.load(fingerprint(target, encodings, index, settings, restarts, combine, seed))
+        members = fit_members(
+            encodings,
+            index,
+            target,
+            settings,
+            restarts=restarts,
+            leave_out=stack,
+            seed=seed,
+            checkpoint=keep,
+            progress=progress,
         )
-        members = self._with_bar(encodings, index, target, settings, restarts, stack, seed, keep, progress)
         if combine == "best":
             chosen = [max(members, key=lambda member: member.elbo)]
         else:
@@ -200,16 +210,15 @@ class FunctionalTensor:
         left_out = (
             None if moments is None else self._law(*moments) if residual is None else self._scaled(residual.left_out)
         )
-        self.result = describe(self.modes, members, self._state, table, ranks, left_out, clock.process_time() - begun)
+        self.result = describe(
+            self.modes, members, self._state, table, settings.ranks, left_out, clock.process_time() - begun
+        )
         keep.remove()
         return self.result
 
     def _settings(self, ranks: tuple[int, ...], likelihood: str, sweeps: int, tolerance: float) -> LowRankSettings:
         ard = self.core_prior == "ard"
         return LowRankSettings(self.form, ranks, ard, self.main_effects, likelihood, sweeps, tolerance)
-
-    def _names(self) -> list[str]:
-        return [f"{type(mode).__name__} {mode.columns}" for mode in self.modes]
 
     def _encode(self, table: TensorTable) -> tuple[list[Encoding], list[Array], list[NDArray[np.int32]]]:
         encodings = [mode.encode(columns) for mode, columns in zip(self.modes, table.columns, strict=True)]
@@ -220,67 +229,6 @@ class FunctionalTensor:
                 )
         numbers = [e.numbers(columns) for e, columns in zip(encodings, table.columns, strict=True)]
         return encodings, numbers, [e.index(x) for e, x in zip(encodings, numbers, strict=True)]
-
-    def _chosen_ranks(
-        self,
-        encodings: list[Encoding],
-        index: list[NDArray[np.int32]],
-        y: Array,
-        likelihood: str,
-        sweeps: int,
-        tolerance: float,
-        seed: int,
-    ) -> tuple[int, ...]:
-        """The ranks as given, or the rank at which the bound is largest, from one upwards."""
-        if not isinstance(self.rank, str):
-            return self.rank
-        best, bound = (1,) * len(encodings), -math.inf
-        for rank in range(1, _LARGEST_AUTO_RANK + 1):
-            ranks = tuple(min(rank, e.size) for e in encodings)
-            settings = self._settings(ranks, likelihood, sweeps, tolerance)
-            try:
-                members = fit_members(
-                    encodings, index, y, settings, restarts=2, leave_out=False, seed=seed, checkpoint=Checkpoint(None)
-                )
-            except InvalidDataError:  # The core is too large: what is smaller has been compared.
-                break
-            value = max(member.elbo for member in members)
-            if value <= bound:
-                break
-            best, bound = ranks, value
-        return best
-
-    def _with_bar(
-        self,
-        encodings: list[Encoding],
-        index: list[NDArray[np.int32]],
-        y: Array,
-        settings: LowRankSettings,
-        restarts: int,
-        leave_out: bool,
-        seed: int,
-        keep: Checkpoint,
-        progress: bool,
-    ) -> list[Member]:
-        from tqdm import tqdm
-
-        with tqdm(total=restarts * settings.sweeps, unit="sweep", disable=None if progress else True) as bar:
-
-            def after(start: int, bound: float) -> None:
-                bar.set_description(f"start {start + 1} of {restarts}, ELBO {bound:.1f}", refresh=False)
-                bar.update()
-
-            return fit_members(
-                encodings,
-                index,
-                y,
-                settings,
-                restarts=restarts,
-                leave_out=leave_out,
-                seed=seed,
-                checkpoint=keep,
-                after=after,
-            )
 
     # -- answers --------------------------------------------------------------------------------------------------
 

@@ -72,10 +72,11 @@ def _numbers(values: Any, name: str) -> Array:
     import pandas as pd
 
     found = pd.to_numeric(pd.Series(array), errors="coerce").to_numpy(dtype=np.float64)
-    given = np.array([v is not None and str(v).strip().lower() not in ("", "nan", "none") for v in array])
-    bad = np.flatnonzero(np.isnan(found) & given)
-    if bad.size:
-        raise InvalidDataError(f"row {bad[0]} of {name!r} is {array[bad[0]]!r}, which is not a number")
+    unknown = np.flatnonzero(np.isnan(found))
+    for row in unknown:
+        value = array[row]
+        if value is not None and str(value).strip().lower() not in ("", "nan", "none", "<na>", "nat"):
+            raise InvalidDataError(f"row {row} of {name!r} is {value!r}, which is not a number")
     return found
 
 
