@@ -14,8 +14,10 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 PARTS = ("evidence", "sums", "posterior", "training", "accuracy", "sampling", "chains", "startup", "fleet")
 
 
-def run(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(BENCHMARKS / "light_curves.py"), *arguments]
+def run(
+    *arguments: str, script: str = "light_curves.py", environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(BENCHMARKS / script), *arguments]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(environment or {})})
 
 
@@ -57,6 +59,15 @@ def test_accuracy_is_measured_against_dense_matrices(report):
     errors = [row["value"] for row in found["rows"] if row["section"] == "Accuracy" and "comparison" not in row["what"]]
     assert len(errors) == 3
     assert max(errors) < 1e-6
+
+
+@pytest.mark.slow
+def test_state_space_engine_agrees_with_its_peers_before_it_is_timed(tmp_path):
+    finished = run("--smoke", "--json", str(tmp_path / "rows.json"), script="state_space.py")
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert {row["section"].split(",")[0] for row in rows} >= {"Filter and smoother", "Growth with the number of nodes"}
+    assert any("numpy" in row["what"] and row["value"] > 0.0 for row in rows)
 
 
 def test_unknown_parts_are_refused():
