@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from linear_operator.operators import LinearOperator, to_linear_operator
 from torch import Tensor
 
-from gpkit.errors import InvalidDataError
+from gpkit.errors import DataWarning, InvalidDataError
 from gpkit.kernels.spectral_mixture import SpectralMixtureKernel
 from gpkit.kernels.structured import StructuredKernel
 from gpkit.operators.conjugate_gradients import ConjugateGradients
@@ -146,6 +147,22 @@ class GridKernel(StructuredKernel):
         cells = self.axes_of(x)[1]
         return cells.count <= _LARGEST_FILL * max(cells.rows, 1)
 
+    def _warn_of_rounding(self, x: Tensor) -> None:
+        """Say so where inputs would be a grid if coordinates that differ by rounding only were equal."""
+        if x.dim() != 2 or x.requires_grad or x.shape[0] < 2:
+            return
+        extent = (x.amax(0) - x.amin(0)).clamp_min(torch.finfo(x.dtype).tiny)
+        rounded = ((x - x.amin(0)) / extent * 1e9).round()
+        located, self._located = self._located, None
+        if self.is_grid(rounded):
+            warnings.warn(
+                "the inputs are a grid but for rounding errors, and are treated as scattered points; make coordinates "
+                "of the same row or column exactly equal, by torch.cartesian_prod of the axes or by rounding",
+                DataWarning,
+                stacklevel=2,
+            )
+        self._located = located
+
     def _factor(self, axis: int, x1: Tensor, x2: Tensor | None = None) -> Tensor:
         """Covariance (*batch, m, n) along one axis between coordinates."""
         operator = self._axes[axis](x1, x1 if x2 is None else x2)
@@ -160,6 +177,7 @@ class GridKernel(StructuredKernel):
     def gram(self, x: Tensor) -> StructuredLinearOperator:
         """Covariance operator of inputs (*batch, N, d) with themselves."""
         if not self.is_grid(x):
+            self._warn_of_rounding(x)
             return DenseFactorisedLinearOperator.from_matrix(self._dense(x, x))
         axes, cells = self.axes_of(x)
         factors = self._in_batch([self._factor(j, a) for j, a in enumerate(axes)], x)

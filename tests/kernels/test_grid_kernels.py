@@ -14,7 +14,7 @@ from gpytorch.kernels import RBFKernel
 from gpytorch.kernels import ScaleKernel as GPyTorchScale
 from gpytorch.test.base_kernel_test_case import BaseKernelTestCase
 
-from gpkit.errors import InvalidDataError
+from gpkit.errors import DataWarning, InvalidDataError
 from gpkit.kernels import GridKernel, JeffreysPrior, MaternKernel, SpectralMixtureKernel
 from gpkit.kernels.structured import cross_of, gram_of, is_structured
 from gpkit.kernels.uniform_grid import uniform_cells
@@ -109,6 +109,16 @@ def test_scattered_inputs_are_dense_with_the_same_values():
     assert isinstance(gram, DenseFactorisedLinearOperator)
     one_by_one = torch.stack([kernel(x, x[k : k + 1]).to_dense()[:, 0] for k in range(30)], 1)
     torch.testing.assert_close(gram.to_dense(), one_by_one)
+
+
+def test_grids_that_are_none_for_rounding_are_pointed_out():
+    x = torch.cartesian_prod(torch.linspace(0.0, 1.0, 20), torch.linspace(0.0, 1.0, 20), torch.linspace(0.0, 1.0, 5))
+    kernel = GridKernel([RBFKernel(), RBFKernel(), RBFKernel()]).double()
+    generator = torch.Generator().manual_seed(1)
+    with pytest.warns(DataWarning, match="grid but for rounding errors"):
+        gram = kernel.gram(x * (1.0 + 1e-14 * torch.randn(x.shape, generator=generator)))
+    assert isinstance(gram, DenseFactorisedLinearOperator)
+    torch.testing.assert_close(gram.to_dense(), kernel.gram(x).to_dense())
 
 
 def test_an_axis_may_be_several_columns():
