@@ -5,7 +5,7 @@ from gpkit.kernels.bins import BinAveragedKernel
 from gpkit.kernels.composite import ProductKernel, ScaleKernel, SumKernel, as_state_space
 from gpkit.kernels.differential import DifferentialOperator, derivative_covariance, derivative_variance
 from gpkit.kernels.geometric import GeometricKernel
-from gpkit.kernels.graph import GraphKernel, HodgeKernel, WalkKernel
+from gpkit.kernels.graph import GraphKernel, HodgeKernel, WalkKernel, walk_modulation
 from gpkit.kernels.grid import GridKernel
 from gpkit.kernels.jeffreys import JeffreysPrior
 from gpkit.kernels.markov import MarkovKernel
@@ -49,6 +49,7 @@ __all__ = [
     "SumKernel",
     "WalkKernel",
     "as_state_space",
+    "walk_modulation",
     "derivative_covariance",
     "derivative_variance",
     "kernel_derivatives",
