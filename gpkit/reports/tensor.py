@@ -142,12 +142,12 @@ def _summary(content: TensorContent) -> Section:
     facts += [(f"Left out: {reason}", str(count)) for reason, count in content.exclusions.items()]
     blocks.append(Facts(facts))
     if content.scores:
-        rows = [(r.name, number(r.rmse), number(r.mae), number(r.log_density)) for r in content.scores]
+        scores = [(r.name, number(r.rmse), number(r.mae), number(r.log_density)) for r in content.scores]
         caption = (
             "Errors for unseen entries, model first. Trivial predictors are means of all other entries at the same "
             "coordinate; the model's errors are of predictors that left out the entry or its part of the table."
         )
-        blocks.append(Table(("Predictor", "RMSE", "MAE", "mean log density"), rows, caption, best=(0,)))
+        blocks.append(Table(("Predictor", "RMSE", "MAE", "mean log density"), scores, caption, best=(0,)))
     rows = [
         (
             m.name,
@@ -163,8 +163,8 @@ def _summary(content: TensorContent) -> Section:
     columns = ("Mode", "Kind", "Coordinates", "Rank", "Effective", "Learned parameters")
     blocks.append(Table(columns, rows, caption, text_columns=(0, 1, 5)))
     if content.parameters:
-        rows = [(name.replace("_", " "), number(value)) for name, value in content.parameters.items()]
-        blocks.append(Table(("Parameter", "Value"), rows, "Noise and residual, in the unit of the target."))
+        values = [(name.replace("_", " "), number(value)) for name, value in content.parameters.items()]
+        blocks.append(Table(("Parameter", "Value"), values, "Noise and residual, in the unit of the target."))
     return Section("summary", "Summary", blocks)
 
 
@@ -239,12 +239,12 @@ def _mode(content: TensorContent, mode: ModeSection) -> Section:
             f"; the first {count} of {len(mode.coordinates)} levels." if count < len(mode.coordinates) else "."
         )
         blocks.append(picture(figure, alt=f"Main effect of {mode.name}.", caption=caption))
-        rows = [
+        levels = [
             (str(level), *(f"{fixed(v, 2)} ± {fixed(sd, 2)}" for v, sd in zip(values, sds, strict=True)))
             for level, values, sds in zip(shown, functions[:count], functions_sd[:count], strict=True)
         ]
         columns = (mode.name, *(f"Function {name}" for name in names))
-        blocks.append(Table(columns, rows, "Principal functions, with the variance that they carry."))
+        blocks.append(Table(columns, levels, "Principal functions, with the variance that they carry."))
         return Section(f"mode-{mode.name}", mode.name, blocks)
     figure = new_figure(7.4, 5.0)
     plot_mode_functions(

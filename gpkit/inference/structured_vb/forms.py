@@ -162,7 +162,7 @@ class Tucker(Form):
             column = self.coupling[:, k]
             rest = mean / self.precisions[k].mean[column]
             rank = self.modes[k].rank
-            rate: Array = _ARD_RATE + 0.5 * np.bincount(column, rest * second, rank)
+            rate = (_ARD_RATE + 0.5 * np.bincount(column, rest * second, rank)).astype(np.float64)
             shape = np.full(rank, _ARD_SHAPE + 0.5 * size / rank)
             self.precisions[k] = GammaPosterior(shape, rate, _ARD_SHAPE, _ARD_RATE)
 

@@ -153,7 +153,9 @@ def _trivial(model: FunctionalTensor, y: Array) -> list[Any]:
         joined = joined * (int(column.max()) + 1) + column
     everywhere = (y.sum() - y) / (len(y) - 1)
     rows = [ScoreRow("mean of the table", _rms(y - everywhere), float(np.abs(y - everywhere).mean()))]
-    groups = [(f"mean at the same {spec.name}", i) for spec, i in zip(model.modes, state.index, strict=True)]
+    groups: list[tuple[str, NDArray[Any]]] = [
+        (f"mean at the same {spec.name}", i) for spec, i in zip(model.modes, state.index, strict=True)
+    ]
     groups.append(("mean at the same coordinates", np.unique(joined, return_inverse=True)[1].reshape(-1)))
     for name, group in groups:
         count, total = np.bincount(group), np.bincount(group, y)
