@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gpkit.diagnostics import Finding
+from gpkit.errors import InvalidDataError
 from gpkit.inference.collocation.forms import Jet, Problem, evaluate, evaluate_on_grid
 from gpkit.models.pde.probing import face_name, jet_name
 from gpkit.models.pde.residuals import off_grid_axes, residual_on
@@ -277,8 +278,11 @@ def _field_section(solution: Solution, index: int, exact: Any) -> Any:
 def _std(solution: Solution, name: str, note: str) -> Any:
     axes, _ = _sliced(solution, _axes(solution, _STD[solution.box.dim]))
     mesh = torch.stack([m.reshape(-1) for m in torch.meshgrid(*axes, indexing="ij")], -1)
-    std = solution[name].std(mesh).reshape([len(a) for a in axes])
-    return _function(solution, axes, std, note)
+    try:
+        std = solution[name].std(mesh)
+    except InvalidDataError:  # the method has no uncertainty, as that of the paper in two dimensions
+        return None
+    return _function(solution, axes, std.reshape([len(a) for a in axes]), note)
 
 
 def _detail(solution: Solution, field: Any, spectrum: Any) -> Any:
