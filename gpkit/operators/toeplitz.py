@@ -15,7 +15,6 @@ from gpkit.operators.grid import UniformGridLinearOperator
 from gpkit.operators.grid_factorisations import WholeFactorisation
 from gpkit.operators.structured import common_batch
 from gpkit.operators.toeplitz_products import toeplitz_matmul
-from gpkit.recursions import toeplitz as recursions
 
 __all__ = ["ToeplitzFactorisation", "ToeplitzLinearOperator"]
 
@@ -42,6 +41,8 @@ class ToeplitzFactorisation(WholeFactorisation):
     """
 
     def __init__(self, operator: ToeplitzLinearOperator, noise: Tensor) -> None:
+        from gpkit.recursions import toeplitz as recursions
+
         super().__init__(operator)
         column = operator.column.detach().clone()
         if column.shape[-1]:
@@ -160,6 +161,8 @@ class ToeplitzLinearOperator(UniformGridLinearOperator):
         return self.column[(*batch, (rows[0] - columns[0]).abs())]
 
     def _draw(self, num_samples: int) -> Tensor:
+        from gpkit.recursions import toeplitz as recursions
+
         column = self.column.detach()
         n, count = column.shape[-1], math.prod(column.shape[:-1])
         flat = column.reshape(count, n).numpy().astype(np.float64)
