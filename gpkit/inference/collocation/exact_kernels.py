@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpkit.errors import InvalidDataError
+from gpkit.inference.collocation.exact_bridge import kernel_axes
 from gpkit.inference.collocation.exact_priors import MixtureAxis
 from gpkit.inference.collocation.exact_rows import Rows
 from gpkit.inference.collocation.exact_start import (
@@ -117,7 +118,7 @@ def _given(kernel: Any, dim: int) -> tuple[MixtureAxis, ...]:
     if isinstance(kernel, MixtureAxis):
         return (kernel,) * dim
     if isinstance(kernel, Sequence) and not isinstance(kernel, str):
-        if len(kernel) != dim or not all(isinstance(k, MixtureAxis) for k in kernel):
+        if len(kernel) != dim:
             raise InvalidDataError(f"a kernel per axis needs {dim} mixtures, got {len(kernel)} entries")
-        return tuple(kernel)
-    raise InvalidDataError(f"a kernel of type {type(kernel).__name__} cannot be used for conditioning on equations")
+        return tuple(_given(k, 1)[0] for k in kernel)
+    return kernel_axes(kernel, dim)
