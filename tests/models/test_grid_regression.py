@@ -12,11 +12,11 @@ import torch
 from gpytorch.kernels import RBFKernel
 from gpytorch.kernels import ScaleKernel as GPyTorchScale
 
-from gpkit.errors import DataWarning, InvalidDataError
+from gpkit.errors import DataWarning, GpkitError, InvalidDataError
 from gpkit.inference.derivatives import derivative_posterior
 from gpkit.kernels import DifferentialOperator, GridKernel, MaternKernel, SpectralMixtureKernel
 from gpkit.models import ExactGP
-from gpkit.operators import ConditionedLinearOperator
+from gpkit.operators import ConditionedLinearOperator, ConjugateGradients
 
 pytestmark = pytest.mark.filterwarnings("ignore:The input matches the stored training data")
 
@@ -200,6 +200,25 @@ def test_unequal_noise(kind):
         torch.testing.assert_close(model(new).variance, variance, rtol=0.0, atol=1e-9)
         with pytest.warns(DataWarning, match="noise of the training points"):
             likelihood(model(x + 0.01))
+
+
+def test_iterations_that_were_asked_for():
+    x = grid_inputs()
+    y = targets(x)
+    noise = 0.05 + torch.rand(len(x), generator=torch.Generator().manual_seed(5))
+    models = []
+    for solver in (None, ConjugateGradients(tolerance=1e-12)):
+        kernel = GridKernel([RBFKernel(), MaternKernel(2.5)], solver=solver).double()
+        likelihood = gpytorch.likelihoods.FixedNoiseGaussianLikelihood(noise)
+        models.append(ExactGP(x, y, likelihood, scaled(kernel, 2.0)))
+    with pytest.raises(GpkitError, match="no determinant"):
+        models[1].likelihood(models[1](x)).log_prob(y)
+    new = torch.rand(6, 2)
+    with torch.no_grad():
+        direct, iterated = (model.eval()(new) for model in models)
+        torch.testing.assert_close(iterated.mean, direct.mean, rtol=0.0, atol=1e-8)
+        torch.testing.assert_close(iterated.variance, direct.variance, rtol=0.0, atol=1e-8)
+    assert models[1].prediction_strategy.covariance.factorisation.residual <= 1e-12
 
 
 def test_missing_targets_are_missing_cells():
