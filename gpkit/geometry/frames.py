@@ -123,8 +123,16 @@ def _bent(offsets: Floats, weights: Floats, distances: Floats, frames: Floats) -
     return out
 
 
-def node_frames(nodes: Neighbourhoods, count: int, dim: int) -> tuple[Floats, Floats, Integers]:
+def node_frames(
+    nodes: Neighbourhoods, distances: Floats, indices: Integers, dim: int
+) -> tuple[Floats, Floats, Integers]:
     """Frames at every node; neighbourhoods that do not span d directions are enlarged until they do.
+
+    Args:
+        nodes: the points.
+        distances: (n, K), to the neighbours that make the frames.
+        indices: (n, K), these neighbours.
+        dim: number of directions d.
 
     Returns:
         Frames (n, D, d), local variances, and the nodes whose neighbourhood was enlarged.
@@ -132,8 +140,7 @@ def node_frames(nodes: Neighbourhoods, count: int, dim: int) -> tuple[Floats, Fl
     Raises:
         InvalidDataError: a neighbourhood does not span d directions even at eight times the size.
     """
-    points = nodes.points
-    distances, indices = nodes.of_nodes(count)
+    points, count = nodes.points, indices.shape[1]
     frames, spectrum = local_frames(points, points, distances, indices, dim)
     short = _deficient(spectrum, dim)
     enlarged, size = short, count

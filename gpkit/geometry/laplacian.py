@@ -77,4 +77,3 @@ def connection_laplacian(edges: Integers, weights: Floats, rotations: Floats, ma
 def scalar_laplacian(edges: Integers, weights: Floats, mass: Floats) -> Laplacian:
     """Laplacian of functions: energy ``sum_ij w_ij (f_i - f_j)^2``; arguments as of :func:`connection_laplacian`."""
     return connection_laplacian(edges, weights, np.ones((len(edges), 1, 1)), mass)
-

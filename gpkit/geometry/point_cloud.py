@@ -72,7 +72,8 @@ class PointCloud(Manifold):
             raise InvalidDataError(f"weights must be 'gaussian' or 'binary', got {weights!r}")
         self.weights = weights
         self._nodes = Neighbourhoods(coordinates)
-        distances, indices = self._nodes.of_nodes(self.n_neighbors)
+        around = self._nodes.of_nodes(self.n_neighbors)
+        distances, indices = around
         repairs = _duplicates(distances)
         d, evidence = self._choose_dimension(dim, coordinates)
         if evidence is not None:
@@ -85,7 +86,10 @@ class PointCloud(Manifold):
                 )
         count = max(15, 3 * d) if frame_neighbors is None else positive_integer(frame_neighbors, "frame_neighbors", d)
         self.frame_neighbors = min(count, len(coordinates) - 1)
-        frames, spectrum, enlarged = node_frames(self._nodes, self.frame_neighbors, d)
+        if self.frame_neighbors > self.n_neighbors:
+            around = self._nodes.of_nodes(self.frame_neighbors)
+        near = (part[:, : self.frame_neighbors] for part in around)
+        frames, spectrum, enlarged = node_frames(self._nodes, *near, d)
         if enlarged.size:
             repairs.append(
                 f"the neighbourhoods of {enlarged.size} points did not span {d} directions and were enlarged "
