@@ -230,9 +230,7 @@ begun = time.process_time()
 solution = problem.solve(grid=(N, N, N))
 points = torch.rand(2000, 3)
 wrong = solution.mean(points) - exact(*points.T)
-print(
-    f"{N}^3 points, {time.process_time() - begun:.2f} CPU s, error {wrong.norm() / exact(*points.T).norm():.1e}"
-)
+print(f"{N}^3 points, {time.process_time() - begun:.2f} CPU s, error {wrong.norm() / exact(*points.T).norm():.1e}")
 
 # %% [markdown]
 # ## Noise: a source that was measured

@@ -106,7 +106,7 @@ def papers_method(known: Known, settings: dict, config: dict, targets: list[np.n
         try:
             solution = known.problem().solve(
                 tuple(settings["grid"]), method="gphm", iterations=iterations, progress=False,
-                highest_frequency=settings["frequency"], boundary_weight=settings.get("weight", 200.0),
+                highest_frequency=float(settings["frequency"]), boundary_weight=float(settings.get("weight", 200.0)),
             )  # fmt: skip
         except GpkitError as error:
             return f"refused: {error}"

@@ -165,6 +165,8 @@ def _checks(solution: Solution) -> tuple[tuple[str, str, str], ...]:
             rows.append((f"Residual of noisy right side {k + 1}, in standard deviations", f"{value:.2f}", "about 1"))
     for k, value in enumerate(residuals.observations):
         rows.append((f"Misfit of observations {k + 1}, in standard deviations", f"{value:.2f}", "about 1"))
+    if solution.problem is not None:
+        rows.append(("Held-out collocation, median |z|", _held_out(solution), "about 1 or below"))
     periods = diagnostics.get("points_per_period")
     if periods is not None:
         for name, value in zip(solution.box.names, np.atleast_1d(np.asarray(periods, dtype=float)), strict=False):
@@ -181,6 +183,13 @@ def _checks(solution: Solution) -> tuple[tuple[str, str, str], ...]:
         if key in diagnostics and diagnostics[key] is not None:
             rows.append((what, _short(diagnostics[key]), ""))
     return tuple(rows)
+
+
+def _held_out(solution: Solution) -> str:
+    try:
+        return f"{float(solution.held_out_scores().abs().median()):.2g}"
+    except InvalidDataError:  # the method has no uncertainty
+        return "–"
 
 
 def _short(value: Any) -> str:

@@ -240,6 +240,12 @@ class Solution:
         generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(int(seed))
         return Draws(self.posterior.sample(n, generator), n, self.box, self.names)
 
+    def held_out_scores(self, count: int = 200, draws: int = 100, seed: int = 0) -> Tensor:
+        """Standardised residuals of every equation (equations, count) at random points, see `held_out`."""
+        from gpkit.models.pde.held_out import held_out_scores
+
+        return held_out_scores(self, count, draws, seed)
+
     @property
     def is_trustworthy(self) -> bool:
         """Whether nothing that is known speaks against it."""

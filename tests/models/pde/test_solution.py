@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -276,3 +277,26 @@ def test_points_that_cannot_be(points, message: str) -> None:
     solution = problem.solve((50, 50), method="spectral")
     with pytest.raises(InvalidDataError, match=message):
         solution.mean(points)
+
+
+def test_held_out_scores_are_cautious_and_tell_a_wrong_answer() -> None:
+    u = Field("u", Box(x=(0, 1)))
+    problem = PDE(d(u, "x", 2) == (lambda x: -400 * torch.sin(20 * x)), Dirichlet(u, lambda x: torch.sin(20 * x)))
+    solution = problem.solve(80)
+    scores = solution.held_out_scores(count=50)
+    assert scores.shape == (1, 50) and float(scores.abs().median()) < 3.0
+    other = PDE(d(u, "x", 2) == (lambda x: -300 * torch.sin(20 * x)), Dirichlet(u, lambda x: torch.sin(20 * x)))
+    mistaken = replace(solution, problem=other)  # the right answer to another question
+    assert float(mistaken.held_out_scores(count=50).abs().median()) > 100.0
+    with pytest.raises(InvalidDataError, match="no equations to hold out"):
+        replace(solution, problem=None).held_out_scores()
+
+
+def test_exact_conditioning_and_the_papers_method_answer_the_same_questions() -> None:
+    u = Field("u", Box(x=(0, 1)))
+    problem = PDE(d(u, "x", 2) == (lambda x: -100 * torch.sin(10 * x)), Dirichlet(u, lambda x: torch.sin(10 * x)))
+    exact = problem.solve(40, method="exact", progress=False)
+    assert relative_error(exact, lambda x: torch.sin(10 * x)) < 1e-6 and exact.is_trustworthy
+    with pytest.warns(ConvergenceWarning):
+        paper = problem.solve(40, method="gphm", iterations=3, highest_frequency=5.0, progress=False)
+    assert not paper.is_trustworthy and relative_error(paper, lambda x: torch.sin(10 * x)) < 1.1
