@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from gpkit.errors import InvalidDataError
 from gpkit.geometry import SpectralBasis
 from gpkit.models.fields.calculus import FieldFunctional
-from gpkit.models.fields.field_gp import FieldFit, FieldGP
+from gpkit.models.fields.field_gp import FieldGP
+from gpkit.models.fields.fit_result import FieldFit
 from gpkit.models.fields.kernels import Setting
-from gpkit.models.fields.observations import Observations, as_places, check_noise, check_values
+from gpkit.models.fields.observations import as_places, observe_values
 from gpkit.models.fields.predictions import FieldPrediction, ScalarPrediction
 from gpkit.models.fields.sites import Sites, node_sites
 from gpkit.models.fields.terms import Scales, SpectralPart
@@ -118,11 +119,8 @@ class EdgeFlowGP(FieldGP):
             InvalidDataError: data that cannot be used, with the row.
             ConvergenceError: no kernel could be fitted.
         """
-        places = as_places(where, self.n, 0, None)
-        table = check_values(flows, len(places), 1, "flows")
+        observations = observe_values(where, flows, noise, "flows", self.n)
         self._prepare_bases()
-        repeated = len(places) - len(np.unique(places))
-        observations = Observations(places, table, check_noise(noise, len(places)), repeated=repeated)
         return self._fit(observations, starts, seed, progress)
 
     def predict(self, where: Any = None, *, draws: int | None = None) -> ScalarPrediction:

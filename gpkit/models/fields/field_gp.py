@@ -6,7 +6,6 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from gpkit.errors import DataWarning, InvalidDataError
 from gpkit.inference.inference_data import provenance, to_inference_data
 from gpkit.inference.log_parameters import sample_log
 from gpkit.models.fields.calculus import FieldFunctional
+from gpkit.models.fields.fit_result import FieldFit
 from gpkit.models.fields.kernel_term import KernelTerm
 from gpkit.models.fields.kernels import Setting, candidates, make_terms
 from gpkit.models.fields.observations import Observations
@@ -29,7 +29,7 @@ from gpkit.models.fields.sites import Sites
 from gpkit.models.fields.storage import load_field, save_field
 from gpkit.models.fields.terms import Scales, SpectralTerm, Term
 
-__all__ = ["FieldFit", "FieldGP"]
+__all__ = ["FieldGP"]
 
 Array = NDArray[np.float64]
 
@@ -39,42 +39,6 @@ _TAIL = 0.05
 """Share of an intrinsic kernel's variance that may lie beyond the basis before somebody is told."""
 _LOST = 0.1
 """Share of an intrinsic kernel's variance that may be missing between the nodes before somebody is told."""
-
-
-@dataclass(frozen=True, eq=False)
-class FieldFit:
-    """Outcome of a fit.
-
-    Attributes:
-        kernel: Name of the kernel that is used.
-        parameters: Best values, natural units.
-        log_likelihood: Of the tangent coordinates.
-        log_evidence: Laplace's approximation of the marginal likelihood.
-        n: Number of observed places.
-        converged: Whether the optimiser ended at a maximum.
-        at_bound: Parameters that ended at a bound.
-        trace: Log posterior after each iteration.
-        comparison: All kernels that were tried.
-        notes: What the reader should know.
-        seconds: Wall time of the chosen kernel's fit.
-    """
-
-    kernel: str
-    parameters: dict[str, float]
-    log_likelihood: float
-    log_evidence: float
-    n: int
-    converged: bool
-    at_bound: tuple[str, ...]
-    trace: Array
-    comparison: KernelComparison
-    notes: tuple[str, ...]
-    seconds: float
-
-    def __repr__(self) -> str:
-        values = ", ".join(f"{k}={v:.4g}" for k, v in self.parameters.items())
-        state = "converged" if self.converged else "NOT CONVERGED"
-        return f"FieldFit({self.kernel}, {state}, ln evidence = {self.log_evidence:.2f}; {values})"
 
 
 class FieldGP(ABC):
@@ -233,8 +197,7 @@ class FieldGP(ABC):
             )
         _, parts = best.regression.split(torch.from_numpy(best.fit.theta))
         for term, part in zip(best.regression.terms, parts, strict=True):
-            share = term.tail(part) if isinstance(term, SpectralTerm) else 0.0
-            if share > _TAIL:
+            if isinstance(term, SpectralTerm) and (share := term.tail(part)) > _TAIL:
                 notes.append(
                     f"{len(term.part.eigenvalues)} modes are too few for {term.name}: those beyond would have about "
                     f"{100 * share:.0f} % of its variance, which now counts as noise; raise rank"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gpkit.errors import DataWarning, InvalidDataError
 from gpkit.geometry import Manifold
 
-__all__ = ["Observations", "as_places", "check_noise", "check_values", "observe_vectors"]
+__all__ = ["Observations", "as_places", "check_noise", "check_values", "observe_values", "observe_vectors"]
 
 Array = NDArray[np.float64]
 
@@ -114,6 +114,29 @@ def check_noise(noise: Any, rows: int) -> Array | None:
             f"noise[{at}] is {array[at]:g}: standard deviations must be positive (noise=None learns one)"
         )
     return np.broadcast_to(array, (rows,)).copy()
+
+
+def observe_values(
+    where: Any, values: Any, noise: Any, name: str, n: int, ambient_dim: int = 0, manifold: Manifold | None = None
+) -> Observations:
+    """Numbers at nodes (or edges), or at points of a manifold.
+
+    Args:
+        where: Node numbers, a mask, or points (m, D).
+        values: (m,).
+        noise: See :func:`check_noise`.
+        name: What the values are, for messages.
+        n: Number of nodes.
+        ambient_dim: Coordinates of a node, 0 if it has none.
+        manifold: Where places between nodes are.
+
+    Raises:
+        InvalidDataError: anything that cannot be used, with its row.
+    """
+    places = as_places(where, n, ambient_dim, manifold)
+    table = check_values(values, len(places), 1, name)
+    repeated = len(places) - len(np.unique(places)) if places.ndim == 1 else 0
+    return Observations(places, table, check_noise(noise, len(places)), repeated=repeated)
 
 
 def observe_vectors(manifold: Manifold, where: Any, vectors: Any, noise: Any = None) -> Observations:

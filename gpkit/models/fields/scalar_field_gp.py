@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from gpkit.errors import InvalidDataError
 from gpkit.geometry import Manifold, SpectralBasis
-from gpkit.models.fields.field_gp import FieldFit, FieldGP
+from gpkit.models.fields.field_gp import FieldGP
+from gpkit.models.fields.fit_result import FieldFit
 from gpkit.models.fields.kernels import Setting
-from gpkit.models.fields.observations import Observations, as_places, check_noise, check_values
+from gpkit.models.fields.observations import as_places, observe_values
 from gpkit.models.fields.predictions import ScalarPrediction
 from gpkit.models.fields.sites import Sites, node_sites, point_sites
 from gpkit.models.fields.terms import ConstantTerm, Scales, SpectralPart, Term
@@ -153,12 +154,9 @@ class ScalarFieldGP(FieldGP):
             ConvergenceError: no kernel could be fitted.
         """
         columns = 0 if self._points is None else self._points.shape[1]
-        places = as_places(where, self.n, columns, self.manifold)
-        table = check_values(values, len(places), 1, "values")
+        observations = observe_values(where, values, noise, "values", self.n, columns, self.manifold)
         if self._setting(Scales(1.0, 1.0)).uses_basis(self.kernel):
             _ = self.basis
-        repeated = len(places) - len(np.unique(places)) if places.ndim == 1 else 0
-        observations = Observations(places, table, check_noise(noise, len(places)), repeated=repeated)
         return self._fit(observations, starts, seed, progress)
 
     def predict(self, where: Any = None, *, draws: int | None = None) -> ScalarPrediction:

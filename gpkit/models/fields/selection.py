@@ -7,6 +7,7 @@ import sys
 import time as clock
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from gpkit.errors import ConvergenceError, NotPositiveDefiniteError
 from gpkit.inference.log_parameters import LogFit, log_prior, maximise_log
 from gpkit.models.fields.regression import FieldRegression
 
-__all__ = ["Candidate", "KernelComparison", "fit_candidates", "fit_regression"]
+__all__ = ["Candidate", "KernelComparison", "best_start", "fit_candidates", "fit_regression"]
 
 Array = NDArray[np.float64]
 
@@ -125,16 +126,24 @@ def fit_regression(regression: FieldRegression, *, starts: int = 1, seed: int = 
     Raises:
         ConvergenceError: no start found a finite density.
     """
-    values = []
-    points = regression.starts() if init is None else [init]
+    return maximise_log(regression, starts=starts, seed=seed, init=[best_start(regression) if init is None else init])
+
+
+def best_start(regression: Any) -> Array:
+    """The best by log posterior of the points that a regression thinks worth trying.
+
+    Args:
+        regression: A :class:`gpkit.inference.log_parameters.LogDensity` with ``starts()``.
+    """
+    points = regression.starts()
+    scores = []
     for point in points:
         try:
-            value = regression.value_and_gradient(point)[0] + log_prior(regression.parameters, point)[0]
+            scores.append(regression.value_and_gradient(point)[0] + log_prior(regression.parameters, point)[0])
         except NotPositiveDefiniteError:
-            value = -np.inf
-        values.append(value)
-    order = np.argsort(values)[::-1]
-    return maximise_log(regression, starts=starts, seed=seed, init=[points[order[0]]])
+            scores.append(-np.inf)
+    best: Array = points[int(np.argmax(scores))]
+    return best
 
 
 def _warm_start(regression: FieldRegression, name: str, fitted: Sequence[Candidate]) -> Array | None:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from gpkit.errors import InvalidDataError
 from gpkit.geometry import Manifold, PointCloud, SpectralBasis
 from gpkit.models.fields.calculus import FieldFunctional, curl_operator, divergence_operator
-from gpkit.models.fields.field_gp import FieldFit, FieldGP
+from gpkit.models.fields.field_gp import FieldGP
+from gpkit.models.fields.fit_result import FieldFit
 from gpkit.models.fields.kernels import Setting
 from gpkit.models.fields.observations import as_places, observe_vectors
 from gpkit.models.fields.predictions import FieldPrediction

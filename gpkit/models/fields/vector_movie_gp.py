@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +10,13 @@ from numpy.typing import NDArray
 
 from gpkit.errors import ConvergenceError, InvalidDataError, NotPositiveDefiniteError
 from gpkit.geometry import Manifold, PointCloud, SpectralBasis
-from gpkit.inference.log_parameters import LogFit, log_prior, maximise_log
+from gpkit.inference.log_parameters import LogFit, maximise_log
 from gpkit.kernels import MaternKernel, StateSpaceKernel
 from gpkit.models.fields.kernels import Setting, candidates, make_terms
 from gpkit.models.fields.movie_regression import MoviePosterior, MovieRegression, TimeKernel
 from gpkit.models.fields.observations import as_places
 from gpkit.models.fields.predictions import FieldPrediction
+from gpkit.models.fields.selection import best_start
 from gpkit.models.fields.sites import Sites, node_sites, point_sites
 from gpkit.models.fields.storage import load_field, save_field
 from gpkit.models.fields.terms import Scales, SpectralPart
@@ -180,7 +180,7 @@ class VectorMovieGP:
         for name in names:
             regression = MovieRegression(make_terms(name, self._setting(scales)), sites, times, values, scales, time)
             try:
-                fit = maximise_log(regression, starts=starts, seed=seed, init=[_best_start(regression)])
+                fit = maximise_log(regression, starts=starts, seed=seed, init=[best_start(regression)])
             except (ConvergenceError, NotPositiveDefiniteError) as error:
                 failures.append(f"{name}: {error}")
                 continue
@@ -246,15 +246,3 @@ def _ordered(times: Any) -> tuple[Array, NDArray[np.int64]]:
     if repeated.size:
         raise InvalidDataError(f"two frames have the time {values[order][repeated[0]]:g}: give each time once")
     return values[order], order
-
-
-def _best_start(regression: MovieRegression) -> Array:
-    scores = []
-    points = regression.starts()
-    for point in points:
-        try:
-            score = regression.value_and_gradient(point)[0] + log_prior(regression.parameters, point)[0]
-        except NotPositiveDefiniteError:
-            score = -math.inf
-        scores.append(score)
-    return points[int(np.argmax(scores))]
