@@ -106,7 +106,8 @@ def solve_at(layout: Layout, sizes: Sequence[int], previous: Attempt | None, *, 
                     state, report = iterate(collocation, start)
                 return Attempt(disc, state, report, mismatch, _sentence(layout, report))
             except (ConvergenceError, InvalidDataError) as error:
-                if count_columns(layout, sizes) > MOST_DENSE or not patient:
+                hopeless = isinstance(error, InvalidDataError) and _is_solved_exactly(layout)
+                if count_columns(layout, sizes) > MOST_DENSE or hopeless or not patient:
                     raise
                 reason = f"the iterative solver gave up ({error})"
     elif previous is not None and previous.is_dense:
@@ -131,6 +132,18 @@ def _refuse_what_does_not_fit(layout: Layout, sizes: Sequence[int]) -> None:
             f"{' x '.join(map(str, sizes))} functions need about {needed / 2**30:.3g} GiB, this machine has"
             f" {present / 2**30:.3g} GiB: choose a smaller grid"
         )
+
+
+def _is_solved_exactly(layout: Layout) -> bool:
+    """Whether the direct solver has the whole operator, so that what is singular to it is singular."""
+    problem = layout.problem
+    return (
+        problem.is_linear
+        and len(problem.fields) == len(problem.equations) == 1
+        and not problem.observations
+        and problem.equations[0].has_constant_coefficients
+        and all(sum(o > 0 for o in t.jet.orders) <= 1 for t in problem.equations[0].terms)
+    )
 
 
 def _needs_rows(layout: Layout) -> str | None:
