@@ -30,6 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small sizes, for a test")
     parser.add_argument("--only", nargs="*", default=list(PROBLEMS), help="problems of the table")
+    parser.add_argument("--without-gphm", action="store_true", help="leave the paper's method out")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", ConvergenceWarning)  # the paper's method has not converged when it is stopped
@@ -39,6 +40,8 @@ def main() -> None:
         small = config["quick"]
         grids = small.pop("grids")
         config.update(small)
+    if options.without_gphm:
+        config["gphm_iterations"] = config["gphm_iterations_2d"] = 0
     rows, methods = [], []
     for name in options.only:
         settings = config["problem"][name]
