@@ -1,7 +1,7 @@
 """Stationary priors in weight space: sines and cosines on a lattice of frequencies, with variances from a spectrum.
 
 The period is longer than the axis, so that the prior is stationary on it and not periodic. Frequencies that the
-spectrum gives no weight are left out.
+spectrum gives no weight are left out, and frequencies picked from the data are there themselves.
 """
 
 from __future__ import annotations
@@ -23,42 +23,34 @@ STRETCH = 1.6
 
 @dataclass(frozen=True)
 class LatticeBasis:
-    """Cosine and sine of chosen multiples of a base frequency; the constant has no sine.
+    """Cosine and sine of chosen frequencies; the constant has no sine.
 
     Attributes:
         lower: Left end of the axis.
         upper: Right end.
-        multiples: Of the base frequency 1 / (stretch length), increasing, 0 first.
-        stretch: Period in units of the axis; 1 where the axis is periodic.
+        tones: Frequencies in cycles per unit, increasing, 0 first.
     """
 
     lower: float
     upper: float
-    multiples: tuple[int, ...]
-    stretch: float = STRETCH
+    tones: tuple[float, ...]
     name: str = "harmonic"
     frequencies: Array = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        base = 1.0 / (self.stretch * (self.upper - self.lower))
-        both = [m for m in self.multiples for _ in range(1 if m == 0 else 2)]
-        object.__setattr__(self, "frequencies", base * np.asarray(both, dtype=np.float64))
+        both = [tone for tone in self.tones for _ in range(1 if tone == 0.0 else 2)]
+        object.__setattr__(self, "frequencies", np.asarray(both, dtype=np.float64))
 
     @property
     def size(self) -> int:
         """Number of functions."""
         return len(self.frequencies)
 
-    @property
-    def spacing(self) -> float:
-        """Base frequency."""
-        return 1.0 / (self.stretch * (self.upper - self.lower))
-
     @classmethod
     def around(
         cls, lower: float, upper: float, picks: Sequence[float], low: int, reach: int, most: int, periodic: bool
     ) -> LatticeBasis:
-        """The lowest multiples, and neighbours of picked frequencies.
+        """The lowest multiples of a base frequency, and picked frequencies with neighbours at its distance.
 
         Args:
             lower: Left end.
@@ -66,25 +58,28 @@ class LatticeBasis:
             picks: Frequencies in cycles per unit.
             low: Multiples 0 ... low.
             reach: Neighbours on each side of a pick.
-            most: Largest multiple.
-            periodic: Whether the axis is.
+            most: Largest multiple; picks may be larger by the stretch of the period.
+            periodic: Whether the axis is: then every frequency is a multiple.
         """
-        stretch = 1.0 if periodic else STRETCH
-        chosen = set(range(min(low, most) + 1))
+        base = 1.0 / ((1.0 if periodic else STRETCH) * (upper - lower))
+        tones = [base * m for m in range(min(low, most) + 1)]
         for pick in picks:
-            centre = round(pick * stretch * (upper - lower))
-            chosen |= {m for m in range(centre - reach, centre + reach + 1) if 0 <= m <= most}
-        return cls(lower, upper, tuple(sorted(chosen)), stretch)
+            centre = round(pick / base) * base if periodic else pick
+            for k in sorted(range(-reach, reach + 1), key=abs):
+                tone = centre + k * base
+                near = min((abs(tone - other) for other in tones), default=math.inf)
+                if 0.0 < tone <= STRETCH * most * base and near > 0.4 * base:
+                    tones.append(tone)
+        return cls(lower, upper, tuple(sorted(tones)))
 
     def evaluate(self, x: Array, order: int = 0) -> Array:
         """Derivatives of the functions at points: (m, size)."""
-        multiples = np.asarray(self.multiples, dtype=np.float64)
-        m = 2.0 * math.pi * self.spacing * multiples
+        m = 2.0 * math.pi * np.asarray(self.tones, dtype=np.float64)
         phase = np.multiply.outer(np.asarray(x, dtype=np.float64) - self.lower, m)
         cos, sin = np.cos(phase), np.sin(phase)
         turned = [(cos, sin), (-sin, cos), (-cos, -sin), (sin, -cos)][order % 4]
         out = np.empty((phase.shape[0], self.size))
-        is_zero = multiples == 0.0
+        is_zero = m == 0.0
         starts = np.cumsum(np.where(is_zero, 1, 2)) - np.where(is_zero, 1, 2)
         out[:, starts] = turned[0] * m**order
         out[:, starts[~is_zero] + 1] = turned[1][:, ~is_zero] * m[~is_zero] ** order
@@ -108,7 +103,7 @@ class LatticeBasis:
         """Coefficients of a derivative along one axis of a tensor."""
         moved = np.moveaxis(coefficients, axis, 0)
         m = (2.0 * math.pi * self.frequencies).reshape(-1, *[1] * (moved.ndim - 1))
-        start = 1 if self.multiples and self.multiples[0] == 0 else 0
+        start = 1 if self.tones and self.tones[0] == 0.0 else 0
         for _ in range(order):
             turned = np.zeros_like(moved)
             turned[start::2] = moved[start + 1 :: 2]  # sin' = m cos

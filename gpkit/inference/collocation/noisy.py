@@ -33,6 +33,7 @@ __all__ = ["is_noisy", "solve_noisy"]
 _MOST = 2400  # weights of all fields together
 _NEWTON = 30
 _REFUSED = 1e30
+_COSTLY = 600  # weights above which the search for the prior ends at a thousandth of a nat
 _LOOSE = 0.05  # mean square misfit of exact rows, in units of their noise, above which functions are missing
 
 
@@ -137,7 +138,12 @@ class _Evidence:
     def maximise(self, start: Array, iterations: int) -> tuple[Array, float, int]:
         bounds = [b for s in self.spectra for b in s.bounds]
         result = optimize.minimize(
-            self.objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": iterations}
+            self.objective,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
+            options={"maxiter": iterations, "ftol": 1e-7 if len(self._all.gram) > _COSTLY else 2e-9},
         )
         return np.asarray(result.x), -float(result.fun), int(result.nfev)
 
@@ -187,7 +193,7 @@ def solve_noisy(layout: Layout, grid: Sequence[int]) -> WeightPosterior:
         ConvergenceError: The linearisation of a nonlinear problem does not settle.
     """
     picks, complete = _picks(layout, grid)
-    low, reach = {1: (40, 12), 2: (9, 3)}.get(layout.dim, (3, 1))
+    low, reach = {1: (40, 12), 2: (9, 2)}.get(layout.dim, (3, 1))
     if not complete:
         low = {1: max(grid), 2: 14}.get(layout.dim, 5)
     share, theta, fit = 1e-3, None, None
@@ -260,7 +266,7 @@ def _fit(
         scale = math.exp(0.5 * float(values[0]))
         exact = exact_rows(layout, rows, state, scale, share)
         evidence = _Evidence(spectra, noisy, exact)
-        values, log_evidence, used = evidence.maximise(values, 80 if first and step == 0 else 25)
+        values, log_evidence, used = evidence.maximise(values, 80 if first and step == 0 else 15)
         evaluations += used
         log_variances = evidence.log_variances(torch.from_numpy(values)).detach().numpy()
         try:

@@ -67,7 +67,9 @@ def test_derivatives_of_coefficients_are_derivatives_of_functions(basis, order):
     np.testing.assert_allclose(basis.evaluate(x) @ dense, basis.evaluate(x, order), atol=1e-9 * np.abs(dense).max())
 
 
-@pytest.mark.parametrize("basis", [LegendreBasis(0.0, 5.0, 40), FourierBasis(0.0, 5.0, 40)], ids=["legendre", "fourier"])
+@pytest.mark.parametrize(
+    "basis", [LegendreBasis(0.0, 5.0, 40), FourierBasis(0.0, 5.0, 40)], ids=["legendre", "fourier"]
+)
 def test_functions_are_orthonormal_at_the_nodes(basis):
     x, w = basis.nodes(basis.size)
     table = basis.at_nodes(basis.size)
@@ -77,9 +79,11 @@ def test_functions_are_orthonormal_at_the_nodes(basis):
 
 def test_a_lattice_keeps_low_multiples_and_neighbours_of_picks():
     basis = LatticeBasis.around(0.0, 2.0, [10.0], 2, 1, 100, periodic=True)
-    assert basis.multiples == (0, 1, 2, 19, 20, 21)
+    assert basis.tones == pytest.approx((0.0, 0.5, 1.0, 9.5, 10.0, 10.5))
     assert basis.size == 11
     assert basis.frequencies.max() == pytest.approx(10.5)
+    free = LatticeBasis.around(0.0, 2.0, [10.1], 2, 1, 100, periodic=False)
+    assert 10.1 in free.tones  # a picked frequency is there itself
     with pytest.raises(ValueError, match="no version"):
         basis.resized(5)
 
