@@ -50,7 +50,7 @@ class DenseCovarianceLinearOperator(StructuredLinearOperator):
         return self.matrix.shape
 
     def _transpose_nonbatch(self) -> DenseCovarianceLinearOperator:
-        return self
+        return type(self)(self.matrix.mT)
 
     def _expand_batch(self, batch_shape: torch.Size) -> DenseCovarianceLinearOperator:
         return type(self)(self.matrix.expand(*batch_shape, *self.matrix.shape[-2:]))

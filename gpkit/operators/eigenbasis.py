@@ -17,7 +17,7 @@ from gpkit.errors import NotPositiveDefiniteError
 from gpkit.operators.dense import DenseCovarianceLinearOperator, exact_cholesky
 from gpkit.operators.structured import StructuredLinearOperator, common_batch, refuse_gradient
 
-__all__ = ["CrossEigenbasisLinearOperator", "EigenbasisLinearOperator", "gram_of"]
+__all__ = ["CrossEigenbasisLinearOperator", "EigenbasisLinearOperator", "gram_of", "projection_of"]
 
 
 def gram_of(features: Tensor) -> Tensor:
@@ -30,6 +30,18 @@ def gram_of(features: Tensor) -> Tensor:
         features._gpkit_gram = kept  # type: ignore[attr-defined]
     gram: Tensor = kept[1]
     return gram
+
+
+def projection_of(features: Tensor, rhs: Tensor) -> Tensor:
+    """``Phi^T rhs`` (*batch, k, C), kept with the features for the last right-hand side."""
+    if features.requires_grad or rhs.requires_grad:
+        return features.mT @ rhs
+    kept = getattr(features, "_gpkit_projection", None)
+    if kept is None or kept[0] is not rhs or kept[1] != (features._version, rhs._version):
+        kept = (rhs, (features._version, rhs._version), features.mT @ rhs)
+        features._gpkit_projection = kept  # type: ignore[attr-defined]
+    value: Tensor = kept[2]
+    return value
 
 
 def _same_index(row: Any, column: Any) -> bool:
@@ -238,6 +250,10 @@ class EigenbasisLinearOperator(StructuredLinearOperator):
         diagonal = own * b.diagonal_values + a.diagonal_values * b._diagonal()
         return type(self)(features, spectrum, diagonal)
 
+    def _prod_batch(self, dim: int) -> LinearOperator:
+        """Elementwise product along a batch dimension, dense: ranks would multiply."""
+        return DenseCovarianceLinearOperator(self.to_dense().prod(dim))
+
     # -- algebra --------------------------------------------------------------------------------------------------
 
     def _precision(self) -> Tensor:
@@ -314,7 +330,12 @@ class EigenbasisLinearOperator(StructuredLinearOperator):
             white = torch.linalg.solve_triangular(self._dense_factor(), rhs, upper=False)
             return white.square().sum(-2)
         precision, root, factor = self._inner()
-        projected = root.unsqueeze(-1) * (self.features.mT @ (precision.unsqueeze(-1) * rhs))
+        constant = _constant(self.diagonal_values)
+        if constant is None:
+            data = self.features.mT @ (precision.unsqueeze(-1) * rhs)
+        else:
+            data = projection_of(self.features, rhs) / constant.unsqueeze(-1)
+        projected = root.unsqueeze(-1) * data
         coefficients = torch.cholesky_solve(projected, factor)
         misfit = rhs - self.features @ (root.unsqueeze(-1) * coefficients)
         return (precision.unsqueeze(-1) * misfit.square()).sum(-2) + coefficients.square().sum(-2)
