@@ -66,12 +66,10 @@ def _leaves(mixtures: Sequence[MixtureAxis]) -> tuple[list[MixtureAxis], list[li
 
 def _gradients(objective: Tensor, leaves: list[list[Tensor]]) -> list[list[Tensor]]:
     flat = [t for own in leaves for t in own]
-    found = torch.autograd.grad(objective, flat, allow_unused=True)
-    # A parameter that the objective does not depend on, such as a frequency of no component, has no gradient.
-    filled = [g if isinstance(g, Tensor) else torch.zeros_like(t) for t, g in zip(flat, found, strict=True)]
+    filled = torch.autograd.grad(objective, flat, materialize_grads=True)
     out, position = [], 0
     for own in leaves:
-        out.append(filled[position : position + len(own)])
+        out.append(list(filled[position : position + len(own)]))
         position += len(own)
     return out
 

@@ -43,6 +43,7 @@ from gpkit.kernels.stationary import GaussianEnvelope, MaternEnvelope
 
 __all__ = ["LinearEngine", "States"]
 
+_CHOLESKY = "exact: one Cholesky factorisation of the covariance of all rows"
 _DENSE_ROWS = 6000
 _WEIGHTS = 3000
 _DESIGN = 4e7
@@ -254,13 +255,16 @@ class LinearEngine:
         priors = [FieldPrior(m) for m in self.mixtures]
         if dim == 1 or (total <= _DENSE_ROWS and (self.separated is None or self.observations)):
             self._require_dense(total)
-            return self._dense(rows, priors), "exact: one Cholesky factorisation of the covariance of all rows"
+            return self._dense(rows, priors), _CHOLESKY
         if self.separated is not None and not self.observations and not self.problem.periodic:
-            return self._by_gradients(rows, priors, self.separated), (
+            posterior = self._by_gradients(rows, priors, self.separated)
+            if isinstance(posterior, DensePosterior):
+                return posterior, f"{_CHOLESKY}, since conjugate gradients did not converge"
+            return posterior, (
                 "exact: conjugate gradients with a Sylvester preconditioner, conditions in the prior of each axis"
             )
         self._require_dense(total)
-        return self._dense(rows, priors), "exact: one Cholesky factorisation of the covariance of all rows"
+        return self._dense(rows, priors), _CHOLESKY
 
     def _require_dense(self, total: int) -> None:
         if total > 2 * _DENSE_ROWS:
@@ -329,20 +333,28 @@ class LinearEngine:
             for f, _ in enumerate(priors)
         ]
 
-    def _by_gradients(self, rows: list[Rows], priors: list[FieldPrior], own: Separated) -> GridPosterior:
+    def _by_gradients(
+        self, rows: list[Rows], priors: list[FieldPrior], own: Separated
+    ) -> GridPosterior | DensePosterior:
         """With the mixture's own envelope if it was given; else with the smoothest Student spectrum that converges."""
         if self.start.fixed:
             return self._on_grid(rows, priors, own)
         highest = max(o for r in rows for t in r.terms for o in t.jet.orders)
         smoothness = [nu for nu in (4.5, 3.5, 2.5) if 2 * highest <= 2.0 * nu - 1.0]
         for nu in smoothness:
-            rougher = [FieldPrior(tuple(_rougher(a, nu) for a in m)) for m in self.mixtures]
+            lengths = self.problem.box.lengths
+            rougher = [
+                FieldPrior(tuple(_rougher(a, nu, 0.5 * n) for a, n in zip(m, lengths, strict=True)))
+                for m in self.mixtures
+            ]
             try:
                 posterior = self._on_grid(rows, rougher, own)
             except ConvergenceError:
-                if nu == smoothness[-1]:
+                if nu > smoothness[-1]:
+                    continue
+                if sum(len(r) for r in rows) > _DENSE_ROWS:
                     raise
-                continue
+                return self._dense(rows, rougher)
             posterior.diagnostics["smoothness"] = nu
             return posterior
         raise InvalidDataError(f"no kernel of these methods has the derivatives of order {2 * highest} that are needed")
@@ -354,11 +366,12 @@ class LinearEngine:
         return GridPosterior(inner, priors, lifts, fit_scale=self.is_exact)
 
 
-def _rougher(axis: MixtureAxis, smoothness: float) -> MixtureAxis:
-    """The same mixture with a Student spectrum, whose covariance on a grid is not numerically singular."""
+def _rougher(axis: MixtureAxis, smoothness: float, longest: float) -> MixtureAxis:
+    """The same mixture with a Student spectrum and not too long scales: not numerically singular on a grid."""
     if not isinstance(axis.envelope, GaussianEnvelope):
         return axis
-    return dataclasses.replace(axis, envelope=MaternEnvelope(smoothness))
+    lengths = axis.lengthscales.clamp_max(longest)
+    return dataclasses.replace(axis, envelope=MaternEnvelope(smoothness), lengthscales=lengths)
 
 
 def _minus_lift(rows: Rows, lifts: Sequence[Lift]) -> Rows:
