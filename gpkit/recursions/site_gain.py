@@ -32,6 +32,32 @@ ROOM = 8
 _FLOOR = 2.0 * 2.220446049250313e-16
 _ROUNDING = 16.0 * 2.220446049250313e-16
 _NEGATIVE = 1e-7
+_PLAIN = 1e-2
+
+
+@uncounted
+def _plain_factor(n, lam, lower, d, order):  # type: ignore[no-untyped-def]
+    """``lam = L D L^T`` in the order as it is; False unless pivots are of a size, and far from rounding errors."""
+    largest = lam[0, 0]
+    for q in range(1, n):
+        largest = max(largest, lam[q, q])
+    for q in range(n):
+        order[q] = q
+        total = lam[q, q]
+        for i in range(q):
+            lower[q, i] = 0.0
+            total -= lower[i, q] * lower[i, q] * d[i]
+        if not total > _PLAIN * largest:
+            return False
+        lower[q, q] = 1.0
+        d[q] = total
+        inverse = 1.0 / total
+        for k in range(q + 1, n):
+            total = lam[k, q]
+            for i in range(q):
+                total -= lower[i, k] * lower[i, q] * d[i]
+            lower[q, k] = total * inverse
+    return True
 
 
 @uncounted
@@ -94,7 +120,9 @@ def _gain(shape, lam, s, r, k_out, w_out, room):  # type: ignore[no-untyped-def]
         w_out[0] = r[0] / margin
         return math.log(margin), value >= 0.0
     lower, t, d, order, y, u = room[0], room[1], room[1, n], room[1, n + 1], room[2, n], room[2, n + 1]
-    good = _factor(n, lam, lower, d, room[2], order)
+    good = _plain_factor(n, lam, lower, d, order)
+    if not good:
+        good = _factor(n, lam, lower, d, room[2], order)
     for i in range(n):
         y[i] = r[i]
         w_out[i] = 0.0
