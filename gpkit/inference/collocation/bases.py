@@ -258,7 +258,8 @@ class FourierBasis:
     @property
     def wavenumbers(self) -> Array:
         """Angular frequency of each function."""
-        return 2.0 * math.pi / (self.upper - self.lower) * ((np.arange(self.size) + 1) // 2)
+        full_periods = ((np.arange(self.size) + 1) // 2).astype(np.float64)
+        return np.asarray(2.0 * math.pi / (self.upper - self.lower) * full_periods, dtype=np.float64)
 
     def evaluate(self, x: Array, order: int = 0) -> Array:
         """Derivatives of the functions at points: (m, size)."""
