@@ -88,8 +88,8 @@ class PointCloud(Manifold):
         self.frame_neighbors = min(count, len(coordinates) - 1)
         if self.frame_neighbors > self.n_neighbors:
             around = self._nodes.of_nodes(self.frame_neighbors)
-        near = (part[:, : self.frame_neighbors] for part in around)
-        frames, spectrum, enlarged = node_frames(self._nodes, *near, d)
+        near = slice(0, self.frame_neighbors)
+        frames, spectrum, enlarged = node_frames(self._nodes, around[0][:, near], around[1][:, near], d)
         if enlarged.size:
             repairs.append(
                 f"the neighbourhoods of {enlarged.size} points did not span {d} directions and were enlarged "
