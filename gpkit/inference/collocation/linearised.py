@@ -25,6 +25,8 @@ __all__ = ["Collocation", "KrylovReport", "Linearisation"]
 
 Fields = list[Array]
 
+_OPERATOR_ROUNDING = 1e-14  # relative error of a small eigenvalue of the discrete operator, in units of the next ones
+
 
 @dataclass(frozen=True)
 class KrylovReport:
@@ -222,9 +224,14 @@ class Linearisation:
         rounding = 0.0
         if not all(p.is_diagonal for p in direct):  # where it is, the solver has looked at its eigenvalues
             probe = [np.random.default_rng(5).standard_normal(sizes) for _ in rhs]
-            gain = float(np.linalg.norm(precondition(probe)) / np.linalg.norm(probe))
+            answer = precondition(probe)
+            gain = float(np.linalg.norm(answer) / np.linalg.norm(probe))
             size = float(np.linalg.norm(start))
-            rounding = np.finfo(float).eps * gain * float(np.linalg.norm(rhs)) / size if size > 0.0 else 0.0
+            if size > 0.0:
+                rounding = np.finfo(float).eps * gain * float(np.linalg.norm(rhs)) / size
+                # At resonance every answer is the same function, whatever is asked: its size is that of rounding.
+                apart = np.linalg.norm(answer - (start @ answer) / size**2 * start) / np.linalg.norm(answer)
+                rounding = max(rounding, _OPERATOR_ROUNDING / max(float(apart), 1e-300))
         if not any(extra):
             return self._split(start, sizes), KrylovReport(0, 0.0, True, rounding)
 
