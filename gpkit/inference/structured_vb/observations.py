@@ -80,12 +80,14 @@ class GaussianNoise(Observation):
     def __init__(self, y: Array, weight: Array | None = None) -> None:
         super().__init__(y)
         self.weight = np.ones(1) if weight is None else weight
-        each = np.broadcast_to(self.weight, y.shape)
-        self._log_weights = float(np.log(each).sum())
-        variance = float(np.average((y - np.average(y, weights=each)) ** 2, weights=each)) if y.size else 1.0
-        self.noise = GammaPosterior(
-            np.ones(1), np.array([max(variance, 1e-300) * float(each.mean() if y.size else 1.0)]), _SHAPE, _RATE
-        )
+        if self.weight.size == 1:
+            self._log_weights = y.size * float(np.log(self.weight[0]))
+            typical, variance = float(self.weight[0]), float(y.var()) if y.size else 1.0
+        else:
+            self._log_weights = float(np.log(self.weight).sum())
+            typical = float(self.weight.mean())
+            variance = float(np.average((y - np.average(y, weights=self.weight)) ** 2, weights=self.weight))
+        self.noise = GammaPosterior(np.ones(1), np.array([max(variance, 1e-300) * typical]), _SHAPE, _RATE)
 
     def start(self) -> tuple[Array, Array]:
         """The observations as they are."""

@@ -56,7 +56,7 @@ def joined_table(state: TensorState, new: TensorTable) -> TensorTable:
         old = [values] if values.ndim == 1 else list(values.T)
         columns.append(tuple(np.concatenate([a, b]) for a, b in zip(old, more, strict=True)))
     target = np.concatenate([state.y, (new.y - state.centre) / state.unit])
-    return TensorTable(tuple(columns), target, np.arange(len(target)), new.exclusions)
+    return TensorTable(tuple(columns), target, new.exclusions)
 
 
 def continued(

@@ -25,13 +25,11 @@ class TensorTable:
     Attributes:
         columns: values of every mode's columns, without excluded rows.
         y: targets (N,).
-        kept: which rows of what came in they are, (N,).
         exclusions: rows that were left out, by reason.
     """
 
     columns: tuple[tuple[NDArray[Any], ...], ...]
     y: Array
-    kept: NDArray[np.int64]
     exclusions: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -64,7 +62,7 @@ def _column(coordinates: Any, name: str, position: int) -> Any:
 def _numbers(values: Any, name: str) -> Array:
     array = np.asarray(values)
     if array.dtype.kind in "biuf":
-        return array.astype(np.float64)
+        return array.astype(np.float64, copy=False)
     if array.dtype.kind == "M":
         raise InvalidDataError(
             f"{name!r} holds dates: convert them to numbers in the unit of the kernel's length scales"
@@ -152,10 +150,11 @@ def read_target(coordinates: Any, y: Any, modes: Sequence[ModeSpec]) -> TensorTa
         raise InvalidDataError(
             f"row {bad[0]} of the target is {target[bad[0]]}: targets must be finite, or NaN where missing"
         )
-    kept = np.flatnonzero(~np.isnan(target))
-    if len(kept) < 2:
-        raise InvalidDataError(f"{len(kept)} of {rows} rows have a target: a fit needs at least two")
-    exclusions = {"no target": rows - len(kept)} if len(kept) < rows else {}
-    if exclusions:
-        columns = tuple(tuple(column[kept] for column in mode) for mode in columns)
-    return TensorTable(columns, target[kept], kept, exclusions)
+    there = ~np.isnan(target)
+    count = int(there.sum())
+    if count < 2:
+        raise InvalidDataError(f"{count} of {rows} rows have a target: a fit needs at least two")
+    if count == rows:  # without copies: ten million rows fit into memory once
+        return TensorTable(columns, target)
+    columns = tuple(tuple(column[there] for column in mode) for mode in columns)
+    return TensorTable(columns, target[there], {"no target": rows - count})
