@@ -254,11 +254,8 @@ def markov_paths(kernels: Any, coordinates: Any, functions: int) -> MarkovPaths:
         NotSortedError: for coordinates that decrease.
     """
     if isinstance(kernels, MarkovPaths):
-        if kernels.functions != functions or kernels.nodes != coordinates.shape[-1]:
-            raise InvalidDataError(
-                f"paths of {kernels.functions} functions at {kernels.nodes} nodes do not fit sites of {functions} "
-                f"functions at {coordinates.shape[-1]} nodes"
-            )
+        if kernels.functions != functions:
+            raise InvalidDataError(f"paths of {kernels.functions} functions do not fit sites of {functions}")
         return kernels
     coordinates = _checked(coordinates)
     shared = isinstance(kernels, str) or not isinstance(kernels, Sequence)
