@@ -97,13 +97,25 @@ def _close_gaps(triangles: Integers) -> Integers:
             if nearest in loop:
                 gap = loop[loop.index(nearest) :]
                 if 3 <= len(gap) <= _LARGEST_HOLE:
-                    extra += [(gap[0], gap[k], gap[k + 1]) for k in range(1, len(gap) - 1)]
+                    fan = _fan(gap, used)
+                    extra += fan
+                    used |= {pair for a, b, c in fan for pair in ((a, b), (b, c), (c, a))}
                 loop = loop[: loop.index(nearest) + 1]
                 if nearest not in following:
                     break
                 continue
             loop.append(nearest)
     return np.concatenate([triangles, np.array(extra, dtype=np.int64).reshape(-1, 3)])
+
+
+def _fan(gap: list[int], used: set[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """Triangles that fill a loop of nodes, from the first corner whose diagonals are no edges yet."""
+    for shift in range(len(gap)):
+        loop = gap[shift:] + gap[:shift]
+        diagonals = [(loop[0], node) for node in loop[2:-1]]
+        if not any(pair in used or pair[::-1] in used for pair in diagonals):
+            return [(loop[0], loop[k], loop[k + 1]) for k in range(1, len(loop) - 1)]
+    return []
 
 
 def _oriented(manifold: Manifold, triangles: Integers) -> Integers:
