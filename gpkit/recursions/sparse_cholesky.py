@@ -339,7 +339,9 @@ def block_inverse(first: Any, starts: Any, stored: Any, offsets: Any, blocks: An
 
 
 @numba.njit(**ENTRY)
-def block_entries(first: Any, starts: Any, stored: Any, offsets: Any, blocks: Any, wanted_rows: Any, wanted_columns: Any) -> Any:
+def block_entries(
+    first: Any, starts: Any, stored: Any, offsets: Any, blocks: Any, wanted_rows: Any, wanted_columns: Any
+) -> Any:
     """Values at given places of a symmetric matrix stored in blocks; nan where nothing is stored."""
     owner = _owners(first)
     out = np.empty(wanted_rows.size)
