@@ -30,7 +30,7 @@ _NARROW = 1e-10
 class Site(NamedTuple):
     """A Gaussian factor for each datum, all of the shape of the data.
 
-    Attributes:
+    Args:
         precision: not negative.
         information: precision times the factor's mean.
         expected: E_q log p(y | f), or a lower bound of it whose derivatives the factor has.
