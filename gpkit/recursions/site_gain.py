@@ -32,6 +32,7 @@ ROOM = 8
 _FLOOR = 2.0 * 2.220446049250313e-16
 _ROUNDING = 16.0 * 2.220446049250313e-16
 _NEGATIVE = 1e-7
+_SMALLEST = 1e-300  # below it products round like denormal numbers
 _PLAIN = 1e-2
 
 
@@ -84,7 +85,7 @@ def _factor(n, lam, lower, d, rest, order):  # type: ignore[no-untyped-def]
         lower[q, pivot] = 1.0
         value = rest[pivot, pivot]
         if not value > _FLOOR * n * abs(lam[pivot, pivot]):
-            good = good and value >= -_NEGATIVE * abs(lam[pivot, pivot])
+            good = good and value >= -_NEGATIVE * abs(lam[pivot, pivot]) - _SMALLEST
             value = 0.0
             for i in range(n):
                 scale = math.sqrt(abs(lam[i, i] * lam[pivot, pivot]))
@@ -92,8 +93,8 @@ def _factor(n, lam, lower, d, rest, order):  # type: ignore[no-untyped-def]
                     if rest[i, i] > _FLOOR * n * abs(lam[i, i]):
                         value = max(value, rest[i, pivot] * rest[i, pivot] / rest[i, i])
                     else:
-                        good = good and abs(rest[i, pivot]) <= _NEGATIVE * scale
-            good = good and value <= _NEGATIVE * abs(lam[pivot, pivot])
+                        good = good and abs(rest[i, pivot]) <= _NEGATIVE * scale + math.sqrt(_SMALLEST)
+            good = good and value <= _NEGATIVE * abs(lam[pivot, pivot]) + _SMALLEST
         d[q] = value
         if value > 0.0:
             for i in range(n):

@@ -36,3 +36,10 @@ def test_any_problem(problem, backend):
     for name in ("log_evidence", "mean", "covariance", "lag_one"):
         torch.testing.assert_close(getattr(result, name), getattr(oracle, name), rtol=1e-7, atol=1e-8)
     assert (torch.linalg.eigvalsh(result.covariance) > -1e-12).all()
+
+
+def test_denormal_precisions_are_no_negative_ones():
+    root = torch.tensor([[1.4e-161, 0.0], [2.0, 0.0]])
+    precision = (root @ root.mT).expand(3, 2, 2)
+    result = state_space.smooth(MaternKernel(1.5), torch.arange(3.0), precision, torch.zeros(3, 2))
+    assert torch.isfinite(result.covariance).all()
