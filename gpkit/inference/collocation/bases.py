@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 _CHUNK = 4_000_000  # numbers at a time when points are many
+_REMEMBERED = 400_000  # numbers in a table that is kept
 
 Array = NDArray[np.float64]
 
@@ -153,6 +154,14 @@ def legendre_table(tau: Array, size: int, order: int = 0) -> Array:
     return table
 
 
+@lru_cache(maxsize=16)
+def _table_of(tau: bytes, size: int, order: int) -> Array:
+    """The same of points that come again, as those of one grid do for every term and every face."""
+    table = legendre_table(np.frombuffer(tau), size, order)
+    table.flags.writeable = False
+    return table
+
+
 @lru_cache(maxsize=12)
 def _normalised_at_gauss(size: int, count: int) -> Array:
     """Legendre polynomials of unit norm on [-1, 1] at Gauss nodes, (size, count); read-only."""
@@ -191,9 +200,9 @@ class LegendreBasis:
     def evaluate(self, x: Array, order: int = 0) -> Array:
         """Derivatives of the functions at points: (m, size)."""
         tau = self._scale * (np.asarray(x, dtype=np.float64) - self.lower) - 1.0
-        table = legendre_table(tau, self.size, order)
-        table *= (self.norms * self._scale**order)[:, None]
-        return table.T
+        small = tau.size * self.size <= _REMEMBERED
+        table = _table_of(tau.tobytes(), self.size, order) if small else legendre_table(tau, self.size, order)
+        return (table * (self.norms * self._scale**order)[:, None]).T
 
     def nodes(self, count: int) -> tuple[Array, Array]:
         """Gauss-Legendre nodes and weights on the interval."""
