@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,10 +20,13 @@ def test_there_is_code() -> None:
 @pytest.mark.parametrize("block", range(len(BLOCKS)))
 def test_code_runs(block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {"__name__": "readme"}
+    names: dict[str, Any] = {"__name__": "readme"}
     exec(compile(BLOCKS[block], f"README.md, block {block}", "exec"), names)  # noqa: S102
     if "report" in BLOCKS[block]:
         assert (tmp_path / "report" / "report.html").stat().st_size > 10_000
+    elif "PDE" in BLOCKS[block]:
+        error = names["solution"].mean(names["points"]) - names["exact"](*names["points"].T)
+        assert float(error.abs().max()) < 1e-10
     else:
         loss, gp = names["loss"], names["gp"]
-        assert float(loss.detach()) < 10.0 and all(p.grad is not None for p in gp.parameters())  # type: ignore[attr-defined]
+        assert float(loss.detach()) < 10.0 and all(p.grad is not None for p in gp.parameters())
