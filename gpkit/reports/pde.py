@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from gpkit.diagnostics.findings import group_findings
-from gpkit.files import write_atomic
 from gpkit.reports import pde_figures as figures
 from gpkit.reports.document import Block, Facts, FindingList, Paragraph, Report, Section, Table, number
 from gpkit.reports.pde_content import FieldSection, PDEContent
 from gpkit.reports.run import run_section
-from gpkit.reports.writing import to_json
+from gpkit.reports.writing import write_report
 
 METHOD = (
     "A Gaussian process prior over the fields is conditioned on the equations at collocation points, on the "
@@ -35,13 +34,7 @@ def pde_report(content: PDEContent, path: str | Path) -> tuple[Path, Path]:
     Returns:
         The paths of both files; they appear only when they are complete.
     """
-    target = Path(path)
-    if target.suffix.lower() not in (".html", ".htm"):
-        target = target / "report.html"
-    beside = target.with_name("summary.json") if target.stem == "report" else target.with_suffix(".json")
-    html, numbers = build_pde_report(content).html(), to_json(dict(content.numbers))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return write_atomic(target, html), write_atomic(beside, numbers)
+    return write_report(build_pde_report(content).html(), dict(content.numbers), path)
 
 
 def build_pde_report(content: PDEContent) -> Report:

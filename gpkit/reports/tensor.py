@@ -12,7 +12,6 @@ from gpkit.diagnostics.findings import as_plain, group_findings
 from gpkit.diagnostics.plots import plot_pit
 from gpkit.diagnostics.style import new_figure
 from gpkit.diagnostics.tensor_plots import plot_bounds, plot_core, plot_errors, plot_levels, plot_mode_functions
-from gpkit.files import write_atomic
 from gpkit.reports.document import (
     Block,
     Facts,
@@ -27,7 +26,7 @@ from gpkit.reports.document import (
 )
 from gpkit.reports.run import run_section
 from gpkit.reports.tensor_content import ModeSection, TensorContent
-from gpkit.reports.writing import to_json
+from gpkit.reports.writing import write_report
 
 __all__ = ["build_tensor_report", "tensor_report", "tensor_summary"]
 
@@ -56,14 +55,7 @@ def tensor_report(content: TensorContent, path: str | Path) -> tuple[Path, Path]
     Returns:
         The paths of both files; they appear only when they are complete.
     """
-    target = Path(path)
-    if target.suffix.lower() not in (".html", ".htm"):
-        target = target / "report.html"
-    beside = target.with_name("summary.json") if target.stem == "report" else target.with_suffix(".json")
-    html = build_tensor_report(content).html()
-    numbers = to_json(tensor_summary(content))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return write_atomic(target, html), write_atomic(beside, numbers)
+    return write_report(build_tensor_report(content).html(), tensor_summary(content), path)
 
 
 def tensor_summary(content: TensorContent) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from gpkit.diagnostics.findings import as_plain, group_findings
 from gpkit.diagnostics.plots import plot_pit, plot_qq
 from gpkit.diagnostics.style import new_figure
 from gpkit.diagnostics.units import pretty_unit
-from gpkit.files import write_atomic
 from gpkit.reports.document import (
     Block,
     Facts,
@@ -29,7 +28,7 @@ from gpkit.reports.document import (
 )
 from gpkit.reports.run import run_section
 from gpkit.reports.vector_field_content import VectorFieldContent
-from gpkit.reports.writing import to_json
+from gpkit.reports.writing import write_report
 
 __all__ = ["build_vector_field_report", "vector_field_report", "vector_field_summary"]
 
@@ -58,14 +57,7 @@ def vector_field_report(content: VectorFieldContent, path: str | Path) -> tuple[
     Returns:
         The paths of both files; they appear only when they are complete.
     """
-    target = Path(path)
-    if target.suffix.lower() not in (".html", ".htm"):
-        target = target / "report.html"
-    beside = target.with_name("summary.json") if target.stem == "report" else target.with_suffix(".json")
-    html = build_vector_field_report(content).html()
-    numbers = to_json(vector_field_summary(content))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return write_atomic(target, html), write_atomic(beside, numbers)
+    return write_report(build_vector_field_report(content).html(), vector_field_summary(content), path)
 
 
 def vector_field_summary(content: VectorFieldContent) -> dict[str, Any]:

@@ -1,13 +1,18 @@
-"""JSON that any reader accepts."""
+"""Reports as files, and JSON that any reader accepts."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from gpkit.files import write_atomic
+
+__all__ = ["to_json", "write_report"]
 
 
 def to_json(data: Any) -> str:
@@ -17,6 +22,27 @@ def to_json(data: Any) -> str:
         TypeError: If something has no counterpart in JSON; nothing is turned into text unasked.
     """
     return json.dumps(_plain(data), allow_nan=False, ensure_ascii=False, indent=2) + "\n"
+
+
+def write_report(html: str, numbers: Any, path: str | Path) -> tuple[Path, Path]:
+    """Write a report and the numbers in it.
+
+    Args:
+        html: The report.
+        numbers: Plain data.
+        path: The HTML file to write, or a folder (made if needed) for ``report.html``; the JSON file is written beside
+            it, ``summary.json`` or ``<name>.json``.
+
+    Returns:
+        The paths of both files; they appear only when they are complete.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in (".html", ".htm"):
+        target = target / "report.html"
+    beside = target.with_name("summary.json") if target.stem == "report" else target.with_suffix(".json")
+    text = to_json(numbers)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return write_atomic(target, html), write_atomic(beside, text)
 
 
 def _plain(data: Any) -> Any:
