@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from gpkit.errors import InvalidDataError
-from gpkit.files import write_atomic
+from gpkit.models.payload import PayloadFormat
 
 if TYPE_CHECKING:
     from gpkit.models.light_curve_gp import LightCurveGP
 
 __all__ = ["load_model", "model_from_payload", "read_payload", "save_model"]
 
-_FORMAT = "gpkit light-curve model"
-_VERSION = 1
 _ENTRIES = ("light_curve", "arguments", "name", "fits", "draws", "posterior", "extra")
+_FILE = PayloadFormat("gpkit light-curve model", 1, "a gpkit model", _ENTRIES)
 
 
 def save_model(
@@ -42,8 +39,6 @@ def save_model(
         with tempfile.TemporaryDirectory() as folder:
             posterior = save_inference_data(model.posterior, Path(folder) / "posterior.nc").read_bytes()
     payload = {
-        "format": _FORMAT,
-        "version": _VERSION,
         "light_curve": model.light_curve,
         "arguments": model._arguments,
         "name": model.name,
@@ -52,9 +47,7 @@ def save_model(
         "posterior": posterior,
         "extra": extra,
     }
-    buffer = io.BytesIO()
-    torch.save(payload, buffer)
-    return write_atomic(path, buffer.getvalue())
+    return _FILE.write(path, payload)
 
 
 def read_payload(path: str | Path) -> dict[str, Any]:
@@ -63,22 +56,7 @@ def read_payload(path: str | Path) -> dict[str, Any]:
     Raises:
         InvalidDataError: if the file is not a gpkit model.
     """
-    try:
-        payload = torch.load(str(path), weights_only=False)
-    except FileNotFoundError:
-        raise InvalidDataError(f"there is no file {path}") from None
-    except OSError:
-        raise
-    except Exception as error:  # Unpickling damaged bytes may raise anything.
-        raise InvalidDataError(f"{path} is not a gpkit model: {error}".splitlines()[0]) from None
-    if not isinstance(payload, dict) or payload.get("format") != _FORMAT:
-        raise InvalidDataError(f"{path} is not a gpkit model")
-    if payload.get("version", 0) > _VERSION:
-        raise InvalidDataError(f"{path} was written by a newer gpkit (format {payload['version']})")
-    missing = [key for key in _ENTRIES if key not in payload]
-    if missing:
-        raise InvalidDataError(f"{path} is not a complete gpkit model: it has no {missing[0]!r}")
-    return payload
+    return _FILE.read(path)
 
 
 def model_from_payload(payload: dict[str, Any], folder: Path) -> LightCurveGP:

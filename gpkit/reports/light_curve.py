@@ -12,13 +12,12 @@ from tqdm import tqdm
 from gpkit.diagnostics.findings import group_findings
 from gpkit.diagnostics.residuals import ResidualChecks, check_residuals
 from gpkit.diagnostics.units import pretty_unit
-from gpkit.files import write_atomic
 from gpkit.reports import light_curve_figures as figures
 from gpkit.reports.content import KernelSection, LightCurveSection, Quantity, ReportContent
 from gpkit.reports.document import Block, Facts, FindingList, Paragraph, Report, Section, Table, fixed, number
 from gpkit.reports.run import run_section
 from gpkit.reports.summary import all_findings, headline, ranking, summary
-from gpkit.reports.writing import to_json
+from gpkit.reports.writing import write_report
 
 METHOD = (
     "Each kernel was fitted by maximising the exact likelihood of a Gaussian process with the stated covariance, white "
@@ -49,13 +48,7 @@ def light_curve_report(content: ReportContent, path: str | Path, *, progress: bo
     Returns:
         The paths of the HTML file and of the JSON file; both appear only when they are complete.
     """
-    target = Path(path)
-    if target.suffix.lower() not in (".html", ".htm"):
-        target = target / "report.html"
-    beside = target.with_name("summary.json") if target.stem == "report" else target.with_suffix(".json")
-    html, numbers = build_report(content, progress=progress).html(), to_json(summary(content))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return write_atomic(target, html), write_atomic(beside, numbers)
+    return write_report(build_report(content, progress=progress).html(), summary(content), path)
 
 
 def build_report(content: ReportContent, *, progress: bool = False) -> Report:

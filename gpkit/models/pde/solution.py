@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +13,9 @@ import torch
 from torch import Tensor
 
 from gpkit.errors import InvalidDataError
-from gpkit.files import write_atomic
 from gpkit.inference.collocation.forms import Box, Jet
 from gpkit.inference.collocation.posterior import FieldDraws, FieldPosterior
+from gpkit.models.payload import PayloadFormat
 from gpkit.models.pde.evaluation import Remainder
 from gpkit.models.pde.expressions import Expression
 from gpkit.models.pde.gridded import values_tensor
@@ -24,8 +23,7 @@ from gpkit.models.pde.residuals import Residuals
 
 __all__ = ["Draws", "FieldSolution", "Solution"]
 
-_FORMAT = "gpkit solution of a differential equation"
-_VERSION = 1
+_FILE = PayloadFormat("gpkit solution of a differential equation", 1, "a solution of a differential equation")
 LARGE_RESIDUAL = 1e-5
 """Relative residual above which a solution says that it is not to be trusted; ten times that from third order on,
 where rounding in the highest derivatives alone can be larger."""
@@ -299,16 +297,8 @@ class Solution:
         Raises:
             InvalidDataError: The solution cannot be written.
         """
-        payload = {"format": _FORMAT, "version": _VERSION}
         names = ("posterior", "box", "names", "grid", "residuals", "diagnostics", "text", "seconds", "findings")
-        payload |= {name: getattr(self, name) for name in names}
-        payload["parameters"] = dict(self.parameters)
-        buffer = io.BytesIO()
-        try:
-            torch.save(payload, buffer)
-        except Exception as error:  # pickle raises what the objects raise
-            raise InvalidDataError(f"this solution holds something that no file can: {error}") from None
-        return write_atomic(path, buffer.getvalue())
+        return _FILE.write(path, {name: getattr(self, name) for name in names} | {"parameters": dict(self.parameters)})
 
     @classmethod
     def load(cls, path: str | Path) -> Solution:
@@ -317,19 +307,7 @@ class Solution:
         Raises:
             InvalidDataError: The file is not there, or is not a solution.
         """
-        try:
-            payload = torch.load(str(path), weights_only=False)
-        except FileNotFoundError:
-            raise InvalidDataError(f"there is no file {path}") from None
-        except OSError:
-            raise
-        except Exception as error:  # Unpickling damaged bytes may raise anything.
-            raise InvalidDataError(f"{path} is not a solution: {error}".splitlines()[0]) from None
-        if not isinstance(payload, dict) or payload.get("format") != _FORMAT:
-            raise InvalidDataError(f"{path} is not a solution of a differential equation")
-        if payload["version"] > _VERSION:
-            raise InvalidDataError(f"{path} was written by a newer gpkit (format {payload['version']})")
-        return cls(**{k: v for k, v in payload.items() if k not in ("format", "version")})
+        return cls(**_FILE.read(path))
 
     def as_arrays(self, axes: Sequence[Tensor] | None = None) -> dict[str, np.ndarray]:
         """Coordinates, mean and standard deviation of every field on a tensor grid, for files."""
