@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import math
 import time as clock
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,22 +15,20 @@ from gpkit.datasets import LightCurve
 from gpkit.errors import GpkitError, InvalidDataError, NotPositiveDefiniteError
 from gpkit.inference.maximise import MaximiseResult, maximise
 from gpkit.inference.potential import ParameterSpec, PotentialSpec, build_potential
-from gpkit.kernels import ScaleKernel, StateSpaceKernel, as_state_space
 from gpkit.kernels.state_space import state_space_of
-from gpkit.models.light_curve_results import KERNELS, FitResult, LeaveOneOut, named_kernel
+from gpkit.models.kernel_values import batched_kernel, write_values
+from gpkit.models.light_curve_checks import leave_one_out, whitened_residuals
+from gpkit.models.light_curve_results import KERNELS, FitResult, LeaveOneOut, light_curve_kernel
 from gpkit.models.parameters import (
     DataScale,
     KernelParameter,
-    has_amplitude,
     jitter_spec,
     kernel_parameters,
     mean_model,
 )
 from gpkit.models.predictions import Prediction
-from gpkit.operators.covariances import GIVEN
 from gpkit.recursions import draws as _draws
-from gpkit.recursions import linear, series
-from gpkit.recursions.structure import block_shape, marker
+from gpkit.recursions import series
 
 __all__ = ["KERNELS", "FitResult", "LeaveOneOut", "LightCurveGP"]
 
@@ -82,25 +78,7 @@ class LightCurveGP:
         self._error = np.array(modelled.error)
         self._log_jacobian = -float(np.log(detections.value).sum()) if self.transform else 0.0
         self.scale = DataScale.of(self._t, self._y, self._error)
-        if isinstance(kernel, str):
-            self.name = kernel
-            base = named_kernel(kernel)
-        else:
-            converted = as_state_space(kernel)
-            if converted is None:
-                raise InvalidDataError(
-                    f"{type(kernel).__name__} has no state space; gpkit.models.ExactGP takes any kernel"
-                )
-            base = copy.deepcopy(converted)
-            self.name = type(base).__name__.removesuffix("Kernel").lower()
-        if base.batch_shape.numel() != 1 or len(base.batch_shape):
-            raise InvalidDataError("a light-curve kernel must not have batch dimensions")
-        if base.structure == GIVEN:
-            raise InvalidDataError(
-                f"{type(kernel).__name__} is known by its state space only, which light-curve "
-                "models cannot compile: give it a structure, or use gpkit.models.ExactGP"
-            )
-        self.kernel = base if has_amplitude(base) else ScaleKernel(base)
+        self.name, self.kernel = light_curve_kernel(kernel)
         given = dict(priors or {})
         self._kernel_parameters: tuple[KernelParameter, ...] = kernel_parameters(self.kernel, self.scale, given)
         self._mean = mean_model(mean, self._t, self.scale, given)
@@ -184,12 +162,7 @@ class LightCurveGP:
 
     def set_parameters(self, values: Mapping[str, float]) -> None:
         """Write kernel parameters into ``self.kernel`` (the rest has no module)."""
-        for path, value in self._natural(values).items():
-            *steps, leaf = path.split(".")
-            module: Any = self.kernel
-            for step in steps:
-                module = module[int(step)] if step.isdigit() else getattr(module, step)
-            setattr(module, leaf, value)
+        write_values(self.kernel, self._natural(values))
 
     # -- fitting --------------------------------------------------------------------------------------------------
 
@@ -371,39 +344,22 @@ class LightCurveGP:
     def residuals(self, method: str | None = None) -> Array:
         """Whitened one-step-ahead residuals (N,): white N(0, 1) if the model is right."""
         parts = self.potential.components(self.potential.to_unconstrained(self._fitted(method).parameters)[None])
-        structure = self.kernel.structure
-        nb, b = block_shape(structure)
-        blocks, p = linear.transition_blocks(marker(structure), parts.parameters[0], self._t, nb, b)
-        gains, pivots, bad = linear.factor(blocks, p, parts.noise[0], False)
-        if bad >= 0:
-            raise NotPositiveDefiniteError(
-                "the covariance of the data is not positive definite at the fit", row=int(bad)
-            )
-        residual = np.ascontiguousarray((self._y - parts.mean[0])[:, None])
-        whitened: Array = linear.lower_solve(blocks, gains, residual)[:, 0] / np.sqrt(pivots)
-        return whitened
+        return whitened_residuals(
+            self.kernel.structure, parts.parameters[0], self._t, self._y - parts.mean[0], parts.noise[0]
+        )
 
     def leave_one_out(self, method: str | None = None) -> LeaveOneOut:
         """Exact leave-one-out predictions at the fit, from one evaluation of value and gradient."""
-        from scipy import special
+        out = self._leave_one_out(self.potential.to_unconstrained(self._fitted(method).parameters)[None])
+        return LeaveOneOut(out.mean[0], out.variance[0], out.log_density[0], out.pit[0])
 
-        alpha, kappa = self._solve(self.potential.to_unconstrained(self._fitted(method).parameters)[None])
-        variance = 1.0 / kappa[0]
-        mean = self._y - alpha[0] * variance
-        z = alpha[0] / np.sqrt(kappa[0])
-        return LeaveOneOut(mean, variance, self._loo_density(alpha, kappa)[0], special.ndtr(z))
-
-    def _solve(self, z: Array) -> tuple[Array, Array]:
-        """K^-1 (y - mean) and diag(K^-1), each (S, N), at points (S, D)."""
+    def _leave_one_out(self, z: Array) -> LeaveOneOut:
+        """Leave-one-out predictions (S, N) at unconstrained points (S, D)."""
         parts = self.potential.components(z)
-        out = series.evidence(self.kernel.structure, parts.parameters, self._t, self._y - parts.mean, parts.noise)
-        if (out.failed >= 0).any():
-            raise NotPositiveDefiniteError("the covariance of the data is not positive definite at these parameters")
-        return out.alpha, out.kappa
-
-    def _loo_density(self, alpha: Array, kappa: Array) -> Array:
-        density = 0.5 * np.log(kappa) - 0.5 * alpha**2 / kappa - 0.5 * math.log(2.0 * math.pi)
-        return density - np.log(self.detections.value) if self.transform else density
+        jacobian = -np.log(self.detections.value) if self.transform else np.zeros(self.n)
+        return leave_one_out(
+            self.kernel.structure, parts.parameters, self._t, self._y, parts.mean, parts.noise, jacobian
+        )
 
     def psd(
         self, frequency: Any, *, posterior: bool | None = None, draws: int = 200, convention: str = "one-sided"
@@ -418,7 +374,7 @@ class LightCurveGP:
         """Characteristic times by name: (S,) over posterior draws, or numbers at the fit; "regime" in words."""
         z = self._points(posterior, draws)
         values = self._natural(self.potential.to_natural(z))
-        batch = _batched(self.kernel, values, len(z))
+        batch = batched_kernel(self.kernel, values, len(z))
         out: dict[str, Any] = {}
         for name, value in batch.timescales().items():
             name = name.replace("base_kernel.", "").replace("kernels.", "")
@@ -446,23 +402,3 @@ class LightCurveGP:
         from gpkit.models.storage import load_model
 
         return load_model(path)
-
-
-def _batched(kernel: StateSpaceKernel, values: Mapping[str, Array], size: int) -> StateSpaceKernel:
-    """A copy of a kernel whose parameters are (size,) arrays."""
-    batch = copy.deepcopy(kernel)
-    shape = torch.Size([size])
-    for path, value in values.items():
-        *steps, leaf = path.split(".")
-        module: Any = batch
-        for step in steps:
-            module = module[int(step)] if step.isdigit() else getattr(module, step)
-        raw = f"raw_{leaf}"
-        constraint = module.constraint_for_parameter_name(raw)
-        tensor = torch.as_tensor(np.broadcast_to(value, (size,)).copy())
-        tensor = tensor if constraint is None else constraint.inverse_transform(tensor)
-        setattr(module, raw, torch.nn.Parameter(tensor, requires_grad=False))
-    for module in batch.modules():
-        if isinstance(module, StateSpaceKernel):
-            module.batch_shape = shape
-    return batch

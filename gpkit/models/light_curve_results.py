@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpkit.errors import InvalidDataError
-from gpkit.kernels import DRWKernel, MaternKernel, SHOKernel, StateSpaceKernel
+from gpkit.kernels import DRWKernel, MaternKernel, ScaleKernel, SHOKernel, StateSpaceKernel, as_state_space
+from gpkit.models.parameters import has_amplitude
+from gpkit.operators.covariances import GIVEN
 
-__all__ = ["KERNELS", "FitResult", "LeaveOneOut", "named_kernel"]
+__all__ = ["KERNELS", "FitResult", "LeaveOneOut", "light_curve_kernel"]
 
 Array = NDArray[np.float64]
 
@@ -29,22 +33,39 @@ KERNELS = {
 """Kernels by name: label, title, formula."""
 
 
-def named_kernel(name: str) -> StateSpaceKernel:
-    """A kernel of :data:`KERNELS`.
+def light_curve_kernel(kernel: Any) -> tuple[str, StateSpaceKernel]:
+    """A kernel with an amplitude, and its short name, from a name of :data:`KERNELS` or from a kernel (copied).
 
     Raises:
-        InvalidDataError: There is none of this name.
+        InvalidDataError: There is none of this name; the kernel has no state space, has batch dimensions, or cannot
+            be compiled.
     """
-    makers: dict[str, Callable[[], StateSpaceKernel]] = {
-        "sho": SHOKernel,
-        "drw": DRWKernel,
-        "matern32": lambda: MaternKernel(1.5),
-        "matern52": lambda: MaternKernel(2.5),
-    }
-    if name not in makers:
-        raise InvalidDataError(f"unknown kernel {name!r}; choose one of {', '.join(KERNELS)} or pass a kernel object")
-    kernel: StateSpaceKernel = makers[name]()
-    return kernel
+    if isinstance(kernel, str):
+        makers: dict[str, Callable[[], StateSpaceKernel]] = {
+            "sho": SHOKernel,
+            "drw": DRWKernel,
+            "matern32": lambda: MaternKernel(1.5),
+            "matern52": lambda: MaternKernel(2.5),
+        }
+        if kernel not in makers:
+            raise InvalidDataError(
+                f"unknown kernel {kernel!r}; choose one of {', '.join(KERNELS)} or pass a kernel object"
+            )
+        name, base = kernel, makers[kernel]()
+    else:
+        converted = as_state_space(kernel)
+        if converted is None:
+            raise InvalidDataError(f"{type(kernel).__name__} has no state space; gpkit.models.ExactGP takes any kernel")
+        base = copy.deepcopy(converted)
+        name = type(base).__name__.removesuffix("Kernel").lower()
+    if base.batch_shape.numel() != 1 or len(base.batch_shape):
+        raise InvalidDataError("a light-curve kernel must not have batch dimensions")
+    if base.structure == GIVEN:
+        raise InvalidDataError(
+            f"{type(kernel).__name__} is known by its state space only, which light-curve "
+            "models cannot compile: give it a structure, or use gpkit.models.ExactGP"
+        )
+    return name, base if has_amplitude(base) else ScaleKernel(base)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +117,7 @@ class FitResult:
 
 @dataclass(frozen=True, eq=False)
 class LeaveOneOut:
-    """Exact leave-one-out predictions, each (N,).
+    """Exact leave-one-out predictions, each (N,), or (S, N) of S sets of parameters.
 
     Attributes:
         mean, variance: of the observation given all others, on the scale of the model.

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from gpkit.errors import InvalidDataError
 from gpkit.inference.potential import ParameterSpec
 from gpkit.kernels import CeleriteKernel, ScaleKernel, StateSpaceKernel
+from gpkit.models.kernel_values import module_at
 
 __all__ = ["DataScale", "KernelParameter", "MeanModel", "has_amplitude", "kernel_parameters", "mean_model"]
 
@@ -126,14 +127,6 @@ def has_amplitude(kernel: StateSpaceKernel) -> bool:
     return any(isinstance(part, ScaleKernel | CeleriteKernel) for part in kernel.modules())
 
 
-def _module_at(kernel: StateSpaceKernel, path: str) -> tuple[Any, str]:
-    *steps, leaf = path.split(".")
-    module: Any = kernel
-    for step in steps:
-        module = module[int(step)] if step.isdigit() else getattr(module, step)
-    return module, leaf
-
-
 def _readable(path: str, several: bool) -> str:
     """``kernels.1.base_kernel.quality`` becomes ``quality_1``."""
     *steps, leaf = path.split(".")
@@ -176,7 +169,7 @@ def kernel_parameters(
     several = len(set(leaves)) < len(leaves)
     found = []
     for path, leaf in zip(paths, leaves, strict=True):
-        module, attribute = _module_at(kernel, path)
+        module, attribute = module_at(kernel, path)
         name = _readable(path, several)
         registered = getattr(module, f"{attribute}_prior", None)
         constraint = module.constraint_for_parameter_name(f"raw_{attribute}")

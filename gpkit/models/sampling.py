@@ -65,7 +65,7 @@ def _inference_data(
     thinned = z[:, ::step]
     flat = np.ascontiguousarray(thinned.reshape(-1, z.shape[-1]))
     log_likelihood = np.concatenate(
-        [model._loo_density(*model._solve(block)) for block in np.array_split(flat, max(1, len(flat) // 256))]
+        [model._leave_one_out(block).log_density for block in np.array_split(flat, max(1, len(flat) // 256))]
     )
     every = max(1, draws // _PREDICTIVE_DRAWS)
     replicated = _predictive(model, np.ascontiguousarray(z[:, ::every].reshape(-1, z.shape[-1])), seed)
