@@ -20,7 +20,8 @@ from gpkit.models.pde.calculus import (
 )
 from gpkit.models.pde.conditions import Condition, Dirichlet, Initial, Neumann, Observe, Periodic, Robin
 from gpkit.models.pde.domain import Box
-from gpkit.models.pde.expressions import Equation, Expression, Field, Unknown
+from gpkit.models.pde.expressions import Equation, Expression, Unknown
+from gpkit.models.pde.fields import Field
 from gpkit.models.pde.gridded import Noisy
 from gpkit.models.pde.inverse import Inference
 from gpkit.models.pde.problem import PDE

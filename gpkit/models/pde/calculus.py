@@ -12,7 +12,6 @@ from gpkit.inference.collocation.forms import Box
 from gpkit.models.pde.expressions import (
     Apply,
     Coordinate,
-    Derivative,
     Expression,
     Given,
     Number,
@@ -25,6 +24,7 @@ from gpkit.models.pde.expressions import (
     multiply,
     power,
 )
+from gpkit.models.pde.fields import Derivative
 
 __all__ = [
     "TIME",

@@ -11,7 +11,8 @@ import torch
 from gpkit.errors import InvalidDataError
 from gpkit.inference.collocation import forms
 from gpkit.models.pde.calculus import d
-from gpkit.models.pde.expressions import Expression, Field, OnFace, convert
+from gpkit.models.pde.expressions import Expression, OnFace, convert
+from gpkit.models.pde.fields import Field
 from gpkit.models.pde.gridded import values_tensor
 from gpkit.models.pde.normal import data_of, linear_form
 

@@ -12,18 +12,8 @@ from torch import Tensor
 
 from gpkit.errors import InvalidDataError
 from gpkit.inference.collocation.forms import Box, evaluate, evaluate_on_grid
-from gpkit.models.pde.expressions import (
-    Apply,
-    Coordinate,
-    Derivative,
-    Expression,
-    Given,
-    Number,
-    Power,
-    Product,
-    Sum,
-    Unknown,
-)
+from gpkit.models.pde.expressions import Apply, Coordinate, Expression, Given, Number, Power, Product, Sum, Unknown
+from gpkit.models.pde.fields import Derivative
 from gpkit.models.pde.gridded import Gridded, Spline, is_open_mesh, orders_on
 
 __all__ = ["CoefficientFunction", "PlainFunction", "Remainder", "call"]

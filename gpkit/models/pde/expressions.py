@@ -1,7 +1,8 @@
 """Expressions of fields, coordinates, given functions and unknowns: what a user writes and the calculus reads.
 
-Expressions are immutable trees. Arithmetic folds numbers and flattens sums and products, nothing more: derivatives are
-in `calculus`, the separation into linear and nonlinear parts in `normal`.
+Expressions are immutable trees; fields and their derivatives, leaves too, are in `fields`. Arithmetic folds numbers and
+flattens sums and products, nothing more: derivatives are in `calculus`, the separation into linear and nonlinear parts
+in `normal`.
 """
 
 from __future__ import annotations
@@ -17,15 +18,13 @@ from torch import Tensor
 from gpkit.errors import InvalidDataError
 
 if TYPE_CHECKING:
-    from gpkit.inference.collocation.forms import Box
+    from gpkit.models.pde.fields import Derivative
 
 __all__ = [
     "Apply",
     "Coordinate",
-    "Derivative",
     "Equation",
     "Expression",
-    "Field",
     "Given",
     "Number",
     "OnFace",
@@ -65,6 +64,8 @@ class Expression:
     @property
     def jets(self) -> tuple[Derivative, ...]:
         """The derivatives of fields in it, each once."""
+        from gpkit.models.pde.fields import Derivative
+
         return tuple({(id(j.field), j.orders): j for j in self.walk() if isinstance(j, Derivative)}.values())
 
     def on(self, face: str | None = None, **coordinate: float) -> OnFace:
@@ -182,61 +183,6 @@ class Unknown(Expression):
 
     def __repr__(self) -> str:
         return self.name
-
-
-class Derivative(Expression):
-    """A partial derivative of a field.
-
-    Attributes:
-        field: The field.
-        orders: Order along each axis of the field's box.
-    """
-
-    def __init__(self, field: Field, orders: tuple[int, ...]) -> None:
-        self.field = field
-        self.orders = orders
-
-    def __repr__(self) -> str:
-        axes = "".join(name * order for name, order in zip(self.field.box.names, self.orders, strict=True))
-        return f"{self.field.name}_{axes}" if axes else self.field.name
-
-    @property
-    def order(self) -> int:
-        """Its total order."""
-        return sum(self.orders)
-
-
-class Field(Derivative):
-    """An unknown function on a box.
-
-    A field that no equation determines is an unknown coefficient, with a Gaussian process prior of the given mean,
-    amplitude and length scale.
-
-    Args:
-        name: Its name, in results too.
-        box: The domain.
-        mean: Prior mean, used for an unknown coefficient only.
-        amplitude: Prior standard deviation, likewise.
-        lengthscale: Prior length scale as a fraction of each axis, likewise.
-
-    Raises:
-        InvalidDataError: The name is not an identifier, or a number is not finite and positive.
-    """
-
-    def __init__(
-        self, name: Any, box: Any, *, mean: float = 0.0, amplitude: float = 1.0, lengthscale: float = 0.3
-    ) -> None:
-        if not isinstance(name, str) or not name.isidentifier():
-            raise InvalidDataError(f"a field needs a name such as 'u', not {name!r}")
-        if not hasattr(box, "names"):
-            raise InvalidDataError(f"field {name!r} needs a Box as its domain, not {type(box).__name__}")
-        for what, value in (("amplitude", amplitude), ("lengthscale", lengthscale)):
-            if not (math.isfinite(value) and value > 0.0):
-                raise InvalidDataError(f"the {what} of field {name!r} must be positive and finite, got {value}")
-        self.name: str = name
-        self.box: Box = box
-        self.mean, self.amplitude, self.lengthscale = float(mean), float(amplitude), float(lengthscale)
-        super().__init__(self, (0,) * len(box.names))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -16,7 +16,8 @@ from gpkit.models.pde.calculus import coordinates
 from gpkit.models.pde.conditions import Dirichlet, Initial, Neumann, Observe, Periodic, Robin
 from gpkit.models.pde.domain import Box
 from gpkit.models.pde.evaluation import PlainFunction
-from gpkit.models.pde.expressions import Equation, Expression, Field, Unknown, convert
+from gpkit.models.pde.expressions import Equation, Expression, Unknown, convert
+from gpkit.models.pde.fields import Field
 from gpkit.models.pde.gridded import Gridded, Noisy
 from gpkit.models.pde.parsing import equation_from_text, expression_from_text, number_from_text
 from gpkit.models.pde.problem import PDE

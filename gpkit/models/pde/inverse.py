@@ -23,7 +23,7 @@ from gpkit.models.pde.solution import Solution
 from gpkit.models.pde.solving import findings_of, grid_of
 
 if TYPE_CHECKING:
-    from gpkit.models.pde.expressions import Field
+    from gpkit.models.pde.fields import Field
     from gpkit.models.pde.problem import PDE
 
 __all__ = ["Inference", "infer"]

@@ -10,10 +10,8 @@ from gpkit.errors import InvalidDataError
 from gpkit.inference.collocation import forms
 from gpkit.models.pde.evaluation import CoefficientFunction, PlainFunction, Remainder
 from gpkit.models.pde.expressions import (
-    Derivative,
     Equation,
     Expression,
-    Field,
     Given,
     Number,
     Power,
@@ -25,6 +23,7 @@ from gpkit.models.pde.expressions import (
     multiply,
     power,
 )
+from gpkit.models.pde.fields import Derivative, Field
 from gpkit.models.pde.gridded import Gridded
 
 __all__ = ["LinearForm", "data_of", "equation_form", "linear_form", "separate", "unknowns_of"]

@@ -8,7 +8,8 @@ from typing import Any
 from gpkit.errors import InvalidDataError
 from gpkit.inference.collocation import forms
 from gpkit.models.pde.conditions import FaceCondition, Initial, Observe, Periodic, prior_fields
-from gpkit.models.pde.expressions import Equation, Field, Unknown
+from gpkit.models.pde.expressions import Equation, Unknown
+from gpkit.models.pde.fields import Field
 from gpkit.models.pde.inverse import Inference, infer
 from gpkit.models.pde.normal import equation_form, fields_of
 from gpkit.models.pde.solution import Solution
