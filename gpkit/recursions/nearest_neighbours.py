@@ -4,6 +4,9 @@ The covariance is a sum of products over columns, ``k(x, z) = sum_t v_t exp(-sum
 distance ``|x_k - z_k|`` or, for a category, 1 for different levels and 0 for equal ones. Each query is conditioned on
 its own m rows, whose observations have noise; a query's row is never its own neighbour unless the caller says so.
 
+Queries are independent of each other: as many as there are SIMD lanes go through the same small Cholesky factorisation
+at once, one query in each lane. A query with fewer neighbours than the others has rows of the unit matrix instead.
+
 References:
     Vecchia (1988), JRSS B 50, 297; Datta et al. (2016), JASA 111, 800; Katzfuss & Guinness (2021), Stat. Sci. 36, 124.
 """
@@ -15,55 +18,191 @@ import math
 import numba
 import numpy as np
 
-from gpkit.recursions.compilation import ENTRY
+from gpkit.recursions.compilation import ENTRY, uncounted
+from gpkit.recursions.elementary import exp_and_expm1
+from gpkit.recursions.simd import (
+    LANES,
+    aligned_start,
+    broadcast,
+    load,
+    root,
+    select_less,
+    store,
+    view,
+    width_of,
+    zero_lanes,
+)
 
 __all__ = ["condition", "leave_one_out_gradient", "rank_candidates"]
 
 
-@numba.njit(inline="always")
-def _terms(x, z, category, variance, rate, each):  # type: ignore[no-untyped-def]
-    """Covariance of two rows; the summands go to ``each``."""
-    total = 0.0
-    for t in range(variance.size):
-        exponent = 0.0
-        for k in range(x.size):
-            gap = abs(x[k] - z[k])
-            if category[k] and gap != 0.0:
-                gap = 1.0
-            exponent += rate[t, k] * gap
-        value = variance[t] * math.exp(-exponent)
-        each[t] = value
-        total += value
+@uncounted
+def _pair(x, a, b, category, variance, rate, gaps, each, at, like):  # type: ignore[no-untyped-def]
+    """Covariance of rows that begin at ``a`` and ``b`` of ``x``; the summands go to ``each`` from ``at`` on."""
+    terms, columns = rate.shape
+    for k in range(columns):
+        gap = load(x, a + k, like) - load(x, b + k, like)
+        gap = select_less(gap, 0.0, -gap, gap)
+        if category[k]:
+            gap = select_less(0.0, gap, broadcast(1.0, like), broadcast(0.0, like))
+        store(gaps, k, gap)
+    total = broadcast(0.0, like)
+    for t in range(terms):
+        exponent = broadcast(0.0, like)
+        for k in range(columns):
+            exponent = exponent - rate[t, k] * load(gaps, k, like)
+        value = variance[t] * exp_and_expm1(exponent)[0]
+        store(each, at + t, value)
+        total = total + value
     return total
 
 
-@numba.njit(inline="always")
-def _factor(c, m):  # type: ignore[no-untyped-def]
-    """Cholesky factor in the lower triangle."""
-    for p in range(m):
-        for q in range(p):
-            total = c[p, q]
+@uncounted
+def _factor(c, m, like):  # type: ignore[no-untyped-def]
+    """Cholesky factor of a packed lower triangle (row by row) in place; the diagonal becomes its reciprocal."""
+    for q in range(m):
+        own = q * (q + 1) // 2
+        total = load(c, own + q, like)
+        for r in range(q):
+            part = load(c, own + r, like)
+            total = total - part * part
+        inverse = 1.0 / root(select_less(total, 1e-300, 1e-300, total))
+        store(c, own + q, inverse)
+        p = q + 1
+        while p + 4 <= m:  # four rows at once: independent chains, which share what they multiply
+            at0 = p * (p + 1) // 2
+            at1 = at0 + p + 1
+            at2 = at1 + p + 2
+            at3 = at2 + p + 3
+            t0, t1 = load(c, at0 + q, like), load(c, at1 + q, like)
+            t2, t3 = load(c, at2 + q, like), load(c, at3 + q, like)
             for r in range(q):
-                total -= c[p, r] * c[q, r]
-            c[p, q] = total / c[q, q]
-        total = c[p, p]
-        for r in range(p):
-            total -= c[p, r] * c[p, r]
-        c[p, p] = math.sqrt(max(total, 1e-300))
+                part = load(c, own + r, like)
+                t0 = t0 - part * load(c, at0 + r, like)
+                t1 = t1 - part * load(c, at1 + r, like)
+                t2 = t2 - part * load(c, at2 + r, like)
+                t3 = t3 - part * load(c, at3 + r, like)
+            store(c, at0 + q, t0 * inverse)
+            store(c, at1 + q, t1 * inverse)
+            store(c, at2 + q, t2 * inverse)
+            store(c, at3 + q, t3 * inverse)
+            p += 4
+        while p < m:
+            at0 = p * (p + 1) // 2
+            t0 = load(c, at0 + q, like)
+            for r in range(q):
+                t0 = t0 - load(c, own + r, like) * load(c, at0 + r, like)
+            store(c, at0 + q, t0 * inverse)
+            p += 1
 
 
-@numba.njit(inline="always")
-def _solve(c, m, b):  # type: ignore[no-untyped-def]
+@uncounted
+def _solve(c, m, b, like):  # type: ignore[no-untyped-def]
     """``b`` becomes the solution with the factor and its transpose."""
     for p in range(m):
-        total = b[p]
-        for r in range(p):
-            total -= c[p, r] * b[r]
-        b[p] = total / c[p, p]
+        own = p * (p + 1) // 2
+        even, odd = load(b, p, like), broadcast(0.0, like)
+        for r in range(0, p - 1, 2):
+            even = even - load(c, own + r, like) * load(b, r, like)
+            odd = odd - load(c, own + r + 1, like) * load(b, r + 1, like)
+        if p % 2:
+            even = even - load(c, own + p - 1, like) * load(b, p - 1, like)
+        store(b, p, (even + odd) * load(c, own + p, like))
     for p in range(m - 1, -1, -1):
-        b[p] /= c[p, p]
+        own = p * (p + 1) // 2
+        value = load(b, p, like) * load(c, own + p, like)
+        store(b, p, value)
         for r in range(p):
-            b[r] -= c[p, r] * b[p]
+            store(b, r, load(b, r, like) - load(c, own + r, like) * value)
+
+
+@uncounted
+def _gather(points, queries, i, neighbours, x, there, w):  # type: ignore[no-untyped-def]
+    """Rows of the neighbours and the query, lane by lane; how many neighbours the lane with most has.
+
+    Lanes beyond the last query repeat it; a neighbour that is not there stands where the query does.
+    """
+    count, width = neighbours.shape
+    columns = points.shape[1]
+    most = 0
+    for lane in range(w):
+        own = min(i + lane, count - 1)
+        for p in range(width):
+            j = neighbours[own, p]
+            store(there, p * w + lane, 1.0 if j >= 0 else 0.0)
+            if j >= 0 and p + 1 > most:
+                most = p + 1
+            for k in range(columns):
+                store(x, (p * columns + k) * w + lane, points[j, k] if j >= 0 else queries[own, k])
+        for k in range(columns):
+            store(x, (width * columns + k) * w + lane, queries[own, k])
+    return most
+
+
+@uncounted
+def _assemble(x, there, noise, width, m, category, variance, rate, gaps, each, stride, c, cross, like):  # type: ignore[no-untyped-def]  # noqa: E501
+    """Packed covariance of the neighbours' observations, and covariances with the query.
+
+    Summands of pair (p, q) go to place ``(p (p + 1) / 2 + q) stride`` of ``each``, those with the query after all.
+    """
+    terms, columns = rate.shape
+    prior = 0.0
+    for t in range(terms):
+        prior += variance[t]
+    query = m * (m + 1) // 2
+    for p in range(m):
+        row = p * (p + 1) // 2
+        mine = load(there, p, like)
+        for q in range(p):
+            at = (row + q) * stride
+            value = _pair(x, p * columns, q * columns, category, variance, rate, gaps, each, at, like)
+            store(c, row + q, value * mine * load(there, q, like))
+        store(c, row + p, (prior + load(noise, p, like)) * mine + (1.0 - mine))
+        at = (query + p) * stride
+        value = _pair(x, p * columns, width * columns, category, variance, rate, gaps, each, at, like)
+        store(cross, p, value * mine)
+
+
+@uncounted
+def _condition(points, noise, queries, neighbours, category, variance, rate, weights, left, room, like):  # type: ignore[no-untyped-def]  # noqa: E501
+    w = width_of(like)
+    count, width = neighbours.shape
+    terms, columns = rate.shape
+    base = aligned_start(room)
+    x = view(room, base)
+    there = view(x, (width + 1) * columns * w)
+    level = view(there, width * w)
+    gaps = view(level, width * w)
+    each = view(gaps, columns * w)
+    cross = view(each, terms * w)
+    b = view(cross, width * w)
+    lane_left = view(b, width * w)
+    c = view(lane_left, w)
+    prior = 0.0
+    for t in range(terms):
+        prior += variance[t]
+    for i in range(0, count, w):
+        m = _gather(points, queries, i, neighbours, x, there, w)
+        for lane in range(w):
+            own = min(i + lane, count - 1)
+            for p in range(m):
+                j = neighbours[own, p]
+                store(level, p * w + lane, noise[j] if j >= 0 else 0.0)
+        _assemble(x, there, level, width, m, category, variance, rate, gaps, each, 0, c, cross, like)
+        for p in range(m):
+            store(b, p, load(cross, p, like))
+        _factor(c, m, like)
+        _solve(c, m, b, like)
+        remaining = broadcast(prior, like)
+        for p in range(m):
+            remaining = remaining - load(cross, p, like) * load(b, p, like)
+        store(lane_left, 0, select_less(remaining, 0.0, 0.0, remaining))
+        for lane in range(min(w, count - i)):
+            left[i + lane] = load(lane_left, lane, 0.0)
+            for p in range(m):
+                weights[i + lane, p] = load(b, p * w + lane, 0.0)
+            for p in range(m, width):
+                weights[i + lane, p] = 0.0
 
 
 @numba.njit(**ENTRY)
@@ -81,32 +220,163 @@ def condition(points, noise, queries, neighbours, category, variance, rate, weig
         weights: the result; zero where there is no neighbour.
         left: the result.
     """
+    width = neighbours.shape[1]
+    terms, columns = rate.shape
+    words = (width + 1) * columns + 4 * width + columns + terms + 1 + width * (width + 1) // 2
+    room = np.empty((words + 1) * LANES)
+    _condition(points, noise, queries, neighbours, category, variance, rate, weights, left, room, zero_lanes())
+
+
+@uncounted
+def _pull(x, a, b, category, terms, columns, pull, each, at, to_variance, to_rate, gaps, like):  # type: ignore[no-untyped-def]
+    """Add ``pull`` times the derivatives of the covariance of a pair; ``to_variance`` is still times v."""
+    for k in range(columns):
+        gap = load(x, a + k, like) - load(x, b + k, like)
+        gap = select_less(gap, 0.0, -gap, gap)
+        if category[k]:
+            gap = select_less(0.0, gap, broadcast(1.0, like), broadcast(0.0, like))
+        store(gaps, k, gap)
+    for t in range(terms):
+        part = pull * load(each, at + t, like)
+        store(to_variance, t, load(to_variance, t, like) + part)
+        for k in range(columns):
+            place = t * columns + k
+            store(to_rate, place, load(to_rate, place, like) - part * load(gaps, k, like))
+
+
+@uncounted
+def _leave_one_out(  # type: ignore[no-untyped-def]
+    points, relative, target, rows, neighbours, category, variance, rate, level, to_variance, to_rate, out, room, like
+):
+    w = width_of(like)
     count, width = neighbours.shape
-    c = np.empty((width, width))
-    each = np.empty(variance.size)
-    b = np.empty(width)
-    cross = np.empty(width)
-    prior = variance.sum()
-    for i in range(count):
+    terms, columns = rate.shape
+    base = aligned_start(room)
+    x = view(room, base)
+    there = view(x, (width + 1) * columns * w)
+    share = view(there, width * w)  # relative noise variances
+    noise = view(share, width * w)
+    gaps = view(noise, width * w)
+    cross = view(gaps, columns * w)
+    b = view(cross, width * w)
+    alpha = view(b, width * w)
+    ends = view(alpha, width * w)  # spread, error, and what they are multiplied by
+    by_variance = view(ends, 6 * w)
+    by_rate = view(by_variance, terms * w)
+    c = view(by_rate, terms * columns * w)
+    each = view(c, width * (width + 1) // 2 * w)
+    prior = 0.0
+    for t in range(terms):
+        prior += variance[t]
+        store(by_variance, t, broadcast(0.0, like))
+        for k in range(columns):
+            store(by_rate, t * columns + k, broadcast(0.0, like))
+    value = 0.0
+    to_level = broadcast(0.0, like)
+    whole = broadcast(0.0, like)
+    for i in range(0, count, w):
         m = 0
-        while m < width and neighbours[i, m] >= 0:
-            m += 1
+        for lane in range(w):
+            own = min(i + lane, count - 1)
+            store(ends, 2 * w + lane, target[rows[own]])
+            store(ends, 3 * w + lane, relative[rows[own]])
+            for p in range(width):
+                j = neighbours[own, p]
+                here = j >= 0
+                if here and p + 1 > m:
+                    m = p + 1
+                store(there, p * w + lane, 1.0 if here else 0.0)
+                store(share, p * w + lane, relative[j] if here else 0.0)
+                store(noise, p * w + lane, level * relative[j] if here else 0.0)
+                store(alpha, p * w + lane, target[j] if here else 0.0)
+                for k in range(columns):
+                    store(x, (p * columns + k) * w + lane, points[j, k] if here else points[rows[own], k])
+            for k in range(columns):
+                store(x, (width * columns + k) * w + lane, points[rows[own], k])
+        _assemble(x, there, noise, width, m, category, variance, rate, gaps, each, terms, c, cross, like)
         for p in range(m):
-            x = points[neighbours[i, p]]
+            store(b, p, load(cross, p, like))
+        _factor(c, m, like)
+        _solve(c, m, b, like)
+        _solve(c, m, alpha, like)
+        spread = prior + level * load(ends, 3, like)
+        error = load(ends, 2, like)
+        for p in range(m):
+            spread = spread - load(cross, p, like) * load(b, p, like)
+            error = error - load(cross, p, like) * load(alpha, p, like)
+        spread = select_less(spread, 1e-12 * prior, 1e-12 * prior, spread)
+        store(ends, 0, spread)
+        store(ends, 1, error)
+        for lane in range(w):
+            inside = i + lane < count
+            s, e = load(ends, lane, 0.0), load(ends, w + lane, 0.0)
+            if inside:
+                value += 0.5 * (math.log(2.0 * math.pi * s) + e * e / s)
+            store(ends, 4 * w + lane, -e / s if inside else 0.0)
+            store(ends, 5 * w + lane, 0.5 / s - 0.5 * (e / s) * (e / s) if inside else 0.0)
+        by_mean, by_spread = load(ends, 4, like), load(ends, 5, like)
+        to_level = to_level + by_spread * load(ends, 3, like)
+        whole = whole + by_spread
+        query = m * (m + 1) // 2
+        for p in range(m):
+            mine, other = load(b, p, like), load(alpha, p, like)
+            diagonal = by_spread * mine * mine - by_mean * mine * other
+            to_level = to_level + diagonal * load(share, p, like)
+            whole = whole + diagonal
+            at = (query + p) * terms
+            pull = by_mean * other - 2.0 * by_spread * mine
+            _pull(
+                x,
+                p * columns,
+                width * columns,
+                category,
+                terms,
+                columns,
+                pull,
+                each,
+                at,
+                by_variance,
+                by_rate,
+                gaps,
+                like,
+            )
+            one = 2.0 * by_spread * mine - by_mean * other
+            two = by_mean * mine
             for q in range(p):
-                c[p, q] = _terms(x, points[neighbours[i, q]], category, variance, rate, each)
-            c[p, p] = prior + noise[neighbours[i, p]]
-            cross[p] = _terms(x, queries[i], category, variance, rate, each)
-            b[p] = cross[p]
-        _factor(c, m)
-        _solve(c, m, b)
-        remaining = prior
-        for p in range(m):
-            remaining -= cross[p] * b[p]
-            weights[i, p] = b[p]
-        for p in range(m, width):
-            weights[i, p] = 0.0
-        left[i] = max(remaining, 0.0)
+                pull = one * load(b, q, like) - two * load(alpha, q, like)
+                at = (p * (p + 1) // 2 + q) * terms
+                _pull(
+                    x,
+                    p * columns,
+                    q * columns,
+                    category,
+                    terms,
+                    columns,
+                    pull,
+                    each,
+                    at,
+                    by_variance,
+                    by_rate,
+                    gaps,
+                    like,
+                )
+    store(ends, 0, whole)
+    store(ends, 1, to_level)
+    noise_slope = everywhere = 0.0
+    for lane in range(w):
+        everywhere += load(ends, lane, 0.0)
+        noise_slope += load(ends, w + lane, 0.0)
+    for t in range(terms):
+        total = 0.0
+        for lane in range(w):
+            total += load(by_variance, t * w + lane, 0.0)
+        to_variance[t] = (everywhere + total / variance[t]) / count
+        for k in range(columns):
+            total = 0.0
+            for lane in range(w):
+                total += load(by_rate, (t * columns + k) * w + lane, 0.0)
+            to_rate[t, k] = total / count
+    out[0], out[1] = value / count, noise_slope / count
 
 
 @numba.njit(**ENTRY)
@@ -121,70 +391,50 @@ def leave_one_out_gradient(  # type: ignore[no-untyped-def]
     Returns:
         The value and the derivative with respect to ``level``.
     """
-    count, width = neighbours.shape
+    width = neighbours.shape[1]
     terms, columns = rate.shape
-    c = np.empty((width, width))
-    each = np.empty(terms)
-    alpha, b, cross = np.empty(width), np.empty(width), np.empty(width)
-    prior = variance.sum()
-    to_variance[:] = 0.0
-    to_rate[:] = 0.0
-    value = to_level = 0.0
-    for i in range(count):
-        m = 0
-        while m < width and neighbours[i, m] >= 0:
-            m += 1
-        own = rows[i]
-        for p in range(m):
-            x = points[neighbours[i, p]]
-            for q in range(p):
-                c[p, q] = _terms(x, points[neighbours[i, q]], category, variance, rate, each)
-            c[p, p] = prior + level * relative[neighbours[i, p]]
-            cross[p] = _terms(x, points[own], category, variance, rate, each)
-            b[p] = cross[p]
-            alpha[p] = target[neighbours[i, p]]
-        _factor(c, m)
-        _solve(c, m, b)
-        _solve(c, m, alpha)
-        spread = prior + level * relative[own]
-        error = target[own]
-        for p in range(m):
-            spread -= cross[p] * b[p]
-            error -= cross[p] * alpha[p]
-        spread = max(spread, 1e-12 * prior)
-        value += 0.5 * (math.log(2.0 * math.pi * spread) + error * error / spread)
-        by_mean = -error / spread
-        by_spread = 0.5 / spread - 0.5 * (error / spread) ** 2
-        to_level += by_spread * relative[own]
-        for t in range(terms):
-            to_variance[t] += by_spread
-        for p in range(m):
-            at = points[neighbours[i, p]]
-            diagonal = by_spread * b[p] * b[p] - by_mean * b[p] * alpha[p]
-            to_level += diagonal * relative[neighbours[i, p]]
-            for t in range(terms):
-                to_variance[t] += diagonal
-            for q in range(-1, p):
-                if q < 0:
-                    other = points[own]
-                    pull = by_mean * alpha[p] - 2.0 * by_spread * b[p]
-                else:
-                    other = points[neighbours[i, q]]
-                    pull = 2.0 * by_spread * b[p] * b[q] - by_mean * (b[p] * alpha[q] + b[q] * alpha[p])
-                _terms(at, other, category, variance, rate, each)
-                for t in range(terms):
-                    part = pull * each[t]
-                    to_variance[t] += part / variance[t]
-                    for k in range(columns):
-                        gap = abs(at[k] - other[k])
-                        if category[k] and gap != 0.0:
-                            gap = 1.0
-                        to_rate[t, k] -= part * gap
-    for t in range(terms):
-        to_variance[t] /= count
-        for k in range(columns):
-            to_rate[t, k] /= count
-    return value / count, to_level / count
+    pairs = width * (width + 1) // 2
+    words = (width + 1) * columns + 6 * width + columns + 6 + terms + terms * columns + pairs + (pairs + width) * terms
+    room = np.empty((words + 1) * LANES)
+    out = np.empty(2)
+    _leave_one_out(
+        points,
+        relative,
+        target,
+        rows,
+        neighbours,
+        category,
+        variance,
+        rate,
+        level,
+        to_variance,
+        to_rate,
+        out,
+        room,
+        zero_lanes(),
+    )
+    return out[0], out[1]
+
+
+@uncounted
+def _scores(points, query, which, size, category, variance, rate, score, room, like):  # type: ignore[no-untyped-def]
+    """Covariances of a query with rows ``which[:size]``, a candidate in each lane."""
+    w = width_of(like)
+    terms, columns = rate.shape
+    x = view(room, aligned_start(room))
+    gaps = view(x, 2 * columns * w)
+    each = view(gaps, columns * w)
+    last = view(each, terms * w)
+    for k in range(columns):
+        store(x, columns + k, broadcast(query[k], like))
+    for i in range(0, size, w):
+        for lane in range(w):
+            j = which[min(i + lane, size - 1)]
+            for k in range(columns):
+                store(x, k * w + lane, points[j, k])
+        store(last, 0, _pair(x, 0, columns, category, variance, rate, gaps, each, 0, like))
+        for lane in range(min(w, size - i)):
+            score[i + lane] = load(last, lane, 0.0)
 
 
 @numba.njit(**ENTRY)
@@ -195,20 +445,35 @@ def rank_candidates(points, queries, own, candidates, category, variance, rate, 
     """
     count, width = candidates.shape
     keep = out.shape[1]
-    each = np.empty(variance.size)
+    terms, columns = rate.shape
+    room = np.empty((3 * columns + terms + 2) * LANES)
+    like = zero_lanes()
+    last_seen = np.full(points.shape[0], -1, np.int64)
+    which = np.empty(width, np.int64)
     score = np.empty(width)
+    kept = np.empty(keep)
     for i in range(count):
-        ordered = np.sort(candidates[i])
         size = 0
-        last = -1
         for p in range(width):
-            j = ordered[p]
-            if j == last or j < 0 or j == own[i]:
+            j = candidates[i, p]
+            if j < 0 or j == own[i] or last_seen[j] == i:
                 continue
-            last = j
-            ordered[size] = j
-            score[size] = -_terms(points[j], queries[i], category, variance, rate, each)
+            last_seen[j] = i
+            which[size] = j
             size += 1
-        best = np.argsort(score[:size])
-        for p in range(keep):
-            out[i, p] = ordered[best[p]] if p < size else -1
+        if size:
+            _scores(points, queries[i], which, size, category, variance, rate, score, room, like)
+        found = 0
+        for p in range(size):  # candidates come nearly in order: insertion is short
+            value, j = score[p], which[p]
+            if found == keep and value <= kept[keep - 1]:
+                continue
+            at = min(found, keep - 1)
+            while at > 0 and kept[at - 1] < value:
+                kept[at] = kept[at - 1]
+                out[i, at] = out[i, at - 1]
+                at -= 1
+            kept[at], out[i, at] = value, j
+            found = min(found + 1, keep)
+        for p in range(found, keep):
+            out[i, p] = -1
