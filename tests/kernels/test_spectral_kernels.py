@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import pickle
 
 import gpytorch
@@ -11,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from gpkit.errors import DataWarning, InvalidDataError, MissingDependencyError
+from gpkit.errors import DataWarning, InvalidDataError
 from gpkit.geometry import PointCloud, SpectralBasis
 from gpkit.geometry.spectral_basis import cut_at_gap
-from gpkit.kernels import ConnectionLaplacianKernel, GeometricKernel, MarkovKernel, ProjectedKernel, SpectralKernel
+from gpkit.kernels import ConnectionLaplacianKernel, MarkovKernel, ProjectedKernel, SpectralKernel
 from gpkit.kernels.rational import rational_power
 from gpkit.kernels.spectral_filters import FunctionFilter, HeatFilter, MaternFilter, MonotoneFilter, PStepFilter
 from gpkit.operators import CrossEigenbasisLinearOperator, DenseCovarianceLinearOperator, EigenbasisLinearOperator
@@ -208,17 +207,3 @@ def test_files_and_cache(cloud, basis, tmp_path):
             SpectralBasis.load(bad)
     with pytest.raises(InvalidDataError, match="160 nodes, the manifold 100"):
         SpectralBasis.load(tmp_path / "basis.npz", PointCloud(fibonacci(100), dim=2))
-
-
-def test_geometric_kernels_say_what_they_need():
-    if importlib.util.find_spec("geometric_kernels") is None:
-        with pytest.raises(MissingDependencyError, match="geometric-kernels"):
-            GeometricKernel(None)
-        return
-    from geometric_kernels.spaces import Hypersphere
-
-    x = torch.as_tensor(fibonacci(12))
-    dense = GeometricKernel(Hypersphere(2), lengthscale=0.5)(x).to_dense()
-    low_rank = GeometricKernel(Hypersphere(2), lengthscale=0.5, features=15)(x).evaluate_kernel()
-    assert isinstance(low_rank, EigenbasisLinearOperator)
-    torch.testing.assert_close(low_rank.to_dense(), dense, rtol=0, atol=0.02)
