@@ -8,6 +8,7 @@ from gpkit.inference.state_space.approximate import ApproximatePosterior, approx
 from gpkit.inference.state_space.engine import filter, sample, smooth
 from gpkit.inference.state_space.nodes import Nodes, insert_nodes
 from gpkit.inference.state_space.paths import KernelBlocks, MarkovPaths, kernel_blocks, markov_paths
+from gpkit.inference.state_space.repeated import RepeatedPath
 from gpkit.inference.state_space.results import FilterResult, SmoothResult
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "KernelBlocks",
     "MarkovPaths",
     "Nodes",
+    "RepeatedPath",
     "SmoothResult",
     "approximate_posterior",
     "filter",

@@ -7,6 +7,7 @@ gradient along one direction of the sites, which the same recursions compute for
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from gpkit.errors import NotPositiveDefiniteError
 from gpkit.inference.state_space.paths import MarkovPaths
 from gpkit.operators.structured import refuse_gradient
 
-__all__ = ["draw", "filter_sites", "process_roots", "smooth_sites"]
+__all__ = ["draw", "filter_sites", "path_layout", "process_roots", "smooth_sites"]
 
 _TINY = 1e-100
 _UNROLLED = 3
@@ -32,16 +33,21 @@ class _Layout(NamedTuple):
     owner: NDArray[np.int64]
 
 
-def _layout(paths: MarkovPaths) -> _Layout:
-    b, functions, blocks = paths.block, paths.functions, len(paths.which)
+def path_layout(block: int, functions: int, which: Sequence[int], owner: Sequence[int]) -> _Layout:
+    """Blocks of the state, with short sizes as constants."""
+    blocks = len(which)
 
     def length(n: int, fixed: bool) -> Any:
         return (0,) * n if fixed else np.zeros(n)
 
     # Short loops are unrolled, which halves their time; each size is compiled on its own, once per machine.
-    short = blocks == functions <= _UNROLLED and b <= _UNROLLED
-    shape = (length(b, b <= _UNROLLED), length(functions, short), length(blocks, short))
-    return _Layout(shape, np.array(paths.which, dtype=np.int64), np.array(paths.owner, dtype=np.int64))
+    short = blocks == functions <= _UNROLLED and block <= _UNROLLED
+    shape = (length(block, block <= _UNROLLED), length(functions, short), length(blocks, short))
+    return _Layout(shape, np.array(which, dtype=np.int64), np.array(owner, dtype=np.int64))
+
+
+def _layout(paths: MarkovPaths) -> _Layout:
+    return path_layout(paths.block, paths.functions, paths.which, paths.owner)
 
 
 def _general(layout: _Layout) -> _Layout:
