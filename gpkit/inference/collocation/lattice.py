@@ -11,12 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from gpkit.inference.collocation.bases import Array, gauss_legendre
 
-__all__ = ["LatticeBasis", "MixtureSpectrum"]
+__all__ = ["LatticeBasis"]
 
 STRETCH = 1.6
 
@@ -116,60 +114,3 @@ class LatticeBasis:
         if size != self.size:
             raise ValueError(f"a lattice of {self.size} functions has no version of {size}")
         return self
-
-
-class MixtureSpectrum:
-    """Variances of lattice functions: a product over axes of mixtures of Student-t (7 d.o.f.) spectra.
-
-    In function space this is a product of spectral-mixture kernels with Matern-7/2 envelopes. Parameters are the log
-    variance, and per axis and component the logit of its weight, the log of its width, and its frequency.
-
-    Args:
-        bases: Of each axis.
-        centres: Frequencies of the components of each axis; the first should be 0.
-    """
-
-    def __init__(self, bases: Sequence[LatticeBasis], centres: Sequence[Sequence[float]]) -> None:
-        self._bases = bases
-        self._counts = [len(c) for c in centres]
-        self._lattices = [torch.from_numpy(b.frequencies) for b in bases]
-        # Not bounded: L-BFGS-B takes a full first step where every variable has two bounds.
-        starts: list[float] = [0.0]
-        low, high = [-math.inf], [math.inf]
-        for basis, own in zip(bases, centres, strict=True):
-            unit = 1.0 / (basis.upper - basis.lower)
-            for c in own:
-                starts += [0.0, math.log(0.5 * unit), c]
-                low += [-12.0, math.log(0.02 * unit), max(0.0, c - 1.5 * unit)]
-                high += [12.0, math.log(30.0 * unit), 0.0 if c == 0.0 else c + 1.5 * unit]
-        self.start, self.bounds = np.array(starts), list(zip(low, high, strict=True))
-
-    def log_variances(self, theta: Tensor) -> Tensor:
-        """Log prior variance of every function of the tensor basis, flat."""
-        total = theta[:1]
-        at = 1
-        for lattice, count in zip(self._lattices, self._counts, strict=True):
-            logits, widths, centres = theta[at : at + 3 * count].reshape(count, 3).T
-            at += 3 * count
-            # Both signs of a frequency, so that a component at 0 is one hump.
-            shape = torch.zeros_like(lattice)
-            weights = torch.softmax(logits, 0)
-            for q in range(count):
-                hump = torch.zeros_like(lattice)
-                for sign in (1.0, -1.0):
-                    z = (lattice - sign * centres[q]) / torch.exp(widths[q])
-                    hump = hump + (1.0 + z**2 / 7.0) ** -4.0
-                shape = shape + weights[q] * hump / hump.sum()
-            total = (total[:, None] + torch.log(shape + 1e-30)[None, :]).reshape(-1)
-        return total
-
-    def log_prior(self, theta: Tensor) -> Tensor:
-        """Weak preference for widths near one half per length of the axis; weights have none (Jeffreys')."""
-        value = torch.zeros((), dtype=theta.dtype)
-        at = 1
-        for basis, count in zip(self._bases, self._counts, strict=True):
-            widths = theta[at : at + 3 * count].reshape(count, 3)[:, 1]
-            at += 3 * count
-            centre = math.log(0.5 / (basis.upper - basis.lower))
-            value = value - 0.5 * ((widths - centre) ** 2).sum() / 1.5**2
-        return value

@@ -1,8 +1,9 @@
 """Noisy sources and observations: a Gaussian process prior in weight space, conditioned on every row with its noise.
 
-Exact equations and conditions enter as rows of very small noise. The prior's spectrum is found by its marginal
-likelihood, whose gradient is that of a Gaussian linear model: what the posterior says of each weight against what the
-prior says.
+Exact equations and conditions enter as rows of very small noise. The prior's spectrum, and noise that is not known, are
+found by their marginal likelihood, whose gradient is that of a Gaussian linear model: what the posterior says of each
+weight against what the prior says. Components that the data do not ask for are left out: kept, they would make
+intervals as wide as what noise could hide in them.
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from scipy import linalg, optimize
 
 from gpkit.errors import ConvergenceError, InvalidDataError
 from gpkit.inference.collocation.axes import Axis
 from gpkit.inference.collocation.bases import Array, Basis
 from gpkit.inference.collocation.forms import Jet
 from gpkit.inference.collocation.frequencies import clean
-from gpkit.inference.collocation.lattice import LatticeBasis, MixtureSpectrum
+from gpkit.inference.collocation.lattice import LatticeBasis
 from gpkit.inference.collocation.layout import Layout
+from gpkit.inference.collocation.noisy_evidence import Evidence
+from gpkit.inference.collocation.noisy_levels import first_guess, has_unknown_noise
 from gpkit.inference.collocation.noisy_rows import Statistics, data_grid, exact_rows, noisy_rows
+from gpkit.inference.collocation.noisy_spectrum import TensorSpectrum
 from gpkit.inference.collocation.rows import Rows
 from gpkit.inference.collocation.uncertainty import DenseCovariance
 from gpkit.inference.collocation.weight_posterior import WeightPosterior
@@ -32,8 +34,7 @@ __all__ = ["is_noisy", "solve_noisy"]
 
 _MOST = 2400  # weights of all fields together
 _NEWTON = 30
-_REFUSED = 1e30
-_COSTLY = 600  # weights above which the search for the prior ends at a thousandth of a nat
+_SEARCH = (15, 25, 60, 15)  # iterations between which components that are worth nothing are left out
 _LOOSE = 0.05  # mean square misfit of exact rows, in units of their noise, above which functions are missing
 
 
@@ -42,7 +43,7 @@ def is_noisy(layout: Layout) -> bool:
     problem = layout.problem
     noises = [s.data.noise for s in layout.sources] + [f.value.data.noise for f in layout.faces]
     noises += [right.data.noise for _, right in layout.others]
-    return bool(problem.free or any(n > 0.0 for n in noises))
+    return bool(problem.free or any(n != 0.0 for n in noises) or has_unknown_noise(problem))
 
 
 @dataclass
@@ -75,77 +76,12 @@ def _picks(layout: Layout, grid: Sequence[int]) -> tuple[list[list[float]], bool
                 continue
             lines = np.moveaxis(table, j, 0).reshape(len(x), -1)
             step = max(1, lines.shape[1] // 200)
-            picks = clean(x, lines[:, ::step], tolerance=1e-3, most=6, noise=source.data.noise)
+            noise = first_guess(table) if math.isnan(source.data.noise) else source.data.noise
+            picks = clean(x, lines[:, ::step], tolerance=1e-3, most=6, noise=noise)
             length = layout.ends[j][1] - layout.ends[j][0]
             complete = complete and picks.complete
             found[j] += [p for p in picks.frequencies if p > 1.5 / length]
     return found, complete
-
-
-class _Evidence:
-    """Likelihood of the spectra of all fields: of noisy rows given the exact ones.
-
-    Exact rows are constraints and no data. Counted as data they would reward any prior that makes fields small, since a
-    residual of zero at many places is then no surprise.
-    """
-
-    def __init__(self, spectra: Sequence[MixtureSpectrum], noisy: Statistics, exact: Statistics | None = None) -> None:
-        self.spectra, self._exact = spectra, exact if exact is not None and exact.count else None
-        self._all = noisy if self._exact is None else noisy.plus(self._exact)
-        self._cuts = np.cumsum([len(s.start) for s in spectra])[:-1]
-
-    def log_variances(self, theta: torch.Tensor) -> torch.Tensor:
-        parts = torch.tensor_split(theta, torch.as_tensor(self._cuts))
-        return torch.cat([s.log_variances(t) for s, t in zip(self.spectra, parts, strict=True)])
-
-    def weights(self, log_variances: Array) -> tuple[Array, Array, Array, float]:
-        """Posterior mean and covariance root of the weights, moments over prior variances, log density of all rows."""
-        return self._condition(self._all, log_variances)
-
-    @staticmethod
-    def _condition(s: Statistics, log_variances: Array) -> tuple[Array, Array, Array, float]:
-        root = np.exp(0.5 * log_variances)
-        precision = root[:, None] * s.gram * root
-        precision[np.diag_indices_from(precision)] += 1.0
-        factor = linalg.cholesky(precision, lower=True, overwrite_a=True, check_finite=False)
-        half = linalg.solve_triangular(factor, root * s.projected, lower=True, check_finite=False)
-        inverse, _ = linalg.lapack.dtrtri(factor, lower=1)
-        white = inverse.T @ half
-        moments = white**2 + np.sum(inverse**2, axis=0)
-        quadratic = s.square - float(half @ half)
-        log_det = 2.0 * float(np.log(np.diagonal(factor)).sum())
-        evidence = -0.5 * (quadratic + log_det + s.log_noise + s.count * math.log(2.0 * math.pi))
-        return root * white, root[:, None] * inverse.T, moments, evidence
-
-    def objective(self, values: Array) -> tuple[float, Array]:
-        theta = torch.from_numpy(values).requires_grad_()
-        log_variances = self.log_variances(theta)
-        parts = torch.tensor_split(theta, torch.as_tensor(self._cuts))
-        prior = torch.stack([s.log_prior(t) for s, t in zip(self.spectra, parts, strict=True)]).sum()
-        try:
-            _, _, moments, evidence = self.weights(log_variances.detach().numpy())
-            given = np.ones_like(moments)
-            if self._exact is not None:
-                _, _, given, density = self._condition(self._exact, log_variances.detach().numpy())
-                evidence -= density
-        except np.linalg.LinAlgError:  # a prior so wide that the noise rounds away: the line search steps back
-            return _REFUSED, np.zeros_like(values)
-        slopes = torch.from_numpy(0.5 * (moments - given))
-        ((log_variances * slopes).sum() + prior).backward()
-        assert theta.grad is not None
-        return -(evidence + float(prior.detach())), -theta.grad.numpy()
-
-    def maximise(self, start: Array, iterations: int) -> tuple[Array, float, int]:
-        bounds = [b for s in self.spectra for b in s.bounds]
-        result = optimize.minimize(
-            self.objective,
-            start,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=bounds,
-            options={"maxiter": iterations, "ftol": 1e-7 if len(self._all.gram) > _COSTLY else 2e-9},
-        )
-        return np.asarray(result.x), -float(result.fun), int(result.nfev)
 
 
 @dataclass
@@ -154,6 +90,7 @@ class _Fit:
 
     Attributes:
         rows: What the weights are of.
+        evidence: Of their priors.
         mean: Of the weights.
         root: Of their covariance.
         theta: Parameters of the spectra.
@@ -165,9 +102,11 @@ class _Fit:
         log_evidence: At the maximum.
         evaluations: Of the evidence.
         steps: Relative steps of the linearisation.
+        levels: Noise that was found where none was stated.
     """
 
     rows: Rows
+    evidence: Evidence
     mean: Array
     root: Array
     theta: Array
@@ -179,6 +118,7 @@ class _Fit:
     log_evidence: float
     evaluations: int
     steps: list[float]
+    levels: list[float]
 
 
 def solve_noisy(layout: Layout, grid: Sequence[int]) -> WeightPosterior:
@@ -196,15 +136,15 @@ def solve_noisy(layout: Layout, grid: Sequence[int]) -> WeightPosterior:
     low, reach = {1: (40, 12), 2: (9, 2)}.get(layout.dim, (3, 1))
     if not complete:
         low = {1: max(grid), 2: 14}.get(layout.dim, 5)
-    share, theta, fit = 1e-3, None, None
+    share, fit = 1e-4, None
     for _ in range(6):
         bases = _bases(layout, grid, picks, low, reach)
         if bases is None:
             break
-        fit = _fit(layout, grid, bases, picks, share, theta)
-        theta = fit.theta
+        fit = _fit(layout, grid, bases, picks, share, fit)
         spread = _spread(layout, fit) / fit.scale
-        if (fit.exact > _LOOSE or fit.surprise > 5.0) and low < max(grid):
+        missed = fit.exact > _LOOSE and math.sqrt(fit.exact) * share > 0.1 * spread
+        if (missed or fit.surprise > 5.0) and low < max(grid):
             low = int(1.4 * low) + 1  # the functions cannot follow the solution
         elif spread < 10.0 * share and share > 1e-6:
             share *= 0.1  # what counts as exact has to be far below what is uncertain
@@ -230,9 +170,31 @@ def solve_noisy(layout: Layout, grid: Sequence[int]) -> WeightPosterior:
         "exact_misfit": math.sqrt(fit.exact) * share,
         "noise_misfit": math.sqrt(fit.noisy),
         "newton_steps": fit.steps,
+        "components": _components(layout, fit, picks),
     }
+    if fit.levels:
+        diagnostics["noise_levels"] = fit.levels
     root = fit.root
     return WeightPosterior(own, rows.fields(fit.mean), diagnostics, lambda: DenseCovariance(rows.bare(), root))
+
+
+def _components(layout: Layout, fit: _Fit, picks: list[list[float]]) -> dict[str, Any]:
+    """Components of the spectra that were kept, and what noise could hide of a smooth one that was not.
+
+    ``hidden`` is the standard deviation of a component at frequency zero that would change the evidence by two nats:
+    fields may hold that much of it without showing, and intervals do not count on it.
+    """
+    centres = [[0.0, *sorted(own)] for own in picks]
+    kept: list[list[float]] = []
+    hidden, offered, at = [], 0, 0
+    for spectrum in fit.evidence.spectra:
+        offered += spectrum.alive.size
+        kept += [[own[i] for own, i in zip(centres, place, strict=True)] for place in np.argwhere(spectrum.alive)]
+        if not spectrum.alive.flat[0]:
+            weight = fit.evidence.hidden(spectrum, at, fit.theta)
+            hidden.append(math.sqrt(weight / 2.0**layout.dim))
+        at += len(spectrum.start)
+    return {"offered": offered, "kept": len(kept), "frequencies": kept, "hidden": max(hidden, default=0.0)}
 
 
 def _spread(layout: Layout, fit: _Fit) -> float:
@@ -250,33 +212,41 @@ def _fit(
     bases: list[LatticeBasis],
     picks: list[list[float]],
     share: float,
-    theta: Array | None,
+    before: _Fit | None,
 ) -> _Fit:
     """Find the prior and the posterior on given functions, from parameters of a fit before it if there was one."""
     rows = Rows(_Frame.of(layout, bases))
-    spectra = [MixtureSpectrum(bases, [[0.0, *sorted(own)] for own in picks]) for _ in range(layout.count)]
-    first = theta is None
-    values = np.concatenate([s.start for s in spectra]) if theta is None else theta
+    spectra = [TensorSpectrum(bases, [[0.0, *sorted(own)] for own in picks]) for _ in range(layout.count)]
+    values = np.concatenate([*(s.start for s in spectra), np.log(_noise_starts(layout, grid))])
+    first = before is None
+    if before is not None:
+        values = before.theta
+        for spectrum, old in zip(spectra, before.evidence.spectra, strict=True):
+            spectrum.alive = old.alive
     state = [np.zeros(tuple(b.size for b in bases)) for _ in range(layout.count)]
     evaluations, steps = 0, []
     for step in range(1 if layout.problem.is_linear else _NEWTON):
-        noisy = noisy_rows(layout, rows, state, grid)
+        noisy, unknown = noisy_rows(layout, rows, state, grid)
         if first and step == 0:
-            _start_scale(spectra, noisy, values)
-        scale = math.exp(0.5 * float(values[0]))
-        exact = exact_rows(layout, rows, state, scale, share)
-        evidence = _Evidence(spectra, noisy, exact)
-        values, log_evidence, used = evidence.maximise(values, 80 if first and step == 0 else 15)
-        evaluations += used
-        log_variances = evidence.log_variances(torch.from_numpy(values)).detach().numpy()
+            _start_scale(spectra, _with_levels(noisy, unknown, values), values)
+        exact = exact_rows(layout, rows, state, _scale(spectra, values), share)
+        evidence = Evidence(spectra, noisy, exact, unknown)
+        for most in _SEARCH if first and step == 0 else _SEARCH[-1:]:
+            values, log_evidence, used = evidence.maximise(values, most)
+            evaluations += used
+            if first and step == 0 and not evidence.prune(values) and used < most:
+                break
         try:
-            mean, root, _, _ = evidence.weights(log_variances)
+            found = evidence.posterior(values)
+            for _ in range(2):
+                values = _consistent(spectra, values, found.mean)
+                found = evidence.posterior(values)
         except np.linalg.LinAlgError as error:
             raise ConvergenceError(
                 "no prior was found under which the noise is told from rounding: noise of very different sizes, or an"
                 " equation that nothing determines (values that are exact have noise 0)"
             ) from error
-        moved = rows.fields(mean)
+        moved = rows.fields(found.mean)
         change = math.sqrt(sum(float(np.vdot(a - b, a - b)) for a, b in zip(moved, state, strict=True)))
         size = math.sqrt(sum(float(np.vdot(a, a)) for a in moved)) or 1.0
         state = moved
@@ -285,13 +255,63 @@ def _fit(
             break
     if not layout.problem.is_linear and steps[-1] > 1e-4:
         raise ConvergenceError(f"the linearisation does not settle: relative steps {[f'{s:.1e}' for s in steps]}")
-    misfit = noisy.misfit(mean)
-    rank = rows.columns - float(np.sum((root / np.exp(0.5 * log_variances)[:, None]) ** 2))
+    everything = _with_levels(noisy, unknown, values)
+    misfit = everything.misfit(found.mean)
+    levels = np.exp(values[len(values) - len(unknown) :]).tolist()
     return _Fit(
-        rows, mean, root, values, math.exp(0.5 * float(values[0])), exact.misfit(mean), misfit,
-        (misfit - 1.0) / math.sqrt(2.0 / max(noisy.count, 1)), rank,
-        log_evidence, evaluations, steps,
+        rows, evidence, found.mean, found.root, values, _scale(spectra, values), exact.misfit(found.mean), misfit,
+        (misfit - 1.0) / math.sqrt(2.0 / max(everything.count, 1)), found.rank, log_evidence, evaluations, steps,
+        levels,
     )  # fmt: skip
+
+
+def _noise_starts(layout: Layout, grid: Sequence[int]) -> list[float]:
+    """Where the search for every unknown noise begins, in the order of the rows."""
+    starts = []
+    for i, source in enumerate(layout.sources):
+        if math.isnan(source.data.noise):
+            values = source.data.values
+            on_grid = source.on_grid(data_grid(layout, i, grid)) if values is None else np.asarray(values)
+            starts.append(first_guess(on_grid))
+    for face in layout.faces:
+        if math.isnan(face.value.data.noise):
+            given = face.value.data.values
+            starts.append(first_guess(np.asarray(given) if given is not None else np.ones(1)))
+    for observation in layout.problem.observations:
+        unknown = np.isnan(np.asarray(observation.noise))
+        if unknown.any():
+            starts.append(0.3 * (float(np.std(np.asarray(observation.values)[unknown])) or 1.0))
+    return starts
+
+
+def _with_levels(known: Statistics, unknown: Sequence[Statistics], values: Array) -> Statistics:
+    """All noisy rows, where the last parameters are logarithms of the noise of some."""
+    total = known
+    for s, log_noise in zip(unknown, values[len(values) - len(unknown) :], strict=True):
+        total = total.plus(s.rescaled(float(log_noise)))
+    return total
+
+
+def _scale(spectra: Sequence[TensorSpectrum], theta: Array) -> float:
+    """Size of the largest field under the prior."""
+    total, at = 0.0, 0
+    for s in spectra:
+        total = max(total, float(s.weights(theta[at : at + len(s.start)]).sum()))
+        at += len(s.start)
+    return math.sqrt(total)
+
+
+def _consistent(spectra: Sequence[TensorSpectrum], theta: Array, mean: Array) -> Array:
+    """Weights of components no smaller than what the mean already takes of them, as exact conditions may demand."""
+    raised, at, column = theta.copy(), 0, 0
+    for s in spectra:
+        own = raised[at : at + len(s.start)]
+        taken = s.shares(own, mean[column : column + s.functions])
+        weights = s.weights(own)
+        raise_ = s.alive & (taken > weights)
+        own[: s.size][raise_.ravel()] = np.log(taken[raise_])
+        at, column = at + len(s.start), column + s.functions
+    return raised
 
 
 def _bases(
@@ -305,14 +325,12 @@ def _bases(
     return bases if layout.count * math.prod(b.size for b in bases) <= _MOST else None
 
 
-def _start_scale(spectra: Sequence[MixtureSpectrum], statistics: Statistics, theta: Array) -> None:
-    """Set the variances of all fields so that the prior makes noisy data of the size that they have."""
-    with torch.no_grad():
-        shapes = [s.log_variances(torch.from_numpy(s.start)).numpy() for s in spectra]
-    made = float(np.exp(np.concatenate(shapes)) @ np.diagonal(statistics.gram))
+def _start_scale(spectra: Sequence[TensorSpectrum], statistics: Statistics, theta: Array) -> None:
+    """Set the weights of all fields so that the prior makes noisy data of the size that they have."""
+    made = float(np.concatenate([s.variances(s.start) for s in spectra]) @ np.diagonal(statistics.gram))
     if made <= 0.0 or statistics.square <= 0.0:
         return
     at = 0
     for s in spectra:
-        theta[at] += math.log(statistics.square / made)
+        theta[at : at + s.size] += math.log(statistics.square / made)
         at += len(s.start)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gpkit.errors import InvalidDataError
 from gpkit.inference.collocation.axes import along
 from gpkit.inference.collocation.bases import Array
 from gpkit.inference.collocation.forms import Jet
@@ -44,6 +45,16 @@ class Statistics:
             self.log_noise + other.log_noise,
         )
 
+    def rescaled(self, log_noise: float) -> Statistics:
+        """The same rows where their noise is larger by a factor."""
+        by = math.exp(-2.0 * log_noise)
+        count = self.log_noise + 2.0 * log_noise * self.count
+        return Statistics(by * self.gram, by * self.projected, by * self.square, self.count, count)
+
+    def expected_square(self, mean: Array, root: Array) -> float:
+        """Expected sum of squares of what Gaussian weights leave of the rows, in units of their noise."""
+        return self.misfit(mean) * self.count + float(np.einsum("ik,ik->", self.gram @ root, root))
+
     def misfit(self, weights: Array) -> float:
         """Mean square of what weights leave of the rows, in units of their noise."""
         left = self.square - 2.0 * float(self.projected @ weights) + float(weights @ (self.gram @ weights))
@@ -68,35 +79,61 @@ def data_grid(layout: Layout, i: int, grid: Sequence[int]) -> list[Array]:
     return [np.linspace(*ends, n) for ends, n in zip(layout.ends, grid, strict=True)]
 
 
-def noisy_rows(layout: Layout, rows: Rows, state: list[Array], grid: Sequence[int]) -> Statistics:
-    """Sources, conditions and observations with noise."""
-    found = Statistics.empty(rows.columns)
+def noisy_rows(
+    layout: Layout, rows: Rows, state: list[Array], grid: Sequence[int]
+) -> tuple[Statistics, list[Statistics]]:
+    """Sources, conditions and observations with noise.
+
+    Returns:
+        Those whose noise is known, and each of those whose noise is not (nan), as if it were one; sources come first,
+        then conditions, then observations.
+    """
+    known, unknown = Statistics.empty(rows.columns), []
+
+    def place(noise: float) -> tuple[Statistics, float]:
+        if not math.isnan(noise):
+            return known, noise
+        unknown.append(Statistics.empty(rows.columns))
+        return unknown[-1], 1.0
+
     for i, source in enumerate(layout.sources):
-        if source.data.noise > 0.0:
+        if source.data.noise != 0.0:
+            found, noise = place(source.data.noise)
             axes, values = data_grid(layout, i, grid), source.data.values
             rhs = np.asarray(values, dtype=np.float64) if values is not None else source.on_grid(axes)
-            _add_equation(found, layout, rows, i, state, axes, rhs, source.data.noise)
+            _add_equation(found, layout, rows, i, state, axes, rhs, noise)
     for face in layout.faces:
-        if face.value.data.noise > 0.0:
-            _add_face(found, layout, rows, face, face.value.data.noise)
-    if layout.problem.observations:
-        block, lack = rows.of_observations(state)
-        found.add(block, lack + block @ np.concatenate([c.ravel() for c in state]), 1.0)
-        for observation in layout.problem.observations:
-            noise = np.broadcast_to(np.asarray(observation.noise, dtype=np.float64), (len(observation.points),))
-            found.log_noise += 2.0 * float(np.log(noise[noise > 0.0]).sum())
-    return found
+        if face.value.data.noise != 0.0:
+            found, noise = place(face.value.data.noise)
+            _add_face(found, layout, rows, face, noise)
+    for condition, right in layout.others:
+        if right.data.noise != 0.0:
+            raise InvalidDataError(
+                f"a {condition.kind} condition with varying coefficients or several fields cannot have noise: give its"
+                " values as Observe(...)"
+            )
+    flat = np.concatenate([c.ravel() for c in state])
+    for observation in layout.problem.observations:
+        noise_of = np.broadcast_to(np.asarray(observation.noise, dtype=np.float64), (len(observation.points),))
+        stated, missing = noise_of > 0.0, np.isnan(noise_of)
+        if stated.any():
+            block, lack = rows.of_observation(observation, state, stated)
+            known.add(block, lack + block @ flat, noise_of[stated])
+        if missing.any():
+            block, lack = rows.of_observation(observation, state, missing)
+            place(math.nan)[0].add(block, lack + block @ flat, 1.0)
+    return known, unknown
 
 
 def exact_rows(layout: Layout, rows: Rows, state: list[Array], scale: float, share: float) -> Statistics:
     """Equations and conditions without noise, as rows whose noise is a small share of fields of a size."""
     found = Statistics.empty(rows.columns)
     for i, source in enumerate(layout.sources):
-        if source.data.noise <= 0.0:
+        if source.data.noise == 0.0:
             axes = rows.disc.nodes
             _add_equation(found, layout, rows, i, state, axes, source.on_grid(axes), None, share, scale)
     for face in layout.faces:
-        if face.value.data.noise <= 0.0:
+        if face.value.data.noise == 0.0:
             _add_face(found, layout, rows, face, None, share, scale)
     for block, lack in (rows.of_conditions(state), rows.of_observations(state, exact=True)):
         found.add(block, lack + block @ np.concatenate([c.ravel() for c in state]), share * scale)

@@ -7,11 +7,12 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import sparse
 
 from gpkit.inference.collocation.axes import Axis, along
 from gpkit.inference.collocation.bases import Array, Basis, evaluate_points
-from gpkit.inference.collocation.forms import Jet
+from gpkit.inference.collocation.forms import Jet, Observation
 from gpkit.inference.collocation.layout import Layout, open_grid
 
 __all__ = ["Columns", "Frame", "Rows"]
@@ -138,20 +139,23 @@ class Rows(Columns):
             state: Coefficients of each field.
             exact: Take those without noise, such as a gauge, as they are; or else those with noise, in units of it.
         """
-        layout = self.disc.layout
         rows, lacks = [np.zeros((0, self.columns))], [np.zeros(0)]
-        for observation in layout.problem.observations:
+        for observation in self.disc.layout.problem.observations:
             noise = np.broadcast_to(np.asarray(observation.noise, dtype=np.float64), (len(observation.points),))
-            kept = (noise == 0.0) == exact
-            points, noise = np.asarray(observation.points, dtype=np.float64)[kept], noise[kept]
-            coordinates = [torch.from_numpy(np.ascontiguousarray(points[:, j])) for j in range(points.shape[1])]
-            block, found = np.zeros((len(points), self.columns)), np.zeros(len(points))
-            for part in observation.terms:
-                c = part.coefficient(coordinates, layout.parameters).detach().expand(len(points)).numpy()
-                block[:, self.span(part.jet.field)] += c[:, None] * self.at(part.jet, points)
-                found += c * evaluate_points(self.bases, part.jet.orders, state[part.jet.field], points)
-            lack = np.asarray(observation.values, dtype=np.float64)[kept] - found
-            scale = np.where(noise == 0.0, 1.0, noise)
+            kept = noise == 0.0 if exact else noise > 0.0
+            block, lack = self.of_observation(observation, state, kept)
+            scale = np.where(noise[kept] == 0.0, 1.0, noise[kept])
             rows.append(block / scale[:, None])
             lacks.append(lack / scale)
         return np.concatenate(rows), np.concatenate(lacks)
+
+    def of_observation(self, observation: Observation, state: Fields, kept: NDArray[np.bool_]) -> tuple[Array, Array]:
+        """Rows of some of the points of one observation, and what they lack at a state."""
+        points = np.asarray(observation.points, dtype=np.float64)[kept]
+        coordinates = [torch.from_numpy(np.ascontiguousarray(points[:, j])) for j in range(points.shape[1])]
+        block, found = np.zeros((len(points), self.columns)), np.zeros(len(points))
+        for part in observation.terms:
+            c = part.coefficient(coordinates, self.disc.layout.parameters).detach().expand(len(points)).numpy()
+            block[:, self.span(part.jet.field)] += c[:, None] * self.at(part.jet, points)
+            found += c * evaluate_points(self.bases, part.jet.orders, state[part.jet.field], points)
+        return block, np.asarray(observation.values, dtype=np.float64)[kept] - found
