@@ -15,9 +15,12 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from gpkit.recursions.compilation import ENTRY
+from gpkit.recursions.compilation import ENTRY, uncounted
+from gpkit.recursions.simd import LANES, aligned_start, load, store, view, zero_lanes
 
 __all__ = ["accumulate", "accumulate_diagonal", "evaluate", "evaluate_diagonal", "group_entries", "pack_moments"]
+
+_TOGETHER = 32
 
 
 @numba.njit(**ENTRY)
@@ -50,27 +53,6 @@ def pack_moments(mean, covariance, out):  # type: ignore[no-untyped-def]
                 at += 1
 
 
-def _outer_product(rank):  # type: ignore[no-untyped-def]
-    """An entry's addition for a right mode of a rank known when compiled: twice as fast as with a variable one."""
-    packed = rank * (rank + 1) // 2
-
-    @numba.njit(inline="always")
-    def add(s1, s2, flat, u, v, r0, p0, w, wy):  # type: ignore[no-untyped-def]
-        for a in range(r0):
-            z = wy * flat[u + a]
-            for b in range(rank):
-                s1[a, b] += z * flat[v + b]
-        for a in range(p0):
-            z = w * flat[u + r0 + a]
-            for b in range(packed):
-                s2[a, b] += z * flat[v + rank + b]
-
-    return add
-
-
-_add2, _add3, _add4, _add5, _add6 = (_outer_product(rank) for rank in (2, 3, 4, 5, 6))  # type: ignore[no-untyped-call]
-
-
 @numba.njit(inline="always")
 def _kronecker(flat, rows, first, last, widths, shifts, out):  # type: ignore[no-untyped-def]
     """Kronecker product of parts of rows ``first .. last - 1`` (each from its shift on); returns its length."""
@@ -85,6 +67,71 @@ def _kronecker(flat, rows, first, last, widths, shifts, out):  # type: ignore[no
                 out[s * width + t] = value * flat[at + t]
         size *= width
     return size
+
+
+@uncounted
+def _times_row(head, size, flat, at, width, tail, out, like):  # type: ignore[no-untyped-def]
+    """Kronecker product of ``head[:size]`` with a row, whole vectors at a time: what spills over is written next."""
+    vectors = (width + LANES - 1) // LANES
+    for t in range(width):
+        tail[t] = flat[at + t]
+    for s in range(size):
+        row = view(out, s * width)
+        for b in range(vectors):
+            store(row, b, head[s] * load(tail, b, like))
+
+
+@uncounted
+def _outer_sums(one, two, entries, left, vectors, out, like):  # type: ignore[no-untyped-def]
+    """Add ``sum_e one[a, e] two[e, :]`` to the rows of ``out`` (left, vectors), in tiles that stay in registers."""
+    for a in range(0, left, 2):
+        z, x = a * _TOGETHER, min(a + 1, left - 1) * _TOGETHER  # an odd last row is done twice, with one result
+        u, v = a * vectors, min(a + 1, left - 1) * vectors
+        b = 0
+        while b + 4 <= vectors:
+            u0, u1 = load(out, u + b, like), load(out, u + b + 1, like)
+            u2, u3 = load(out, u + b + 2, like), load(out, u + b + 3, like)
+            v0, v1 = load(out, v + b, like), load(out, v + b + 1, like)
+            v2, v3 = load(out, v + b + 2, like), load(out, v + b + 3, like)
+            for e in range(entries):
+                f, g = load(one, z + e, 0.0), load(one, x + e, 0.0)
+                at = e * vectors + b
+                t0, t1, t2, t3 = (
+                    load(two, at, like),
+                    load(two, at + 1, like),
+                    load(two, at + 2, like),
+                    load(two, at + 3, like),
+                )
+                u0, u1, u2, u3 = u0 + f * t0, u1 + f * t1, u2 + f * t2, u3 + f * t3
+                v0, v1, v2, v3 = v0 + g * t0, v1 + g * t1, v2 + g * t2, v3 + g * t3
+            store(out, u + b, u0)
+            store(out, u + b + 1, u1)
+            store(out, u + b + 2, u2)
+            store(out, u + b + 3, u3)
+            store(out, v + b, v0)
+            store(out, v + b + 1, v1)
+            store(out, v + b + 2, v2)
+            store(out, v + b + 3, v3)
+            b += 4
+        while b + 2 <= vectors:
+            u0, u1 = load(out, u + b, like), load(out, u + b + 1, like)
+            v0, v1 = load(out, v + b, like), load(out, v + b + 1, like)
+            for e in range(entries):
+                f, g = load(one, z + e, 0.0), load(one, x + e, 0.0)
+                t0, t1 = load(two, e * vectors + b, like), load(two, e * vectors + b + 1, like)
+                u0, u1, v0, v1 = u0 + f * t0, u1 + f * t1, v0 + g * t0, v1 + g * t1
+            store(out, u + b, u0)
+            store(out, u + b + 1, u1)
+            store(out, v + b, v0)
+            store(out, v + b + 1, v1)
+            b += 2
+        if b < vectors:
+            u0, v0 = load(out, u + b, like), load(out, v + b, like)
+            for e in range(entries):
+                t0 = load(two, e * vectors + b, like)
+                u0, v0 = u0 + load(one, z + e, 0.0) * t0, v0 + load(one, x + e, 0.0) * t0
+            store(out, u + b, u0)
+            store(out, v + b, v0)
 
 
 @numba.njit(inline="always")
@@ -120,71 +167,81 @@ def accumulate(starts, others, target, weight, flat, base, rank, split, second, 
         second: where ``w P_left P_right^T`` goes, (J, p_left, p_right).
         first: where ``w y m_left m_right^T`` goes, (J, r_left, r_right).
     """
+    # The layout of the statistics is that of all modes one after the other, wherever they are split: one mode against
+    # the rest makes rows long.
+    split = min(split, 1)
     packed, full, left, right, left_packed, right_packed = _lengths(rank, split)
     modes = rank.size
     each = weight.size > 1
     w = weight[0]
-    if modes == 2 and split == 1:
-        r0, r1, p0, p1 = rank[0], rank[1], packed[0], packed[1]
-        f0, f1, b0, b1 = full[0], full[1], base[0], base[1]
-        for j in range(starts.size - 1):
-            s2 = second[j]
-            s1 = first[j]
-            s2[:] = 0.0
-            s1[:] = 0.0
-            for n in range(starts[j], starts[j + 1]):
-                if each:
-                    w = weight[n]
-                u = b0 + others[n, 0] * f0
-                v = b1 + others[n, 1] * f1
-                wy = w * target[n]
-                if r1 == 2:
-                    _add2(s1, s2, flat, u, v, r0, p0, w, wy)
-                elif r1 == 3:
-                    _add3(s1, s2, flat, u, v, r0, p0, w, wy)
-                elif r1 == 4:
-                    _add4(s1, s2, flat, u, v, r0, p0, w, wy)
-                elif r1 == 5:
-                    _add5(s1, s2, flat, u, v, r0, p0, w, wy)
-                elif r1 == 6:
-                    _add6(s1, s2, flat, u, v, r0, p0, w, wy)
-                else:
-                    for a in range(r0):
-                        z = wy * flat[u + a]
-                        for b in range(r1):
-                            s1[a, b] += z * flat[v + b]
-                    for a in range(p0):
-                        z = w * flat[u + r0 + a]
-                        for b in range(p1):
-                            s2[a, b] += z * flat[v + r1 + b]
-        return
     shifts = rank.copy()
     zeros = np.zeros_like(rank)
     rows = np.empty(modes, np.int64)
-    one, two = np.empty(max(left_packed, left)), np.empty(max(right_packed, right))
+    vectors, vectors_packed = (right + LANES - 1) // LANES, (right_packed + LANES - 1) // LANES
+    wide, wide_packed = vectors * LANES, vectors_packed * LANES
+    room = np.zeros(
+        3 * LANES
+        + (left + left_packed) * _TOGETHER
+        + (wide + wide_packed) * (_TOGETHER + 1)
+        + left * wide
+        + left_packed * wide_packed
+    )
+    at = aligned_start(room)
+    two1 = room[at:]
+    two2 = two1[wide * _TOGETHER + LANES :]  # room for what spills over
+    sum1 = two2[wide_packed * _TOGETHER + LANES :]
+    sum2 = sum1[left * wide :]
+    one1 = sum2[left_packed * wide_packed :]
+    one2 = one1[left * _TOGETHER :]
+    head = np.empty(max(left_packed, right_packed))
+    tail = np.zeros(packed[modes - 1] + LANES if modes else LANES)
+    flat1, flat2 = first.reshape(first.shape[0], -1), second.reshape(second.shape[0], -1)
+    like = zero_lanes()
     for j in range(starts.size - 1):
-        s2 = second[j]
-        s1 = first[j]
-        s2[:] = 0.0
-        s1[:] = 0.0
-        for n in range(starts[j], starts[j + 1]):
-            if each:
-                w = weight[n]
-            for mode in range(modes):
-                rows[mode] = base[mode] + others[n, mode] * full[mode]
-            _kronecker(flat, rows, 0, split, rank, zeros, one)
-            _kronecker(flat, rows, split, modes, rank, zeros, two)
-            wy = w * target[n]
-            for a in range(left):
-                z = wy * one[a]
-                for b in range(right):
-                    s1[a, b] += z * two[b]
-            _kronecker(flat, rows, 0, split, packed, shifts, one)
-            _kronecker(flat, rows, split, modes, packed, shifts, two)
-            for a in range(left_packed):
-                z = w * one[a]
-                for b in range(right_packed):
-                    s2[a, b] += z * two[b]
+        sum1[: left * wide] = 0.0
+        sum2[: left_packed * wide_packed] = 0.0
+        for begin in range(starts[j], starts[j + 1], _TOGETHER):
+            count = min(_TOGETHER, starts[j + 1] - begin)
+            for e in range(count):
+                n = begin + e
+                if each:
+                    w = weight[n]
+                wy = w * target[n]
+                for mode in range(modes):
+                    rows[mode] = base[mode] + others[n, mode] * full[mode]
+                if modes == 2:
+                    u, v = rows[0], rows[1]
+                    for a in range(left):
+                        one1[a * _TOGETHER + e] = wy * flat[u + a]
+                    for a in range(left_packed):
+                        one2[a * _TOGETHER + e] = w * flat[u + left + a]
+                    for b in range(right):
+                        two1[e * wide + b] = flat[v + b]
+                    for b in range(right_packed):
+                        two2[e * wide_packed + b] = flat[v + right + b]
+                    continue
+                _kronecker(flat, rows, 0, split, rank, zeros, head)
+                for a in range(left):
+                    one1[a * _TOGETHER + e] = wy * head[a]
+                _kronecker(flat, rows, 0, split, packed, shifts, head)
+                for a in range(left_packed):
+                    one2[a * _TOGETHER + e] = w * head[a]
+                if modes == split:
+                    two1[e * wide] = two2[e * wide_packed] = 1.0
+                    continue
+                size = _kronecker(flat, rows, split, modes - 1, rank, zeros, head)
+                _times_row(head, size, flat, rows[modes - 1], rank[modes - 1], tail, view(two1, e * wide), like)
+                size = _kronecker(flat, rows, split, modes - 1, packed, shifts, head)
+                at = rows[modes - 1] + rank[modes - 1]
+                _times_row(head, size, flat, at, packed[modes - 1], tail, view(two2, e * wide_packed), like)
+            _outer_sums(one1, two1, count, left, vectors, sum1, like)
+            _outer_sums(one2, two2, count, left_packed, vectors_packed, sum2, like)
+        for a in range(left):
+            for b in range(right):
+                flat1[j, a * right + b] = sum1[a * wide + b]
+        for a in range(left_packed):
+            for b in range(right_packed):
+                flat2[j, a * right_packed + b] = sum2[a * wide_packed + b]
 
 
 @numba.njit(**ENTRY)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
 from gpkit.inference.structured_vb.factors import Factor
 from gpkit.recursions import tensor_statistics
 
-__all__ = ["Mode", "fold_index", "packed_size"]
+__all__ = ["Mode", "fold_index", "fold_pairs", "packed_size", "upper_pairs"]
 
 Array = NDArray[np.float64]
 
@@ -18,11 +20,32 @@ def packed_size(rank: int) -> int:
     return rank * (rank + 1) // 2
 
 
+@cache
+def upper_pairs(rank: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns (P,) of the packed entries of a symmetric matrix."""
+    rows, columns = (part.astype(np.int64) for part in np.triu_indices(rank))
+    rows.setflags(write=False)
+    columns.setflags(write=False)
+    return rows, columns
+
+
+@cache
 def fold_index(rank: int) -> NDArray[np.int64]:
     """Position (rank, rank) of each entry of a symmetric matrix in its packed form."""
     out = np.empty((rank, rank), np.int64)
-    rows, columns = np.triu_indices(rank)
+    rows, columns = upper_pairs(rank)
     out[rows, columns] = out[columns, rows] = np.arange(len(rows))
+    out.setflags(write=False)
+    return out
+
+
+def fold_pairs(tensor: Array, axis: int, rank: int) -> Array:
+    """Sum both places (a, b) and (b, a) of an axis of length rank^2 into the packed one."""
+    rows, columns = upper_pairs(rank)
+    out = np.take(tensor, rows * rank + columns, axis=axis)
+    apart = np.flatnonzero(rows != columns)
+    place = (slice(None),) * axis + (apart,)
+    out[place] += np.take(tensor, (columns * rank + rows)[apart], axis=axis)
     return out
 
 
