@@ -52,10 +52,10 @@ def posterior_of(x: np.ndarray, y: np.ndarray, rank: int) -> tuple[LowRankPoster
     found = [np.unique(x[:, k], return_inverse=True) for k in range(3)]
     components = component_layout("tucker", [rank] * 3, False)
     factors = [MarkovFactor(MaternKernel(1.5), grid, rank) for grid, _ in found]
-    observation = GaussianNoise((y - y.mean()) / y.std())
+    observation = GaussianNoise()
     posterior = LowRankPosterior(factors, components, "tucker", observation)
     index = [inverse.reshape(-1).astype(np.int32) for _, inverse in found]
-    return posterior, Layout(index, [len(grid) for grid, _ in found], *observation.start())
+    return posterior, Layout(index, [len(grid) for grid, _ in found], (y - y.mean()) / y.std())
 
 
 def library_statistics(posterior: LowRankPosterior, layout: Layout) -> None:

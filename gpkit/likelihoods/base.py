@@ -77,8 +77,15 @@ class Likelihood(ABC):
     def sample(self, f: Tensor, generator: torch.Generator) -> Tensor:
         """A draw of y for every f."""
 
-    def fitted(self, y: Tensor, mean: Tensor, variance: Tensor) -> Likelihood:
-        """The likelihood with those of its parameters that raise the bound for q(f) the most; itself if it has none."""
+    def fitted(self, y: Tensor, mean: Tensor, variance: Tensor, count: Tensor | None = None) -> Likelihood:
+        """The likelihood with those of its parameters that raise the bound for q(f) the most; itself if it has none.
+
+        Args:
+            y: data.
+            mean: of q(f).
+            variance: of q(f).
+            count: how often each datum counts; once if not given.
+        """
         return self
 
     def reordered(self, order: Tensor) -> Likelihood:

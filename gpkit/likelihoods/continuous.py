@@ -61,11 +61,13 @@ class Gaussian(Likelihood):
         total = variance + self.variance
         return -0.5 * (_LOG_2PI + total.log() + (y - mean).square() / total)
 
-    def fitted(self, y: Tensor, mean: Tensor, variance: Tensor) -> Likelihood:
+    def fitted(self, y: Tensor, mean: Tensor, variance: Tensor, count: Tensor | None = None) -> Likelihood:
         """With the variance that q(f) calls for; variances of single data are left as they are."""
         if self.variance.numel() > 1 or not y.numel():
             return self
-        return Gaussian(((y - mean).square() + variance).mean().reshape(self.variance.shape))
+        square = (y - mean).square() + variance
+        share = torch.ones_like(square) if count is None else count.expand_as(square)
+        return Gaussian(((share * square).sum() / share.sum()).reshape(self.variance.shape))
 
 
 class StudentT(Likelihood):
@@ -136,18 +138,19 @@ class StudentT(Likelihood):
         chi = torch._standard_gamma(shape, generator=generator) / shape
         return f + self.scale * white / chi.sqrt()
 
-    def fitted(self, y: Tensor, mean: Tensor, variance: Tensor) -> Likelihood:
+    def fitted(self, y: Tensor, mean: Tensor, variance: Tensor, count: Tensor | None = None) -> Likelihood:
         """With scale and degrees of freedom that raise the bound, by conditional maximisation."""
         if not y.numel():
             return self
         square = ((y - mean).square() + variance).detach()
+        share = torch.ones_like(square) if count is None else count.expand_as(square)
         new = self
         for _ in range(2):
             weights = (new.df + 1.0) / (new.df + square / new.scale.square())
-            scale = (weights * square).mean().sqrt().clamp_min(1e-150)
+            scale = ((share * weights * square).sum() / share.sum()).sqrt().clamp_min(1e-150)
 
             def loss(log_df: float, scale: Tensor = scale) -> float:
-                return -float(StudentT(scale, math.exp(log_df))._log_density_at(square).sum())
+                return -float((share * StudentT(scale, math.exp(log_df))._log_density_at(square)).sum())
 
             found = optimize.minimize_scalar(
                 loss, bounds=tuple(map(math.log, _DF_BOUNDS)), method="bounded", options={"xatol": 1e-3}

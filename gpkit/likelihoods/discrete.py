@@ -209,14 +209,15 @@ class NegativeBinomial(_Logistic):
         rate = self.exposure * _exp(f) * torch._standard_gamma(shape, generator=generator) / self.size
         return torch.poisson(rate, generator=generator)
 
-    def fitted(self, y: Tensor, mean: Tensor, variance: Tensor) -> Likelihood:
+    def fitted(self, y: Tensor, mean: Tensor, variance: Tensor, count: Tensor | None = None) -> Likelihood:
         """With the size that raises the bound; sizes of single data are left as they are."""
         if self.size.numel() > 1 or not y.numel():
             return self
 
         def loss(log_size: float) -> float:
             trial = NegativeBinomial(math.exp(log_size), self.exposure, self.bound)
-            return -float(trial.expected(y, mean, variance).sum())
+            each = trial.expected(y, mean, variance)
+            return -float((each if count is None else count * each).sum())
 
         here = float(self.size.log())
         with torch.no_grad():

@@ -2,20 +2,17 @@
 
 from gpkit.inference.structured_vb.engine import LowRankPosterior, SweepTrace, component_layout
 from gpkit.inference.structured_vb.factors import BasisFactor, Factor, IndependentFactor, MarkovFactor
+from gpkit.inference.structured_vb.forms import CoreForm
 from gpkit.inference.structured_vb.gamma import GammaPosterior
-from gpkit.inference.structured_vb.layout import Layout
-from gpkit.inference.structured_vb.observations import (
-    Bernoulli,
-    GaussianNoise,
-    NegativeBinomial,
-    Observation,
-    Poisson,
-    StudentTNoise,
-)
+from gpkit.inference.structured_vb.layout import Entries, Layout
+from gpkit.inference.structured_vb.observations import GaussianNoise, Observation, SiteObservation, observation_named
+from gpkit.inference.structured_vb.pieces import Minibatches, Pieces
+from gpkit.inference.structured_vb.trains import TensorTrain, train_links
 
 __all__ = [
     "BasisFactor",
-    "Bernoulli",
+    "CoreForm",
+    "Entries",
     "Factor",
     "GammaPosterior",
     "GaussianNoise",
@@ -23,10 +20,13 @@ __all__ = [
     "Layout",
     "LowRankPosterior",
     "MarkovFactor",
-    "NegativeBinomial",
+    "Minibatches",
     "Observation",
-    "Poisson",
-    "StudentTNoise",
+    "Pieces",
+    "SiteObservation",
     "SweepTrace",
+    "TensorTrain",
     "component_layout",
+    "observation_named",
+    "train_links",
 ]

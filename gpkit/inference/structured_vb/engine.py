@@ -16,11 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gpkit.inference.structured_vb.cores import CP, Tucker
 from gpkit.inference.structured_vb.factors import Factor
-from gpkit.inference.structured_vb.forms import CP, Form, Statistics, Tucker
-from gpkit.inference.structured_vb.layout import Grouping, Layout
+from gpkit.inference.structured_vb.forms import Form, Statistics
+from gpkit.inference.structured_vb.layout import Entries, Grouping, Layout
 from gpkit.inference.structured_vb.modes import Mode
 from gpkit.inference.structured_vb.observations import Observation
+from gpkit.inference.structured_vb.trains import TensorTrain, train_links
 
 __all__ = ["LowRankPosterior", "SweepTrace", "component_layout"]
 
@@ -44,12 +46,24 @@ class SweepTrace:
     converged: bool
 
 
-def component_layout(form: str, ranks: Sequence[int], main_effects: bool) -> list[tuple[NDArray[np.int64], int]]:
+def component_layout(
+    form: str, ranks: Sequence[int], main_effects: bool, modes: int | None = None
+) -> list[tuple[NDArray[np.int64], int]]:
     """For each mode: which of its components are random functions, and how many components it has.
 
     Tucker with main effects has a constant component in every mode, so that the core holds an intercept, main effects
-    and interactions of every order. CP with main effects has a component for the intercept and one for each mode.
+    and interactions of every order. CP with main effects has a component for the intercept and one for each mode. A
+    tensor train has the entries of a matrix in every mode; see :func:`~gpkit.inference.structured_vb.train_links`.
+
+    Args:
+        form: "tucker", "cp" or "tensor-train".
+        ranks: of the modes; of the bonds between them for a tensor train.
+        main_effects: whether main effects are components of their own.
+        modes: their number, where it is not that of the ranks.
     """
+    if form == "tensor-train":
+        links = train_links(ranks, len(ranks) + 1 if modes is None else modes, main_effects)
+        return [(np.arange(own.functions), len(own.left)) for own in links]
     if form == "tucker":
         shift = 1 if main_effects else 0
         return [(np.arange(shift, rank + shift), rank + shift) for rank in ranks]
@@ -60,13 +74,25 @@ def component_layout(form: str, ranks: Sequence[int], main_effects: bool) -> lis
     return [(np.append(np.arange(rank), rank + k), total) for k in range(len(ranks))]
 
 
+def _build(form: str, modes: Sequence[Mode], ard: bool) -> Form:
+    if form == "tucker":
+        return Tucker(modes, ard)
+    if form == "cp":
+        return CP(modes, ard)
+    main_effects = len(modes[0].free) < modes[0].rank
+    ranks: list[int] = []
+    for mode in modes[:-1]:
+        ranks.append((len(mode.free) - int(main_effects)) // (ranks[-1] if ranks else 1))
+    return TensorTrain(modes, ard, ranks, main_effects)
+
+
 class LowRankPosterior:
     """The variational posterior of a low-rank tensor and its updates.
 
     Args:
         factors: of each mode; their ranks are those of ``component_layout``'s random components.
         components: from :func:`component_layout`.
-        form: "tucker" or "cp".
+        form: "tucker", "cp" or "tensor-train".
         observation: the observation model.
         ard: whether precisions of the coefficients are learned.
         seed: of the random start.
@@ -83,10 +109,9 @@ class LowRankPosterior:
         seed: int = 0,
     ) -> None:
         self.modes = [Mode(f, free, rank) for f, (free, rank) in zip(factors, components, strict=True)]
-        self.form: Form = Tucker(self.modes, ard) if form == "tucker" else CP(self.modes, ard)
+        self.form = _build(form, self.modes, ard)
         self.observation = observation
         self.sweeps = 0
-        self._last: Statistics | None = None
         self.squared_error = 0.0
         rng = np.random.default_rng(seed)
         for mode in self.modes:
@@ -94,43 +119,60 @@ class LowRankPosterior:
             mode.refresh()
         self.form.start(rng)
 
-    def sweep(self, layout: Layout) -> float:
+    def sweep(self, entries: Entries) -> float:
         """Update everything once; returns the bound."""
         learn = self.sweeps >= _LEARN_FROM and (self.sweeps < _LEARN_ALWAYS_UNTIL or self.sweeps % _LEARN_EVERY == 0)
-        if self.observation.needs_moments and self.sweeps:
-            layout.set_observations(*self.observation.update_entries(*self.entry_moments(layout)))
+        entries.prepare(self)
         for k in range(len(self.modes)):
-            self._last = self._update_mode(k, layout.groupings[k], learn)
-        assert self._last is not None
-        square, linear = self.form.coefficient_statistics(self._last)
-        self.form.update_coefficients(square, linear, self.observation.precision)
-        self.form.update_precisions()
-        self.squared_error = self.form.squared_error(layout.squares, square, linear)
-        self.observation.update_noise(layout.entries, self.squared_error)
+            statistics = entries.statistics(self.form, k)
+            self._update_mode(k, statistics, learn)
+            self.form.update(statistics, self.observation.precision)
+        self.squared_error = self.form.error(entries.squares, statistics)
+        self.observation.update_noise(entries.count, self.squared_error)
         self.sweeps += 1
-        return self.bound(layout)
+        entries.finish(self)
+        return self.bound(entries)
 
-    def _update_mode(self, k: int, grouping: Grouping, learn: bool) -> Statistics:
-        statistics = self.form.statistics(k, grouping)
+    def _sites(self, k: int, statistics: Statistics) -> tuple[Array, Array]:
+        """What the entries of the statistics say about the functions of a mode."""
+        precision, information = self.modes[k].reduce(*self.form.sites(statistics))
+        scale = self.observation.precision
+        return scale * precision, scale * information
+
+    def _update_mode(self, k: int, statistics: Statistics, learn: bool) -> None:
+        precision, information = self._sites(k, statistics)
         mode = self.modes[k]
-        precision, information = mode.reduce(*self.form.sites(statistics))
-        factor, scale = mode.factor, self.observation.precision
-        factor.precision = np.ascontiguousarray(scale * precision)
-        factor.information = np.ascontiguousarray(scale * information)
+        factor = mode.factor
+        factor.set_sites(precision, information)
         if learn:
             factor.learn()
-        factor.update(factor.precision, factor.information)
+        factor.update()
         mode.refresh()
-        return statistics
 
-    def bound(self, layout: Layout) -> float:
+    def bound(self, entries: Entries) -> float:
         """The evidence lower bound with the present targets and weights."""
         divergences = self.form.divergence() + sum(mode.factor.divergence() for mode in self.modes)
-        return self.observation.bound(layout.entries, self.squared_error, layout.squares) - divergences
+        return self.observation.bound(entries.count, self.squared_error) - divergences
+
+    def carry(self, entries: Entries) -> None:
+        """Keep what these entries say as sites, so that they can go: the posterior is the prior of what follows."""
+        entries.begin(self)
+        for k, mode in enumerate(self.modes):
+            statistics = entries.statistics(self.form, k)
+            mode.factor.carry(*self._sites(k, statistics))
+            self.form.carry(statistics, self.observation.precision)
+        self.observation.carry(entries.count, self.form.error(entries.squares, statistics))
+
+    def forget(self, factor: float) -> None:
+        """Multiply what is carried by a factor, a power of its likelihood."""
+        for mode in self.modes:
+            mode.factor.forget(factor)
+        self.form.forget(factor)
+        self.observation.forget(factor)
 
     def fit(
         self,
-        layout: Layout,
+        layout: Entries,
         *,
         sweeps: int = 40,
         tolerance: float = 1e-5,
@@ -148,6 +190,7 @@ class LowRankPosterior:
         """
         trace = list(before)
         converged = False
+        layout.begin(self)
         while len(trace) < sweeps and not converged:
             trace.append(self.sweep(layout))
             converged = len(trace) >= _LEAST_SWEEPS and abs(trace[-1] - trace[-2]) < tolerance * max(layout.entries, 1)
@@ -188,21 +231,11 @@ class LowRankPosterior:
 
     def sample(self, coordinates: Sequence[Array], n: int, rng: np.random.Generator) -> Array:
         """Joint draws (n, M) of f."""
-        root = np.linalg.cholesky(
-            self.form.covariance + 1e-14 * np.trace(self.form.covariance) * np.eye(len(self.form.mean))
-        )
-        coefficients = self.form.mean + rng.standard_normal((n, len(root))) @ root.T
+        coefficients = self.form.draw(n, rng)
         parts = []
         for mode, column in zip(self.modes, coordinates, strict=True):
             distinct, inverse = np.unique(column, axis=0, return_inverse=True)
             full = np.ones((n, len(distinct), mode.rank))
             full[:, :, mode.free] = mode.factor.sample(distinct, n, rng)
             parts.append((full, inverse.reshape(-1)))
-        out = np.empty((n, len(parts[0][1])))
-        for i in range(n):
-            product = coefficients[i]
-            term = np.ones((out.shape[1], len(product)))
-            for k, (full, inverse) in enumerate(parts):
-                term *= full[i][inverse][:, self.form.coupling[:, k]]
-            out[i] = term @ product
-        return out
+        return self.form.combine(coefficients, parts)

@@ -29,8 +29,9 @@ class Factor(ABC):
         rank: R.
         mean: (J, R).
         covariance: (J, R, R).
-        precision: sites of the last update, (J, R, R).
+        precision: sites of the last update, (J, R, R), carried ones included.
         information: the same, (J, R).
+        carried: sites of entries that are gone, a precision (J, R, R) and an information (J, R); None without any.
         log_evidence: of the prior and these sites.
     """
 
@@ -40,6 +41,7 @@ class Factor(ABC):
         self.covariance: Array = np.tile(np.eye(rank), (size, 1, 1))
         self.precision: Array = np.zeros((size, rank, rank))
         self.information: Array = np.zeros((size, rank))
+        self.carried: tuple[Array, Array] | None = None
         self.log_evidence = 0.0
 
     @property
@@ -52,18 +54,42 @@ class Factor(ABC):
         self.mean = rng.uniform(0.0, 1.0, (self.size, self.rank))
         self.covariance = np.tile(0.1 * np.eye(self.rank), (self.size, 1, 1))
 
-    def update(self, precision: Array, information: Array) -> None:
-        """Set the sites and compute the posterior."""
-        self.precision, self.information = precision, information
+    def set_sites(self, precision: Array, information: Array) -> None:
+        """Sites of the entries, to which carried ones are added."""
+        if self.carried is not None:
+            precision, information = precision + self.carried[0], information + self.carried[1]
+        self.precision, self.information = np.ascontiguousarray(precision), np.ascontiguousarray(information)
+
+    def update(self) -> None:
+        """Compute the posterior for the sites that are set."""
         if self.rank and self.size:
-            self.log_evidence, self.mean, self.covariance = self._posterior(precision, information)
+            self.log_evidence, self.mean, self.covariance = self._posterior(self.precision, self.information)
+
+    def carry(self, precision: Array, information: Array) -> None:
+        """Add sites of entries that will be gone."""
+        if self.carried is not None:
+            precision, information = precision + self.carried[0], information + self.carried[1]
+        self.carried = (precision, information)
+
+    def forget(self, factor: float) -> None:
+        """Multiply carried sites by a factor."""
+        if self.carried is not None:
+            self.carried = (factor * self.carried[0], factor * self.carried[1])
 
     def divergence(self) -> float:
-        """Kullback-Leibler divergence of the posterior of the last update from the prior, over whole paths."""
+        """Divergence of the posterior of the last update from the prior, over whole paths.
+
+        What carried sites say, up to a constant, is taken off.
+        """
         if not self.rank or not self.size:
             return 0.0
+        own = self._expected(self.precision, self.information) - self.log_evidence
+        return own if self.carried is None else own - self._expected(*self.carried)
+
+    def _expected(self, precision: Array, information: Array) -> float:
+        """Expected logarithm of sites."""
         second = self.covariance + self.mean[:, :, None] * self.mean[:, None, :]
-        return float((self.information * self.mean).sum() - 0.5 * (self.precision * second).sum() - self.log_evidence)
+        return float((information * self.mean).sum() - 0.5 * (precision * second).sum())
 
     def learn(self) -> None:
         """Move prior parameters where the evidence with the present sites is higher; the posterior is left as it was.
@@ -73,9 +99,19 @@ class Factor(ABC):
         """
         return None
 
-    def take_over(self, other: Factor, coordinates: Array) -> None:
-        """Begin with the prior and the posterior of another factor, at this factor's coordinates in its numbers."""
+    def take_over(self, other: Factor, coordinates: Array, places: NDArray[np.int32]) -> None:
+        """Begin with the prior, the posterior and the carried sites of another factor.
+
+        Args:
+            other: whose coordinates are among this factor's.
+            coordinates: this factor's coordinates in the other's numbers.
+            places: where the other's coordinates are among this factor's.
+        """
         self.mean, self.covariance = other.at(coordinates)
+        if other.carried is not None:
+            precision, information = np.zeros_like(self.precision), np.zeros_like(self.information)
+            precision[places], information[places] = other.carried
+            self.carried = (precision, information)
 
     def parameters(self) -> dict[str, float]:
         """Learned parameters of the prior by name, natural units."""
@@ -108,6 +144,7 @@ class MarkovFactor(Factor):
         super().__init__(len(coordinates), rank)
         self.kernel = copy.deepcopy(kernel).double()
         self.coordinates = np.ascontiguousarray(coordinates, dtype=np.float64)
+        self._path = state_space.RepeatedPath(self.coordinates, max(rank, 1))
         span = float(np.ptp(self.coordinates)) if self.size > 1 else 1.0
         gap = float(np.median(np.diff(self.coordinates))) if self.size > 1 else 1.0
         self._search = ParameterSearch(self.kernel, least=0.05 * gap, most=20.0 * span, learn=learn)
@@ -115,14 +152,7 @@ class MarkovFactor(Factor):
             self._search.begin(0.1 * span)
 
     def _evidence(self) -> float:
-        with torch.no_grad():
-            found = state_space.filter(
-                self.kernel,
-                torch.from_numpy(self.coordinates),
-                torch.from_numpy(self.precision),
-                torch.from_numpy(self.information),
-            )
-        return float(found.log_evidence)
+        return self._path.evidence(self.kernel, self.precision, self.information)
 
     def learn(self) -> None:
         """One parameter in turn, by its evidence."""
@@ -134,18 +164,11 @@ class MarkovFactor(Factor):
         return self._search.values()
 
     def _posterior(self, precision: Array, information: Array) -> tuple[float, Array, Array]:
-        with torch.no_grad():
-            found = state_space.smooth(
-                self.kernel,
-                torch.from_numpy(self.coordinates),
-                torch.from_numpy(np.ascontiguousarray(precision)),
-                torch.from_numpy(np.ascontiguousarray(information)),
-            )
-        return float(found.log_evidence), found.mean.numpy(), found.covariance.numpy()
+        return self._path.smooth(self.kernel, precision, information)
 
-    def take_over(self, other: Factor, coordinates: Array) -> None:
+    def take_over(self, other: Factor, coordinates: Array, places: NDArray[np.int32]) -> None:
         """The kernel with its search, too."""
-        super().take_over(other, coordinates)
+        super().take_over(other, coordinates, places)
         if isinstance(other, MarkovFactor):
             self._search = copy.deepcopy(other._search)
             self.kernel = self._search.kernel
@@ -289,9 +312,9 @@ class BasisFactor(Factor):
         mean, covariance = self._project(basis)
         return float(evidence), mean, covariance
 
-    def take_over(self, other: Factor, coordinates: Array) -> None:
+    def take_over(self, other: Factor, coordinates: Array, places: NDArray[np.int32]) -> None:
         """The kernel with its search, too."""
-        super().take_over(other, coordinates)
+        super().take_over(other, coordinates, places)
         if isinstance(other, BasisFactor):
             self._search = copy.deepcopy(other._search)
             self.kernel = self._search.kernel

@@ -1,60 +1,173 @@
 """Forms: how the components of the modes are multiplied and summed, with the posterior of the coefficients.
 
-``f = sum_i g_i prod_k u^k_(r_k(i))``: in the Tucker form the coefficients g are a core over all combinations of
-components, in the CP form there is one for each component. Everything the engine needs from a form is linear algebra on
-sufficient statistics: sites of a mode, moments of the coefficients, the expected squared error.
+Everything the engine needs from a form is linear algebra on sufficient statistics: sites of a mode, posteriors of the
+coefficients, the expected squared error. Everything that pictures of a fit need follows from moments of its components.
 """
 
 from __future__ import annotations
 
-import math
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
 
-from gpkit.errors import InvalidDataError
+from gpkit.inference.structured_vb.coefficients import Coefficients
 from gpkit.inference.structured_vb.gamma import GammaPosterior
 from gpkit.inference.structured_vb.layout import Grouping
-from gpkit.inference.structured_vb.modes import Mode, fold_index, packed_size
-from gpkit.recursions import tensor_statistics
+from gpkit.inference.structured_vb.modes import Mode
 
-__all__ = ["CP", "Form", "Statistics", "Tucker"]
+__all__ = ["ARD_RATE", "ARD_SHAPE", "CoreForm", "Form", "Statistics", "ard_prior"]
 
 Array = NDArray[np.float64]
-_ARD_SHAPE = _ARD_RATE = 1e-2
-_ROOM = 2**28  # numbers in the largest array of statistics
+Draws = Sequence[tuple[Array, NDArray[np.intp]]]
+ARD_SHAPE = ARD_RATE = 1e-2
+ROOM = 2**28
+"""Numbers in the largest array of statistics."""
+
+
+def ard_prior(size: int) -> GammaPosterior:
+    """Precisions as they are before anything is seen."""
+    return GammaPosterior(np.full(size, ARD_SHAPE), np.full(size, ARD_SHAPE), ARD_SHAPE, ARD_RATE)
 
 
 class Statistics:
-    """Packed statistics of a mode: ``second`` (J, P) and ``first`` (J, Q), with the mode that they are of."""
+    """Packed statistics of a mode: ``second`` (J, ...) and ``first`` (J, ...), with the mode that they are of."""
 
     def __init__(self, mode: int, second: Array, first: Array) -> None:
         self.mode, self.second, self.first = mode, second, first
 
+    def add(self, other: Statistics) -> None:
+        """Those of more entries."""
+        self.second += other.second
+        self.first += other.first
+
+    def scale(self, factor: float) -> None:
+        """Multiply by a factor."""
+        self.second *= factor
+        self.first *= factor
+
+    def blend(self, other: Statistics, rate: float, scale: float) -> None:
+        """Move by a step of size ``rate`` towards ``scale`` times the others."""
+        self.scale(1.0 - rate)
+        other.scale(rate * scale)
+        self.add(other)
+
 
 class Form(ABC):
-    """Coefficients g ~ N(0, diag(alpha)^-1), with gamma priors on the precisions (``ard``) or alpha = 1.
+    """A multilinear function of components of the modes and of normal coefficients.
 
-    Attributes:
-        mean: (I,) of the coefficients.
-        covariance: (I, I).
-        coupling: components (I, K) that each coefficient multiplies.
+    Args:
+        modes: of the table.
+        ard: whether precisions of the coefficients have gamma posteriors; they are one otherwise.
     """
+
+    precisions: list[GammaPosterior]
 
     def __init__(self, modes: Sequence[Mode], ard: bool) -> None:
         self.modes = list(modes)
         self.ard = ard
-        self.coupling = self._coupling()
-        size = len(self.coupling)
-        self.mean: Array = np.ones(size)
-        self.covariance: Array = 0.1 * np.eye(size)
-        self._log_determinant = size * math.log(0.1)
-        self.precisions: list[GammaPosterior] = self._prior_precisions()
 
-    # -- what a form says ------------------------------------------------------------------------------------------
+    # -- inference -------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def start(self, rng: np.random.Generator) -> None:
+        """A random start."""
+
+    @abstractmethod
+    def take_over(self, other: Form) -> None:
+        """Begin with the posterior of another form of the same shape."""
+
+    @abstractmethod
+    def statistics(self, mode: int, grouping: Grouping) -> Statistics:
+        """One pass over the entries."""
+
+    @abstractmethod
+    def sites(self, statistics: Statistics) -> tuple[Array, Array]:
+        """Sites (J, R, R) and (J, R) of all components of the mode, for unit noise precision."""
+
+    @abstractmethod
+    def update(self, statistics: Statistics, noise_precision: float) -> None:
+        """Posteriors of those coefficients, and of their precisions, that follow from the statistics of this mode."""
+
+    @abstractmethod
+    def sums(self, statistics: Statistics) -> tuple[float, float]:
+        """``sum w y E[f]`` and ``sum w E[f^2]``, from the statistics of the last mode."""
+
+    @abstractmethod
+    def divergence(self) -> float:
+        """Divergence of coefficients and their precisions from their priors, less what carried information says."""
+
+    @abstractmethod
+    def evaluate(self, mode: int, grouping: Grouping, tables: Sequence[Array]) -> tuple[Array, Array]:
+        """Means and second moments (N,) of f at the grouped entries, for tables of the modes."""
+
+    @abstractmethod
+    def carry(self, statistics: Statistics, noise_precision: float) -> None:
+        """Keep what entries that will be gone say about the coefficients, from their statistics of this mode."""
+
+    @abstractmethod
+    def forget(self, factor: float) -> None:
+        """Multiply carried information by a factor."""
+
+    def error(self, squares: float, statistics: Statistics) -> float:
+        """Expected ``sum w (y - f)^2``, at least a rounding error of ``sum w y^2``."""
+        linear, square = self.sums(statistics)
+        return max(squares - 2.0 * linear + square, 1e-14 * squares)
+
+    # -- what pictures and draws need --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def draw(self, n: int, rng: np.random.Generator) -> Array:
+        """Draws (n, I) of all coefficients."""
+
+    @abstractmethod
+    def combine(self, coefficients: Array, parts: Draws) -> Array:
+        """Values (n, M) of f.
+
+        Args:
+            coefficients: draws (n, I).
+            parts: for every mode, draws (n, J, R) of its components and which coordinate (M,) an entry has.
+        """
+
+    @abstractmethod
+    def reduce(self, coefficients: Array, mode: int, averages: Sequence[Array]) -> Array:
+        """What multiplies the components of a mode where those of the others have given values, (n, R).
+
+        Args:
+            coefficients: draws (n, I).
+            mode: which mode.
+            averages: values (R,) of the components of every mode.
+        """
+
+    @abstractmethod
+    def reduced_moments(self, mode: int, averages: Sequence[Array]) -> tuple[Array, Array]:
+        """Mean (R,) and covariance (R, R) of :meth:`reduce` under the posterior."""
+
+    @abstractmethod
+    def energy(self, mode: int, seconds: Sequence[Array]) -> Array:
+        """Second moments (R, R) of what multiplies the components, for mean coefficients.
+
+        Args:
+            mode: which mode.
+            seconds: second moments (R, R) of the components of every mode.
+        """
+
+
+class CoreForm(Form):
+    """``f = sum_i g_i prod_k u^k_(r_k(i))`` with one vector of coefficients.
+
+    Attributes:
+        coefficients: posterior of g.
+        coupling: components (I, K) that each coefficient multiplies.
+    """
+
+    def __init__(self, modes: Sequence[Mode], ard: bool) -> None:
+        super().__init__(modes, ard)
+        self.coupling = self._coupling()
+        self.coefficients = Coefficients(len(self.coupling))
+        self.precisions = self._prior_precisions()
 
     @abstractmethod
     def _coupling(self) -> NDArray[np.int64]: ...
@@ -71,272 +184,105 @@ class Form(ABC):
         """Posterior of the precisions given that of the coefficients."""
 
     @abstractmethod
-    def statistics(self, mode: int, grouping: Grouping) -> Statistics:
-        """One pass over the entries."""
-
-    @abstractmethod
-    def sites(self, statistics: Statistics) -> tuple[Array, Array]:
-        """Sites (J, R, R) and (J, R) of all components of the mode, for unit noise precision."""
-
-    @abstractmethod
     def coefficient_statistics(self, statistics: Statistics) -> tuple[Array, Array]:
         """``sum w z z^T`` (I, I) and ``sum w y z`` (I,) in expectation, z the products of components."""
 
-    @abstractmethod
-    def evaluate(self, mode: int, grouping: Grouping, tables: Sequence[Array]) -> tuple[Array, Array]:
-        """Means and second moments (N,) of f at the grouped entries, for tables of the modes."""
+    @property
+    def mean(self) -> Array:
+        """E[g], (I,)."""
+        return self.coefficients.mean
 
-    # -- what follows from it --------------------------------------------------------------------------------------
+    @property
+    def covariance(self) -> Array:
+        """Of g, (I, I)."""
+        return self.coefficients.covariance
 
     @property
     def second_moment(self) -> Array:
         """E[g g^T], (I, I)."""
-        return self.covariance + np.outer(self.mean, self.mean)
+        return self.coefficients.second_moment
+
+    def _final(self, statistics: Statistics) -> bool:
+        return statistics.mode == len(self.modes) - 1
 
     def start(self, rng: np.random.Generator) -> None:
-        """A random start."""
-        self.mean = rng.uniform(0.0, 1.0, len(self.mean))
+        """Uniform means."""
+        self.coefficients.mean = rng.uniform(0.0, 1.0, self.coefficients.size)
 
     def take_over(self, other: Form) -> None:
-        """Begin with the posterior of another form of the same shape."""
-        self.mean, self.covariance = other.mean, other.covariance
-        self.precisions, self._log_determinant = list(other.precisions), other._log_determinant
+        """Coefficients and precisions."""
+        assert isinstance(other, CoreForm)
+        self.coefficients, self.precisions = copy.deepcopy(other.coefficients), list(other.precisions)
 
-    def update_coefficients(self, square: Array, linear: Array, noise_precision: float) -> None:
-        """Exact maximum of the bound over the posterior of the coefficients."""
-        matrix = noise_precision * square
-        matrix[np.diag_indices_from(matrix)] += self.expected_precision()[0]
-        root = linalg.cholesky(matrix, lower=True)
-        inverse = linalg.solve_triangular(root, np.eye(len(root)), lower=True)
-        self.covariance = inverse.T @ inverse
-        self.mean = noise_precision * (self.covariance @ linear)
-        self._log_determinant = -2.0 * float(np.log(np.diag(root)).sum())
+    def update(self, statistics: Statistics, noise_precision: float) -> None:
+        """All coefficients after the last mode."""
+        if self._final(statistics):
+            square, linear = self.coefficient_statistics(statistics)
+            prior, _ = self.expected_precision()
+            self.coefficients.update(noise_precision * square, noise_precision * linear, prior)
+            self.update_precisions()
 
-    def squared_error(self, squares: float, square: Array, linear: Array) -> float:
-        """Expected ``sum w (y - f)^2``, at least a rounding error of ``sum w y^2``."""
-        error = squares - 2.0 * float(self.mean @ linear) + float((square * self.second_moment).sum())
-        return max(error, 1e-14 * squares)
+    def sums(self, statistics: Statistics) -> tuple[float, float]:
+        """From the products that the coefficients multiply."""
+        square, linear = self.coefficient_statistics(statistics)
+        return float(self.mean @ linear), float((square * self.second_moment).sum())
 
     def divergence(self) -> float:
-        """Kullback-Leibler divergence of coefficients and their precisions from their priors."""
-        precision, log_precision = self.expected_precision()
-        second = self.mean**2 + np.diag(self.covariance)
-        own = 0.5 * (float(precision @ second) - len(second) - float(log_precision.sum()) - self._log_determinant)
-        return own + sum(each.divergence() for each in self.precisions)
+        """Of one vector of coefficients and all precisions."""
+        return self.coefficients.divergence(*self.expected_precision()) + sum(p.divergence() for p in self.precisions)
 
+    def carry(self, statistics: Statistics, noise_precision: float) -> None:
+        """After the last mode."""
+        if self._final(statistics):
+            square, linear = self.coefficient_statistics(statistics)
+            self.coefficients.carry(noise_precision * square, noise_precision * linear)
 
-def _gamma(size: int) -> GammaPosterior:
-    return GammaPosterior(np.full(size, _ARD_SHAPE), np.full(size, _ARD_SHAPE), _ARD_SHAPE, _ARD_RATE)
+    def forget(self, factor: float) -> None:
+        """Of one vector of coefficients."""
+        self.coefficients.forget(factor)
 
+    def draw(self, n: int, rng: np.random.Generator) -> Array:
+        """Draws (n, I) of g."""
+        return self.coefficients.sample(n, rng)
 
-class Tucker(Form):
-    """A core over all combinations of components, with precisions for the slices of every mode."""
+    def combine(self, coefficients: Array, parts: Draws) -> Array:
+        """Products of components, draw by draw."""
+        out = np.empty((len(coefficients), len(parts[0][1])))
+        for i, own in enumerate(coefficients):
+            term = np.ones((out.shape[1], len(own)))
+            for k, (values, where) in enumerate(parts):
+                term *= values[i][where][:, self.coupling[:, k]]
+            out[i] = term @ own
+        return out
 
-    def _coupling(self) -> NDArray[np.int64]:
-        ranks = [mode.rank for mode in self.modes]
-        if math.prod(ranks) > 4096:
-            raise InvalidDataError(
-                f"a Tucker core of {' x '.join(map(str, ranks))} coefficients is too large for a full covariance: "
-                "lower the rank or use form='cp'"
-            )
-        return np.stack([axis.reshape(-1) for axis in np.meshgrid(*map(np.arange, ranks), indexing="ij")], 1)
+    def _selection(self, mode: int) -> Array:
+        """Which component of the mode each coefficient multiplies, (I, R) of zeros and ones."""
+        out = np.zeros((len(self.coupling), self.modes[mode].rank))
+        out[np.arange(len(out)), self.coupling[:, mode]] = 1.0
+        return out
 
-    def _prior_precisions(self) -> list[GammaPosterior]:
-        return [_gamma(mode.rank) for mode in self.modes] if self.ard else []
+    def _others(self, mode: int, averages: Sequence[Array]) -> Array:
+        """Product (I,) of the values of the other modes' components."""
+        out = np.ones(len(self.coupling))
+        for k, average in enumerate(averages):
+            if k != mode:
+                out *= average[self.coupling[:, k]]
+        return out
 
-    def expected_precision(self) -> tuple[Array, Array]:
-        """Products over the modes of the precisions of slices."""
-        size = len(self.coupling)
-        mean, log_mean = np.ones(size), np.zeros(size)
-        for k, slices in enumerate(self.precisions):
-            mean = mean * slices.mean[self.coupling[:, k]]
-            log_mean = log_mean + slices.mean_log[self.coupling[:, k]]
-        return mean, log_mean
+    def reduce(self, coefficients: Array, mode: int, averages: Sequence[Array]) -> Array:
+        """Sums of coefficients over the other modes."""
+        return (coefficients * self._others(mode, averages)) @ self._selection(mode)
 
-    def update_precisions(self) -> None:
-        """One mode after the other, each an exact maximum."""
-        second = self.mean**2 + np.diag(self.covariance)
-        size = len(second)
-        for k in range(len(self.precisions)):
-            mean, _ = self.expected_precision()
-            column = self.coupling[:, k]
-            rest = mean / self.precisions[k].mean[column]
-            rank = self.modes[k].rank
-            rate = (_ARD_RATE + 0.5 * np.bincount(column, rest * second, rank)).astype(np.float64)
-            shape = np.full(rank, _ARD_SHAPE + 0.5 * size / rank)
-            self.precisions[k] = GammaPosterior(shape, rate, _ARD_SHAPE, _ARD_RATE)
+    def reduced_moments(self, mode: int, averages: Sequence[Array]) -> tuple[Array, Array]:
+        """Linear in the coefficients."""
+        pick = self._others(mode, averages)[:, None] * self._selection(mode)
+        return self.mean @ pick, pick.T @ self.covariance @ pick
 
-    def _others(self, mode: int) -> tuple[list[int], int]:
-        """The other modes, and how many of them are in the left group."""
-        others = [k for k in range(len(self.modes)) if k != mode]
-        return others, (len(others) + 1) // 2
-
-    def _tables(self, others: list[int], tables: Sequence[Array]) -> tuple[Array, NDArray[np.int64], NDArray[np.int64]]:
-        flat = np.concatenate([tables[k].reshape(-1) for k in others]) if others else np.ones(1)
-        base = np.cumsum([0, *(tables[k].size for k in others[:-1])])[: len(others)]
-        return flat, base.astype(np.int64), np.array([self.modes[k].rank for k in others], np.int64)
-
-    def _shapes(self, others: list[int], split: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        ranks = [self.modes[k].rank for k in others]
-        packed = [packed_size(rank) for rank in ranks]
-        return (
-            (math.prod(packed[:split]), math.prod(packed[split:])),
-            (math.prod(ranks[:split]), math.prod(ranks[split:])),
-        )
-
-    def statistics(self, mode: int, grouping: Grouping) -> Statistics:
-        """Packed outer products of the other modes' moments."""
-        others, split = self._others(mode)
-        flat, base, rank = self._tables(others, [m.table for m in self.modes])
-        size = self.modes[mode].factor.size
-        packed, full = self._shapes(others, split)
-        if size * math.prod(packed) > _ROOM:
-            raise InvalidDataError(
-                f"the statistics of {size} coordinates of a Tucker model of these ranks do not fit into memory: lower "
-                "the rank or use form='cp'"
-            )
-        second, first = np.empty((size, *packed)), np.empty((size, *full))
-        tensor_statistics.accumulate(
-            grouping.starts, grouping.others, grouping.target, grouping.weight, flat, base, rank, split, second, first
-        )
-        return Statistics(mode, second.reshape(size, -1), first.reshape(size, -1))
-
-    def _folded(self, mode: int) -> Array:
-        """E[g g^T] with the pairs of the other modes packed: (R, R, P)."""
-        k_modes = len(self.modes)
-        ranks = [m.rank for m in self.modes]
-        others, _ = self._others(mode)
-        tensor = self.second_moment.reshape(*ranks, *ranks)
-        order = [mode, mode + k_modes]
-        for other in others:
-            order += [other, other + k_modes]
-        tensor = tensor.transpose(order)
-        out = tensor.reshape(ranks[mode] ** 2, *[ranks[k] ** 2 for k in others])
-        for axis, other in enumerate(others, start=1):
-            fold = np.zeros((ranks[other] ** 2, packed_size(ranks[other])))
-            fold[np.arange(len(fold)), fold_index(ranks[other]).reshape(-1)] = 1.0
-            out = np.moveaxis(np.tensordot(out, fold, axes=(axis, 0)), -1, axis)
-        return np.ascontiguousarray(out.reshape(ranks[mode], ranks[mode], -1))
-
-    def _unfolded_mean(self, mode: int) -> Array:
-        ranks = [m.rank for m in self.modes]
-        return np.moveaxis(self.mean.reshape(ranks), mode, 0).reshape(ranks[mode], -1)
-
-    def sites(self, statistics: Statistics) -> tuple[Array, Array]:
-        """One product over all coordinates with the folded second moment of the core."""
-        mode = statistics.mode
-        rank = self.modes[mode].rank
-        rows, columns = np.triu_indices(rank)
-        packed = statistics.second @ self._folded(mode)[rows, columns].T
-        return packed[:, fold_index(rank)], statistics.first @ self._unfolded_mean(mode).T
-
-    def coefficient_statistics(self, statistics: Statistics) -> tuple[Array, Array]:
-        """Unpacked products of the mode's second moments with the statistics."""
-        mode = statistics.mode
-        others, _ = self._others(mode)
-        ranks = [m.rank for m in self.modes]
-        own = self.modes[mode]
-        packed = own.table[:, own.rank :].T @ statistics.second
-        square = packed[fold_index(own.rank).reshape(-1)].reshape(-1, *[packed_size(ranks[k]) for k in others])
-        for axis, other in enumerate(others, start=1):
-            square = np.take(square, fold_index(ranks[other]).reshape(-1), axis=axis)
-        arranged = [mode, *others]
-        square = square.reshape([r for k in arranged for r in (ranks[k], ranks[k])])
-        place = [arranged.index(k) for k in range(len(ranks))]
-        square = square.transpose([2 * p for p in place] + [2 * p + 1 for p in place])
-        linear = (own.means().T @ statistics.first).reshape([ranks[k] for k in arranged]).transpose(place)
-        size = len(self.mean)
-        return np.ascontiguousarray(square).reshape(size, size), linear.reshape(-1)
-
-    def evaluate(self, mode: int, grouping: Grouping, tables: Sequence[Array]) -> tuple[Array, Array]:
-        """The grouping mode is contracted with the core first, then two bilinear forms per entry."""
-        others, split = self._others(mode)
-        flat, base, rank = self._tables(others, tables)
-        packed, full = self._shapes(others, split)
-        own = self.modes[mode]
-        table = tables[mode]
-        folded = self._folded(mode)
-        rows, columns = np.triu_indices(own.rank)
-        twice = np.where(rows == columns, 1.0, 2.0)[:, None]
-        second = table[:, own.rank :] @ (twice * folded[rows, columns])
-        first = table[:, : own.rank] @ self._unfolded_mean(mode)
-        mean, square = np.empty(len(grouping.others)), np.empty(len(grouping.others))
-        tensor_statistics.evaluate(
-            grouping.starts,
-            grouping.others,
-            flat,
-            base,
-            rank,
-            split,
-            first.reshape(-1, *full),
-            second.reshape(-1, *packed),
-            mean,
-            square,
-        )
-        return mean, square
-
-
-class CP(Form):
-    """One coefficient for each component, which all modes share."""
-
-    def _coupling(self) -> NDArray[np.int64]:
-        rank = self.modes[0].rank
-        return np.tile(np.arange(rank)[:, None], (1, len(self.modes)))
-
-    def _prior_precisions(self) -> list[GammaPosterior]:
-        return [_gamma(self.modes[0].rank)] if self.ard else []
-
-    def expected_precision(self) -> tuple[Array, Array]:
-        """The component's own."""
-        if not self.precisions:
-            return np.ones(len(self.mean)), np.zeros(len(self.mean))
-        return self.precisions[0].mean, self.precisions[0].mean_log
-
-    def update_precisions(self) -> None:
-        """One gamma for each component."""
-        if self.precisions:
-            second = self.mean**2 + np.diag(self.covariance)
-            shape = np.full(len(second), _ARD_SHAPE + 0.5)
-            self.precisions[0] = GammaPosterior(shape, _ARD_RATE + 0.5 * second, _ARD_SHAPE, _ARD_RATE)
-
-    def _flat(self, mode: int, tables: Sequence[Array]) -> tuple[Array, NDArray[np.int64]]:
-        others = [k for k in range(len(self.modes)) if k != mode]
-        flat = np.concatenate([tables[k].reshape(-1) for k in others]) if others else np.ones(1)
-        base = np.cumsum([0, *(tables[k].size for k in others[:-1])])[: len(others)]
-        return flat, base.astype(np.int64)
-
-    def statistics(self, mode: int, grouping: Grouping) -> Statistics:
-        """Elementwise products of the other modes' moments."""
-        flat, base = self._flat(mode, [m.table for m in self.modes])
-        rank, size = self.modes[mode].rank, self.modes[mode].factor.size
-        second, first = np.empty((size, packed_size(rank))), np.empty((size, rank))
-        tensor_statistics.accumulate_diagonal(
-            grouping.starts, grouping.others, grouping.target, grouping.weight, flat, base, rank, second, first
-        )
-        return Statistics(mode, second, first)
-
-    def sites(self, statistics: Statistics) -> tuple[Array, Array]:
-        """Statistics times the second moment of the coefficients."""
-        fold = fold_index(self.modes[statistics.mode].rank)
-        return statistics.second[:, fold] * self.second_moment, statistics.first * self.mean
-
-    def coefficient_statistics(self, statistics: Statistics) -> tuple[Array, Array]:
-        """Sums over coordinates."""
-        own = self.modes[statistics.mode]
-        packed = (own.table[:, own.rank :] * statistics.second).sum(0)
-        return packed[fold_index(own.rank)], (own.means() * statistics.first).sum(0)
-
-    def evaluate(self, mode: int, grouping: Grouping, tables: Sequence[Array]) -> tuple[Array, Array]:
-        """Sums over components of products."""
-        flat, base = self._flat(mode, tables)
-        rank = self.modes[mode].rank
-        rows, columns = np.triu_indices(rank)
-        twice = np.where(rows == columns, 1.0, 2.0)
-        table = tables[mode]
-        first = np.ascontiguousarray(table[:, :rank] * self.mean)
-        second = np.ascontiguousarray(table[:, rank:] * (twice * self.second_moment[rows, columns]))
-        mean, square = np.empty(len(grouping.others)), np.empty(len(grouping.others))
-        tensor_statistics.evaluate_diagonal(
-            grouping.starts, grouping.others, flat, base, rank, first, second, mean, square
-        )
-        return mean, square
+    def energy(self, mode: int, seconds: Sequence[Array]) -> Array:
+        """Sums over pairs of coefficients."""
+        inner = np.outer(self.mean, self.mean)
+        for k, matrix in enumerate(seconds):
+            if k != mode:
+                inner = inner * matrix[np.ix_(self.coupling[:, k], self.coupling[:, k])]
+        select = self._selection(mode)
+        return select.T @ inner @ select

@@ -1,7 +1,8 @@
-"""Observation models of the engine: each turns expected errors into weights, a noise precision and a part of the bound.
+"""Observation models of the engine: normal noise of unknown precision, and sites of any likelihood.
 
-The engine sees the data as ``w_n tau (y_n - f_n)^2 / 2`` with targets y, weights w and a noise precision tau. An
-observation model chooses them so that the bound is at its maximum given the posterior of f.
+The engine sees the data as ``w_n tau (y_n - f_n)^2 / 2`` with targets y, weights w and a noise precision tau. Normal
+noise has the observations as targets and learns tau; any other likelihood (:mod:`gpkit.likelihoods`) gives a Gaussian
+site for every entry at the moments of f, which is the same thing with tau one.
 """
 
 from __future__ import annotations
@@ -10,37 +11,48 @@ import math
 from abc import ABC, abstractmethod
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy import optimize, special
 
-from gpkit.errors import InvalidDataError
 from gpkit.inference.structured_vb.gamma import GammaPosterior
+from gpkit.likelihoods import Bernoulli, Likelihood, NegativeBinomial, StudentT, likelihood_named
 
-__all__ = ["Bernoulli", "GaussianNoise", "NegativeBinomial", "Observation", "Poisson", "StudentTNoise"]
+__all__ = ["GaussianNoise", "Observation", "SiteObservation", "observation_named"]
 
 Array = NDArray[np.float64]
 _SHAPE = _RATE = 1e-3
+_FLATTEST = 1e-12
 
 
 class Observation(ABC):
     """What the engine asks of an observation model.
 
     Attributes:
-        y: observations (N,).
-        needs_moments: whether :meth:`update_entries` needs E[f] and E[f^2] of every entry.
+        needs_moments: whether targets and weights follow from the moments of f.
+        expected: expected log-likelihood of all entries, where it does.
     """
 
     needs_moments = True
-
-    def __init__(self, y: Array) -> None:
-        self.y = y
+    expected = 0.0
 
     @abstractmethod
-    def start(self) -> tuple[Array, Array]:
+    def start(self, y: Array) -> tuple[Array, Array]:
         """Targets (N,) and weights (N,) or (1,) to begin with."""
 
-    def update_entries(self, mean: Array, square: Array) -> tuple[Array, Array]:
-        """New targets and weights given E[f] and E[f^2]."""
+    def learn(self, y: Array, mean: Array, square: Array, power: Array) -> None:
+        """Parameters of the model given E[f] and E[f^2] of entries."""
+        return None
+
+    def sites(self, y: Array, mean: Array, square: Array, target: Array, weight: Array) -> tuple[Array, Array, Array]:
+        """New targets and weights of entries, and their expected log-likelihoods, given E[f] and E[f^2].
+
+        Args:
+            y: observations (N,).
+            mean: E[f], (N,).
+            square: E[f^2], (N,).
+            target: targets in use, (N,).
+            weight: weights in use, (N,) or (1,).
+        """
         raise NotImplementedError
 
     @property
@@ -48,19 +60,26 @@ class Observation(ABC):
     def precision(self) -> float:
         """E[tau]."""
 
-    def update_noise(self, entries: int, squared_error: float) -> None:
-        """Posterior of tau given the expected ``sum w (y - f)^2``."""
+    def update_noise(self, count: float, squared_error: float) -> None:
+        """Posterior of tau given the expected ``sum w (y - f)^2`` of so many entries."""
         return None
 
     @abstractmethod
-    def bound(self, entries: int, squared_error: float, squares: float) -> float:
+    def bound(self, count: float, squared_error: float) -> float:
         """Expected log-likelihood (or its bound) minus divergences of the model's own variables.
 
         Args:
-            entries: N.
+            count: number of entries, by their weights.
             squared_error: expected ``sum w (y - f)^2`` with the targets and weights in use.
-            squares: ``sum w y^2`` of the same.
         """
+
+    def carry(self, count: float, squared_error: float) -> None:
+        """Keep what entries that will be gone say about the noise."""
+        return None
+
+    def forget(self, factor: float) -> None:
+        """Multiply carried information by a factor."""
+        return None
 
     def parameters(self) -> dict[str, float]:
         """What was learned."""
@@ -71,27 +90,22 @@ class GaussianNoise(Observation):
     """Noise of one variance, whose precision has a gamma posterior.
 
     Args:
-        y: observations.
-        weight: relative precisions of the observations, (N,), known.
+        variance: to begin with.
+
+    Attributes:
+        noise: posterior of tau.
+        carried: count and squared error of entries that are gone.
     """
 
     needs_moments = False
 
-    def __init__(self, y: Array, weight: Array | None = None) -> None:
-        super().__init__(y)
-        self.weight = np.ones(1) if weight is None else weight
-        if self.weight.size == 1:
-            self._log_weights = y.size * float(np.log(self.weight[0]))
-            typical, variance = float(self.weight[0]), float(y.var()) if y.size else 1.0
-        else:
-            self._log_weights = float(np.log(self.weight).sum())
-            typical = float(self.weight.mean())
-            variance = float(np.average((y - np.average(y, weights=self.weight)) ** 2, weights=self.weight))
-        self.noise = GammaPosterior(np.ones(1), np.array([max(variance, 1e-300) * typical]), _SHAPE, _RATE)
+    def __init__(self, variance: float = 1.0) -> None:
+        self.noise = GammaPosterior(np.ones(1), np.array([max(variance, 1e-300)]), _SHAPE, _RATE)
+        self.carried = (0.0, 0.0)
 
-    def start(self) -> tuple[Array, Array]:
+    def start(self, y: Array) -> tuple[Array, Array]:
         """The observations as they are."""
-        return self.y, self.weight
+        return y, np.ones(1)
 
     @property
     def precision(self) -> float:
@@ -103,196 +117,120 @@ class GaussianNoise(Observation):
         """E[1 / tau]."""
         return float(self.noise.mean_inverse[0])
 
-    def update_noise(self, entries: int, squared_error: float) -> None:
+    def update_noise(self, count: float, squared_error: float) -> None:
         """Gamma posterior."""
-        self.noise = GammaPosterior(
-            np.array([_SHAPE + 0.5 * entries]), np.array([_RATE + 0.5 * squared_error]), _SHAPE, _RATE
-        )
+        shape = _SHAPE + 0.5 * (count + self.carried[0])
+        rate = _RATE + 0.5 * (squared_error + self.carried[1])
+        self.noise = GammaPosterior(np.array([shape]), np.array([rate]), _SHAPE, _RATE)
 
-    def bound(self, entries: int, squared_error: float, squares: float) -> float:
+    def bound(self, count: float, squared_error: float) -> float:
         """Expected Gaussian log-density minus the divergence of tau."""
-        expected = 0.5 * entries * (float(self.noise.mean_log[0]) - math.log(2.0 * math.pi)) + 0.5 * self._log_weights
+        count, squared_error = count + self.carried[0], squared_error + self.carried[1]
+        expected = 0.5 * count * (float(self.noise.mean_log[0]) - math.log(2.0 * math.pi))
         return expected - 0.5 * self.precision * squared_error - self.noise.divergence()
+
+    def carry(self, count: float, squared_error: float) -> None:
+        """Counts and errors add."""
+        self.carried = (self.carried[0] + count, self.carried[1] + squared_error)
+
+    def forget(self, factor: float) -> None:
+        """Of counts and errors."""
+        self.carried = (factor * self.carried[0], factor * self.carried[1])
 
     def parameters(self) -> dict[str, float]:
         """Noise variance."""
         return {"noise_variance": self.variance}
 
 
-class StudentTNoise(GaussianNoise):
-    """Student-t noise as a gamma mixture of normals, with learned degrees of freedom."""
+class SiteObservation(Observation):
+    """Any likelihood, by the Gaussian sites that it gives at the moments of f.
 
-    needs_moments = True
+    Where the sites are those of a local bound (Student-t by scale mixture, Bernoulli and negative binomial by the
+    Polya-Gamma bound) the evidence bound never decreases. Otherwise they are those of the expectation under a *normal*
+    f, which low rank makes f only nearly, and steps to them are damped.
 
-    def __init__(self, y: Array, degrees: float = 5.0) -> None:
-        super().__init__(y)
-        self.degrees = degrees
-        self._shape = 0.5 * (degrees + 1.0)
-        self._rate = np.full(y.shape, self._shape)
+    Args:
+        likelihood: to begin with; its parameters are learned.
+        damping: part of the old site that a step keeps, for likelihoods whose full steps may overshoot.
+    """
 
-    def start(self) -> tuple[Array, Array]:
-        """All weights one."""
-        return self.y, np.ones_like(self.y)
-
-    def update_entries(self, mean: Array, square: Array) -> tuple[Array, Array]:
-        """Weights given the expected squared errors, then degrees of freedom given the weights."""
-        error = np.maximum(self.y**2 - 2.0 * self.y * mean + square, 0.0)
-        self._shape = 0.5 * (self.degrees + 1.0)
-        self._rate = 0.5 * (self.degrees + self.precision * error)
-        weight = self._shape / self._rate
-        gap = float(np.mean(special.digamma(self._shape) - np.log(self._rate) - weight)) if weight.size else -1.0
-
-        def slope(log_half: float) -> float:
-            half = math.exp(log_half)
-            return log_half + 1.0 - float(special.digamma(half)) + gap
-
-        low, high = math.log(1.05), math.log(50.0)
-        if slope(low) <= 0.0:
-            best = low
-        elif slope(high) >= 0.0:
-            best = high
-        else:
-            best = float(optimize.brentq(slope, low, high, xtol=1e-10))
-        self.degrees = 2.0 * math.exp(best)
-        return self.y, weight
-
-    def bound(self, entries: int, squared_error: float, squares: float) -> float:
-        """The Gaussian bound with the weights' expected logarithms and divergences."""
-        mean_log = special.digamma(self._shape) - np.log(self._rate)
-        half = 0.5 * self.degrees
-        own = GammaPosterior(np.full_like(self._rate, self._shape), self._rate, half, half).divergence()
-        return super().bound(entries, squared_error, squares) + 0.5 * float(mean_log.sum()) - own
-
-    @property
-    def variance(self) -> float:
-        """Variance of the noise; infinite at two degrees of freedom."""
-        return float(self.noise.mean_inverse[0]) * self.degrees / (self.degrees - 2.0)
-
-    @property
-    def scale(self) -> float:
-        """Scale of the t distribution."""
-        return math.sqrt(float(self.noise.mean_inverse[0]))
-
-    def parameters(self) -> dict[str, float]:
-        """Scale and degrees of freedom."""
-        return {"noise_scale": self.scale, "degrees_of_freedom": self.degrees}
-
-
-class _PolyaGamma(Observation):
-    """Logistic likelihoods ``exp(kappa f) / (2 cosh(f / 2))^b`` up to a constant, by Polya-Gamma augmentation."""
-
-    def __init__(self, y: Array, kappa: Array, count: Array, constant: float) -> None:
-        super().__init__(y)
-        self._kappa, self._count, self._constant = kappa, count, constant
-        self._tilt = np.zeros_like(y)
+    def __init__(self, likelihood: Likelihood, damping: float = 0.5) -> None:
+        self.likelihood = likelihood
+        self.keep = 0.0 if likelihood.monotone else damping
 
     @property
     def precision(self) -> float:
         """One: the weights are precisions."""
         return 1.0
 
-    def start(self) -> tuple[Array, Array]:
-        """The expansion at zero."""
-        return self._from_tilt(np.zeros_like(self.y))
+    def start(self, y: Array) -> tuple[Array, Array]:
+        """The expansion at the observations themselves; at zero for zeros and ones."""
+        mean, square = self._saturated(y)
+        target, weight, _ = self._sites(y, mean, square)
+        return target, weight
 
-    def _from_tilt(self, tilt: Array) -> tuple[Array, Array]:
-        self._tilt = tilt
-        small = tilt < 1e-6
-        safe = np.where(small, 1.0, tilt)
-        weight = self._count * np.where(small, 0.25, np.tanh(0.5 * safe) / (2.0 * safe))
-        return self._kappa / weight, weight
-
-    def update_entries(self, mean: Array, square: Array) -> tuple[Array, Array]:
-        """The tilt of the best bound is the root mean square of f."""
-        return self._from_tilt(np.sqrt(np.maximum(square, 0.0)))
-
-    def bound(self, entries: int, squared_error: float, squares: float) -> float:
-        """Jaakkola and Jordan's bound: ``kappa f - w f^2 / 2 + w c^2 / 2 - b ln(2 cosh(c / 2))``."""
-        c = self._tilt
-        _, weight = self._from_tilt(c)
-        log_cosh = np.logaddexp(0.5 * c, -0.5 * c)
-        tilted = float((0.5 * weight * c**2 - self._count * log_cosh).sum())
-        return self._constant - 0.5 * (squared_error - squares) + tilted
-
-
-class Bernoulli(_PolyaGamma):
-    """Zeros and ones with log-odds f.
-
-    References:
-        Jaakkola & Jordan (2000), Statistics and Computing 10, 25; Polson, Scott & Windle (2013), JASA 108, 1339.
-    """
-
-    def __init__(self, y: Array) -> None:
-        bad = np.flatnonzero((y != 0.0) & (y != 1.0))
-        if bad.size:
-            raise InvalidDataError(f"a Bernoulli observation is 0 or 1, row {bad[0]} is {y[bad[0]]:g}")
-        super().__init__(y, y - 0.5, np.ones_like(y), 0.0)
-
-
-def _require_counts(y: Array, name: str) -> None:
-    bad = np.flatnonzero((y < 0.0) | (y != np.round(y)))
-    if bad.size:
-        raise InvalidDataError(f"a {name} observation is a count 0, 1, 2, ..., row {bad[0]} is {y[bad[0]]:g}")
-
-
-class NegativeBinomial(_PolyaGamma):
-    """Counts with mean ``r exp(f)`` and dispersion r, learned by moments at the start.
-
-    References:
-        Polson, Scott & Windle (2013), JASA 108, 1339.
-    """
-
-    def __init__(self, y: Array, dispersion: float | None = None) -> None:
-        _require_counts(y, "negative binomial")
-        if dispersion is None:
-            mean, variance = (float(y.mean()), float(y.var())) if y.size else (1.0, 1.0)
-            dispersion = float(np.clip(mean**2 / max(variance - mean, 1e-3 * max(mean, 1e-3)), 0.1, 100.0))
-        self.dispersion = dispersion
-        r = dispersion
-        constant = float((special.gammaln(y + r) - special.gammaln(r) - special.gammaln(y + 1.0)).sum())
-        super().__init__(y, 0.5 * (y - r), y + r, constant)
-
-    def parameters(self) -> dict[str, float]:
-        """The dispersion."""
-        return {"dispersion": self.dispersion}
-
-
-class Poisson(Observation):
-    """Counts with mean ``exp(f)``; the curvature is that of the expected rate under a normal f.
-
-    The targets are Newton steps on the expected log-likelihood, damped in their natural parameters; the bound is the
-    expected log-likelihood with f normal, which low rank makes f only nearly.
-    """
-
-    def __init__(self, y: Array, damping: float = 0.5) -> None:
-        _require_counts(y, "Poisson")
-        super().__init__(y)
-        self._damping = damping
-        self._constant = float(special.gammaln(y + 1.0).sum())
+    def _saturated(self, y: Array) -> tuple[Array, Array]:
+        if isinstance(self.likelihood, StudentT):
+            return y, y**2 + float(self.likelihood.scale) ** 2
+        if isinstance(self.likelihood, Bernoulli):
+            return np.zeros_like(y), np.zeros_like(y)
         level = np.log(y + 0.5)
-        self._weight: Array = y + 0.5
-        self._linear: Array = self._weight * level
-        self._expected = 0.0
+        return level, level**2
 
-    @property
-    def precision(self) -> float:
-        """One: the weights are precisions."""
-        return 1.0
-
-    def start(self) -> tuple[Array, Array]:
-        """The expansion at the counts themselves."""
-        return self._linear / self._weight, self._weight
-
-    def update_entries(self, mean: Array, square: Array) -> tuple[Array, Array]:
-        """A damped step."""
+    def _sites(self, y: Array, mean: Array, square: Array) -> tuple[Array, Array, Array]:
         variance = np.maximum(square - mean**2, 0.0)
-        rate = np.exp(np.clip(mean + 0.5 * variance, -30.0, 30.0))
-        self._expected = float((self.y * mean - rate).sum()) - self._constant
-        keep = self._damping
-        self._weight = keep * self._weight + (1.0 - keep) * rate
-        self._linear = keep * self._linear + (1.0 - keep) * (rate * mean + self.y - rate)
-        return self._linear / self._weight, self._weight
+        with torch.no_grad():
+            site = self.likelihood.site(*(torch.from_numpy(np.ascontiguousarray(v)) for v in (y, mean, variance)))
+        precision = np.maximum(site.precision.expand(y.shape).numpy(), _FLATTEST)
+        target: Array = site.information.numpy() / precision
+        return target, precision, site.expected.numpy()
 
-    def bound(self, entries: int, squared_error: float, squares: float) -> float:
-        """Expected log-likelihood at the last step."""
-        return self._expected
+    def learn(self, y: Array, mean: Array, square: Array, power: Array) -> None:
+        """Parameters of the likelihood that raise the bound."""
+        variance = np.maximum(square - mean**2, 0.0)
+        with torch.no_grad():
+            self.likelihood = self.likelihood.fitted(*map(torch.from_numpy, (y, mean, variance, power)))
+
+    def sites(self, y: Array, mean: Array, square: Array, target: Array, weight: Array) -> tuple[Array, Array, Array]:
+        """Damped in the natural parameters; see the base class."""
+        new, precision, expected = self._sites(y, mean, square)
+        if self.keep:
+            blended = self.keep * weight + (1.0 - self.keep) * precision
+            new = (self.keep * weight * target + (1.0 - self.keep) * precision * new) / blended
+            precision = blended
+        return new, precision, expected
+
+    def bound(self, count: float, squared_error: float) -> float:
+        """Expected log-likelihood, or the local bound, at the posterior."""
+        return self.expected
+
+    def parameters(self) -> dict[str, float]:
+        """Of the likelihood."""
+        if isinstance(self.likelihood, StudentT):
+            return {"noise_scale": float(self.likelihood.scale), "degrees_of_freedom": float(self.likelihood.df)}
+        if isinstance(self.likelihood, NegativeBinomial):
+            return {"dispersion": float(self.likelihood.size)}
+        return {}
+
+
+def observation_named(name: str, y: Array) -> Observation:
+    """The observation model of this likelihood with parameters to begin with, for observations like these.
+
+    Raises:
+        InvalidDataError: for values that the likelihood cannot give.
+    """
+    mean, variance = (float(y.mean()), float(y.var())) if y.size else (0.0, 1.0)
+    if name == "gaussian":
+        return GaussianNoise(variance)
+    likelihood: Likelihood
+    if name == "student-t":
+        likelihood = StudentT(math.sqrt(variance) or 1.0, 5.0)
+    elif name == "bernoulli":
+        likelihood = Bernoulli("local")
+    elif name == "negative-binomial":
+        size = float(np.clip(mean**2 / max(variance - mean, 1e-3 * max(mean, 1e-3)), 0.1, 100.0))
+        likelihood = NegativeBinomial(size, bound="local")
+    else:
+        likelihood = likelihood_named(name)
+    likelihood.check(np.array(y))
+    return SiteObservation(likelihood)

@@ -1,7 +1,8 @@
 """Functional Bayesian tensor decomposition: tables whose entries are indexed by coordinates."""
 
-from gpkit.models.functional_tensor.fitting import Member
+from gpkit.models.functional_tensor.checkpoint import Member
 from gpkit.models.functional_tensor.functions import ModeFunctions
+from gpkit.models.functional_tensor.gauge import TrainGauge
 from gpkit.models.functional_tensor.local_residual import LocalResidual
 from gpkit.models.functional_tensor.model import FunctionalTensor
 from gpkit.models.functional_tensor.modes import Categorical, Continuous, ModeSpec, Spatial
@@ -20,4 +21,5 @@ __all__ = [
     "Spatial",
     "TensorFit",
     "TensorPrediction",
+    "TrainGauge",
 ]

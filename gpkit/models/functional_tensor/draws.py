@@ -38,23 +38,16 @@ def tensor_inference_data(model: FunctionalTensor, draws: int, seed: int) -> Any
     rng = np.random.default_rng(seed)
     variables: dict[str, Any] = {}
     coordinates: dict[str, Any] = {}
-    weights = [count / count.sum() for count in state.counts()]
+    weights = [count / count.sum() for count in state.counts]
     averages = [share @ mode.means() for share, mode in zip(weights, posterior.modes, strict=True)]
-    root = np.linalg.cholesky(posterior.form.covariance + 1e-14 * np.eye(len(posterior.form.mean)))
-    coefficients = posterior.form.mean + rng.standard_normal((draws, len(root))) @ root.T
+    coefficients = posterior.form.draw(draws, rng)
     for k, (spec, mode) in enumerate(zip(model.modes, posterior.modes, strict=True)):
         found = model.functions(spec.name)
         encoding = state.encodings[k]
         drawn = mode.factor.sample(encoding.points, draws, rng)
         full = np.ones((draws, encoding.size, mode.rank))
         full[:, :, mode.free] = drawn
-        product = coefficients.copy()
-        for other, average in enumerate(averages):
-            if other != k:
-                product *= average[posterior.form.coupling[:, other]]
-        select = np.zeros((len(root), mode.rank))
-        select[np.arange(len(root)), posterior.form.coupling[:, k]] = 1.0
-        main = state.unit * np.einsum("njr,nr->nj", full, product @ select)
+        main = state.unit * np.einsum("njr,nr->nj", full, posterior.form.reduce(coefficients, k, averages))
         main -= main @ weights[k][:, None]
         functions = (drawn - weights[k] @ mode.factor.mean) @ found.mixing
         along, rank = f"{spec.name}_coordinate", f"{spec.name}_function"

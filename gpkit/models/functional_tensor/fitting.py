@@ -2,61 +2,50 @@
 
 from __future__ import annotations
 
-import hashlib
-import pickle
-import time
+import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpkit.errors import InvalidDataError
-from gpkit.files import write_atomic
 from gpkit.inference.structured_vb import (
-    Bernoulli,
+    Entries,
     GaussianNoise,
     Layout,
     LowRankPosterior,
-    NegativeBinomial,
+    Minibatches,
     Observation,
-    Poisson,
-    StudentTNoise,
-    SweepTrace,
+    Pieces,
     component_layout,
+    observation_named,
 )
+from gpkit.models.functional_tensor.checkpoint import Checkpoint, Member
 from gpkit.models.functional_tensor.modes import Encoding
 
 __all__ = [
     "CONTINUOUS",
-    "OBSERVATIONS",
-    "Checkpoint",
+    "LIKELIHOODS",
     "LowRankSettings",
-    "Member",
+    "Parts",
+    "check_ranks",
     "choose_rank",
-    "fingerprint",
     "fit_members",
     "left_out_moments",
     "new_posterior",
     "noise_variance",
+    "ranks_of",
 ]
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int32]
 
-OBSERVATIONS: dict[str, Callable[[Array], Observation]] = {
-    "gaussian": GaussianNoise,
-    "student-t": StudentTNoise,
-    "poisson": Poisson,
-    "bernoulli": Bernoulli,
-    "negative-binomial": NegativeBinomial,
-}
 CONTINUOUS = ("gaussian", "student-t")
 """Likelihoods of real numbers, which are centred and scaled for the fit."""
-_BETWEEN_SAVES = 5.0  # seconds
+LIKELIHOODS = (*CONTINUOUS, "poisson", "bernoulli", "negative-binomial")
 _LARGEST_AUTO_RANK = 8
+_STARTING_ROWS = 100_000
 
 
 @dataclass(frozen=True)
@@ -64,8 +53,10 @@ class LowRankSettings:
     """What determines a fit besides the data.
 
     Attributes:
-        form, ranks, ard, main_effects, likelihood: of the model.
+        form, ranks, ard, main_effects, likelihood: of the model; ranks of the bonds for a tensor train.
         sweeps, tolerance: when a restart ends.
+        batch_size: entries that are read at a time; None groups all of them in memory.
+        epochs: stochastic passes before the sweeps, where there are batches.
     """
 
     form: str
@@ -75,91 +66,71 @@ class LowRankSettings:
     likelihood: str
     sweeps: int = 40
     tolerance: float = 1e-5
+    batch_size: int | None = None
+    epochs: int = 0
 
 
-@dataclass(eq=False)
-class Member:
-    """A finished restart.
+@dataclass(frozen=True)
+class Parts:
+    """Which start leaves out which row, by the row's number: no array of the size of the table is needed.
 
     Attributes:
-        posterior: of the low-rank part.
-        trace: of its sweeps.
-        left_out: rows that it has not seen, (n,).
-        seed: of its start.
+        count: number of parts; zero leaves nothing out.
+        seed: of the assignment.
     """
 
-    posterior: LowRankPosterior
-    trace: SweepTrace
-    left_out: NDArray[np.int64]
+    count: int
     seed: int
 
-    @property
-    def elbo(self) -> float:
-        """The last bound."""
-        return float(self.trace.elbo[-1])
+    def of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Part of each row, -1 without parts."""
+        if not self.count:
+            return np.full(len(rows), -1)
+        # Each run of rows of the length of ``count`` is a permutation of the parts, which mixes the bits of its number.
+        run, place = np.divmod(rows, self.count)
+        with np.errstate(over="ignore"):
+            bits = (run.astype(np.uint64) + np.uint64(self.seed + 1)) * np.uint64(0x9E3779B97F4A7C15)
+            bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            bits ^= bits >> np.uint64(27)
+        return (place + (bits % np.uint64(self.count)).astype(np.int64)) % self.count
 
 
-@dataclass
-class Checkpoint:
-    """Where a fit keeps what it has, so that it can go on after it was killed.
+def ranks_of(rank: int, sizes: Sequence[int], form: str) -> tuple[int, ...]:
+    """One rank for all modes, or all bonds of a tensor train, where they have room for it."""
+    return tuple(min(rank, room) for room in _rooms(sizes, form))
 
-    Attributes:
-        path: of the file; None keeps nothing.
-        fingerprint: of data and settings: a file of another fit is not used.
-        finished: members that are ready.
-        current: posterior and bounds of the one that is not.
+
+def _rooms(sizes: Sequence[int], form: str) -> list[int]:
+    """Largest rank of every mode or bond."""
+    if form != "tensor-train":
+        return list(sizes)
+    left, right = np.cumprod(np.array(sizes, float)), np.cumprod(np.array(sizes[::-1], float))[::-1]
+    return [int(min(a, b, 1e9)) for a, b in zip(left[:-1], right[1:], strict=True)]
+
+
+def check_ranks(encodings: Sequence[Encoding], settings: LowRankSettings) -> None:
+    """Refuse ranks that the data cannot have.
+
+    Raises:
+        InvalidDataError: for a rank above the number of coordinates of its mode, or on one side of its bond.
     """
-
-    path: Path | None
-    fingerprint: str = ""
-    finished: list[Member] = field(default_factory=list)
-    current: tuple[LowRankPosterior, list[float]] | None = None
-    _saved: float = field(default_factory=time.monotonic)
-
-    def load(self, fingerprint: str) -> None:
-        """Take over what an earlier run with the same data and settings, of this fingerprint, left."""
-        self.fingerprint = fingerprint
-        if self.path is None or not self.path.exists():
-            return
-        try:
-            content = pickle.loads(self.path.read_bytes())
-            if content["fingerprint"] == self.fingerprint:
-                self.finished, self.current = content["finished"], content["current"]
-        except Exception:  # Whatever is wrong with an earlier result, the answer is to make it again.
-            return
-
-    def save(self, *, now: bool = False) -> None:
-        """Write, but not more often than every few seconds."""
-        if self.path is None or (not now and time.monotonic() - self._saved < _BETWEEN_SAVES):
-            return
-        content = {"fingerprint": self.fingerprint, "finished": self.finished, "current": self.current}
-        write_atomic(self.path, pickle.dumps(content))
-        self._saved = time.monotonic()
-
-    def remove(self) -> None:
-        """The fit is complete."""
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
-
-
-def fingerprint(y: Array, encodings: Sequence[Encoding], index: Sequence[Index], *settings: Any) -> str:
-    """Of everything that determines a fit: data, modes with their kernels, settings."""
-    digest = hashlib.sha256(y.tobytes())
-    for encoding, column in zip(encodings, index, strict=True):
-        digest.update(column.tobytes())
-        digest.update(encoding.points.tobytes())
-        kernel = getattr(encoding.spec, "kernel", None)
-        parameters = [] if kernel is None else [(name, value.tolist()) for name, value in kernel.named_parameters()]
-        digest.update(repr((type(encoding.spec).__name__, encoding.spec.columns, str(kernel), parameters)).encode())
-    digest.update(repr(settings).encode())
-    return digest.hexdigest()
+    rooms = _rooms([encoding.size for encoding in encodings], settings.form)
+    for k, (rank, room) in enumerate(zip(settings.ranks, rooms, strict=True)):
+        if rank > room:
+            name = repr(encodings[k].spec.name)
+            where = (
+                f"{name}, which has"
+                if settings.form != "tensor-train"
+                else f"the bond after {name}, on a side of which are"
+            )
+            raise InvalidDataError(f"rank {rank} for {where} {room} distinct coordinates: the rank can be no larger")
 
 
 def new_posterior(
     encodings: Sequence[Encoding], settings: LowRankSettings, observation: Observation, seed: int
 ) -> LowRankPosterior:
     """A posterior at its random start."""
-    components = component_layout(settings.form, settings.ranks, settings.main_effects)
+    components = component_layout(settings.form, settings.ranks, settings.main_effects, len(encodings))
     factors = [e.factor(len(free)) for e, (free, _) in zip(encodings, components, strict=True)]
     return LowRankPosterior(factors, components, settings.form, observation, ard=settings.ard, seed=seed)
 
@@ -192,14 +163,9 @@ def fit_members(
     Raises:
         InvalidDataError: for a rank above the number of coordinates of its mode.
     """
-    for encoding, rank in zip(encodings, settings.ranks, strict=True):
-        if rank > encoding.size:
-            raise InvalidDataError(
-                f"rank {rank} for {encoding.spec.name!r}, which has {encoding.size} distinct coordinates: the rank can "
-                "be no larger"
-            )
+    check_ranks(encodings, settings)
     keep = Checkpoint(None) if checkpoint is None else checkpoint
-    part = np.random.default_rng(seed).permutation(len(y)) % restarts if leave_out else np.full(len(y), -1)
+    parts = Parts(restarts if leave_out else 0, seed)
     from tqdm import tqdm
 
     with tqdm(total=restarts * settings.sweeps, unit="sweep", disable=None if progress else True) as bar:
@@ -210,7 +176,7 @@ def fit_members(
                 bar.set_description(f"start {start + 1} of {restarts}, ELBO {bounds[-1]:.1f}", refresh=False)
                 bar.update()
 
-            keep.finished.append(_fit_one(encodings, index, y, settings, part != start, seed + start, keep, after))
+            keep.finished.append(_fit_one(encodings, index, y, settings, parts, start, seed + start, keep, after))
             keep.current = None
             keep.save()
     return keep.finished
@@ -221,39 +187,62 @@ def _fit_one(
     index: Sequence[Index],
     y: Array,
     settings: LowRankSettings,
-    seen: NDArray[np.bool_],
+    parts: Parts,
+    start: int,
     seed: int,
     keep: Checkpoint,
     after: Callable[[list[float]], None],
 ) -> Member:
     """One start on the entries that it may see, from where it was interrupted if it was."""
-    some = not bool(seen.all())
-    own_y = y[seen] if some else y
-    own_index = [column[seen] for column in index] if some else list(index)
     if keep.current is not None:
         posterior, before = keep.current
-        targets, weights = _resumed(posterior)
     else:
-        posterior, before = new_posterior(encodings, settings, OBSERVATIONS[settings.likelihood](own_y), seed), []
-        targets, weights = posterior.observation.start()
-    layout = Layout(own_index, [e.size for e in encodings], targets, weights)
+        some = y if settings.batch_size is None else np.asarray(y[:: max(1, len(y) // _STARTING_ROWS)])
+        posterior, before = new_posterior(encodings, settings, observation_named(settings.likelihood, some), seed), []
+    sizes = [encoding.size for encoding in encodings]
 
     def step(bounds: list[float]) -> None:
         keep.current = (posterior, list(bounds))
         keep.save()
         after(bounds)
 
-    trace = posterior.fit(layout, sweeps=settings.sweeps, tolerance=settings.tolerance, before=before, after=step)
-    return Member(posterior, trace, np.flatnonzero(~seen), seed)
+    entries: Entries
+    if settings.batch_size is None:
+        own = np.flatnonzero(parts.of(np.arange(len(y))) != start) if parts.count else slice(None)
+        entries = Layout([column[own] for column in index], sizes, y[own])
+    else:
+        seen = (lambda rows: parts.of(rows) != start) if parts.count else None
+        entries = Pieces(index, sizes, y, settings.batch_size, seen=seen, scratch=_scratch(y))
+        batches = Minibatches(entries, settings.batch_size, seed=seed)
+        if not posterior.sweeps and settings.epochs:
+            batches.begin(posterior)
+            for _ in range(settings.epochs * batches.steps):
+                posterior.sweep(batches)
+    trace = posterior.fit(entries, sweeps=settings.sweeps, tolerance=settings.tolerance, before=before, after=step)
+    return Member(posterior, trace, start if parts.count else -1, seed)
+
+
+def _scratch(y: Array) -> Callable[[int], Array]:
+    """Arrays in memory for a table in memory, temporary files for one on disk."""
+    if not isinstance(y, np.memmap):
+        return np.empty
+
+    def create(n: int) -> Array:
+        with tempfile.TemporaryFile() as file:  # the map keeps it until it is gone itself
+            file.truncate(8 * n)
+            return np.memmap(file, np.float64, "r+", shape=(n,))
+
+    return create
 
 
 def choose_rank(
     encodings: Sequence[Encoding], index: Sequence[Index], y: Array, settings: LowRankSettings, seed: int
 ) -> LowRankSettings:
     """The settings with the rank at which the bound of two starts is largest, from one upwards."""
-    best, bound = replace(settings, ranks=(1,) * len(encodings)), -np.inf
+    sizes = [encoding.size for encoding in encodings]
+    best, bound = replace(settings, ranks=ranks_of(1, sizes, settings.form)), -np.inf
     for rank in range(1, _LARGEST_AUTO_RANK + 1):
-        trial = replace(settings, ranks=tuple(min(rank, e.size) for e in encodings))
+        trial = replace(settings, ranks=ranks_of(rank, sizes, settings.form))
         try:
             members = fit_members(encodings, index, y, trial, restarts=2, leave_out=False, seed=seed)
         except InvalidDataError:  # The core is too large: what is smaller has been compared.
@@ -265,23 +254,18 @@ def choose_rank(
     return best
 
 
-def _resumed(posterior: LowRankPosterior) -> tuple[Array, Array]:
-    """Any targets and weights: a sweep that is not the first sets them from the posterior where they change."""
-    observation = posterior.observation
-    return observation.y, np.ones_like(observation.y) if observation.needs_moments else np.ones(1)
-
-
 def noise_variance(member: Member) -> float:
     """Variance of the noise of a continuous likelihood, else zero."""
     observation = member.posterior.observation
     return observation.variance if isinstance(observation, GaussianNoise) else 0.0
 
 
-def left_out_moments(members: Sequence[Member], index: Sequence[Index], n: int) -> tuple[Array, Array, Array]:
+def left_out_moments(members: Sequence[Member], index: Sequence[Index], parts: Parts) -> tuple[Array, Array, Array]:
     """Mean and variance of the function, and noise variance, (1, N) each, by the member that has not seen the entry."""
-    mean, variance, noise = np.empty((1, n)), np.empty((1, n)), np.empty((1, n))
+    part = parts.of(np.arange(len(index[0])))
+    mean, variance, noise = (np.empty((1, len(part))) for _ in range(3))
     for member in members:
-        rows = member.left_out
+        rows = np.flatnonzero(part == member.part)
         first, square = member.posterior.node_moments([column[rows] for column in index])
         mean[0, rows], variance[0, rows] = first, np.maximum(square - first**2, 0.0)
         noise[0, rows] = noise_variance(member)

@@ -74,29 +74,16 @@ def mode_functions(
     modes, form = posterior.modes, posterior.form
     shares = [w / w.sum() for w in weights]
     averages = [share @ m.means() for share, m in zip(shares, modes, strict=True)]
-    product = np.ones(len(form.mean))
-    for k, average in enumerate(averages):
-        if k != mode:
-            product = product * average[form.coupling[:, k]]
+    by_component, core_spread = form.reduced_moments(mode, averages)
     own = modes[mode]
-    pick = np.zeros((len(form.mean), own.rank))
-    pick[np.arange(len(pick)), form.coupling[:, mode]] = product
-    by_component = form.mean @ pick
     free = own.free
     mean, covariance = own.factor.mean, own.factor.covariance
     main = own.means() @ by_component
     spread = np.einsum("jab,a,b->j", covariance, by_component[free], by_component[free])
-    core_spread = pick.T @ form.covariance @ pick
     spread += np.einsum("ja,ab,jb->j", own.means(), core_spread, own.means())
     # Variance along the mode: centred functions, all other modes with their second moments over the entries.
     second = [np.einsum("j,ja,jb->ab", share, m.means(), m.means()) for share, m in zip(shares, modes, strict=True)]
-    inner = np.outer(form.mean, form.mean)
-    for k, matrix in enumerate(second):
-        if k != mode:
-            inner = inner * matrix[np.ix_(form.coupling[:, k], form.coupling[:, k])]
-    select = np.zeros((len(form.mean), own.rank))
-    select[np.arange(len(select)), form.coupling[:, mode]] = 1.0
-    carried = (select.T @ inner @ select)[np.ix_(free, free)]
+    carried = form.energy(mode, second)[np.ix_(free, free)]
     centre = shares[mode] @ mean
     centred = mean - centre
     values, vectors = np.linalg.eigh(np.einsum("j,ja,jb->ab", shares[mode], centred, centred))

@@ -8,7 +8,7 @@ members, and the law of the noise, are fitted to honest errors.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +86,22 @@ class LocalResidual:
         inner = weight * (variances[0] - processes[0].noise) + (1.0 - weight) * (variances[1] - processes[1].noise)
         left_out = TensorPrediction(mean[None], scale[None], law.degrees, inner)
         return cls(points, targets, (processes[0], processes[1]), weight, law, left_out)
+
+    def extended(self, points: Array, more: Array, y: Array, low_rank: Array) -> LocalResidual:
+        """With more rows that can be neighbours; everything learned stays.
+
+        Args:
+            points: coordinates of the old rows, perhaps in new codes, (N, D).
+            more: those of the new ones, (M, D).
+            y: targets of the new rows, (M,).
+            low_rank: predictions of the low-rank part for them, made before it saw them, (M,).
+        """
+        targets = np.hstack([self.targets, np.stack([y, y - low_rank])])
+        return replace(self, points=np.vstack([points, more]), targets=targets)
+
+    def shrunk(self, keep: int) -> LocalResidual:
+        """With the newest rows only as possible neighbours."""
+        return replace(self, points=self.points[-keep:].copy(), targets=self.targets[:, -keep:].copy())
 
     def predict(self, points: Array, low_rank: Array) -> TensorPrediction:
         """Predictive law at new points (M, D), given the low-rank part's mean (M,) there."""

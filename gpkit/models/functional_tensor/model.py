@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time as clock
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +11,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpkit.errors import InvalidDataError
-from gpkit.inference.structured_vb import NegativeBinomial, StudentTNoise
-from gpkit.models.functional_tensor.fitting import (
-    CONTINUOUS,
-    OBSERVATIONS,
-    Checkpoint,
-    LowRankSettings,
-    Member,
-    choose_rank,
-    fingerprint,
-    fit_members,
-    left_out_moments,
-    noise_variance,
-)
+from gpkit.inference.structured_vb import CoreForm, observation_named
+from gpkit.models.functional_tensor.checkpoint import Member
+from gpkit.models.functional_tensor.estimation import FitOptions, estimate, low_rank_settings
+from gpkit.models.functional_tensor.fitting import CONTINUOUS, LIKELIHOODS
 from gpkit.models.functional_tensor.functions import ModeFunctions, mode_functions
-from gpkit.models.functional_tensor.local_residual import LocalResidual
-from gpkit.models.functional_tensor.modes import Encoding, ModeSpec
+from gpkit.models.functional_tensor.gauge import TrainGauge, canonical_train
+from gpkit.models.functional_tensor.laws import joint_draws, member_moments, mixture_law, rescaled
+from gpkit.models.functional_tensor.modes import ModeSpec
 from gpkit.models.functional_tensor.predictions import DiscretePrediction, TensorPrediction
 from gpkit.models.functional_tensor.result import TensorFit, describe
-from gpkit.models.functional_tensor.state import TensorState, continued, joined_table
-from gpkit.models.functional_tensor.table import TensorTable, read_columns, read_target
+from gpkit.models.functional_tensor.state import TensorState
+from gpkit.models.functional_tensor.streaming import updated
+from gpkit.models.functional_tensor.table import read_columns, read_target
 
 __all__ = ["FunctionalTensor", "TensorFit"]
 
 Array = NDArray[np.float64]
 
-_FORMS = ("tucker", "cp")
+_FORMS = ("tucker", "cp", "tensor-train")
+_KEPT = 100_000
 
 
 class FunctionalTensor:
@@ -51,9 +44,12 @@ class FunctionalTensor:
 
     Args:
         modes: ``Continuous``, ``Categorical`` or ``Spatial``, one or more.
-        rank: number of functions of each mode; one number, one for each mode, or "auto" to choose by the bound.
-        form: "tucker" or "cp".
-        core_prior: "ard" learns a precision for every slice of the core (every component of CP); "normal" does not.
+        rank: number of functions of each mode; one number, one for each mode, or "auto" to choose by the bound. For a
+            tensor train the rank of the bonds: one number, one for each bond between modes, or "auto".
+        form: "tucker", "cp", or "tensor-train": a product of one matrix of functions for each mode, whose cost grows
+            linearly with the number of modes.
+        core_prior: "ard" learns a precision for every slice of the core (every component of CP, every state of a bond);
+            "normal" does not.
         main_effects: whether every mode also has the constant function, so that the core holds an intercept, main
             effects and interactions of every order.
         residual: None, or "local": nearest-neighbour Gaussian processes over all modes jointly, on what the low-rank
@@ -91,7 +87,7 @@ class FunctionalTensor:
             (form, _FORMS, "form"),
             (core_prior, ("ard", "normal"), "core_prior"),
             (residual, (None, "local"), "residual"),
-            (likelihood, tuple(OBSERVATIONS), "likelihood"),
+            (likelihood, LIKELIHOODS, "likelihood"),
         ):
             if value not in allowed:
                 raise InvalidDataError(f"{what} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
@@ -99,8 +95,8 @@ class FunctionalTensor:
             raise InvalidDataError(f"residual='local' needs a gaussian or student-t likelihood, got {likelihood!r}")
         if residual == "local" and neighbours < 1:
             raise InvalidDataError(f"neighbours must be at least 1, got {neighbours}")
-        self.rank = self._ranks(rank)
         self.form = form
+        self.rank = self._ranks(rank)
         self.core_prior = core_prior
         self.main_effects = main_effects
         self.residual = residual
@@ -114,11 +110,11 @@ class FunctionalTensor:
             if rank != "auto":
                 raise InvalidDataError(f"rank must be a number, one for each mode, or 'auto', got {rank!r}")
             return rank
-        ranks = (rank,) * len(self.modes) if isinstance(rank, int) else tuple(int(r) for r in rank)
-        if len(ranks) != len(self.modes) or min(ranks) < 1:
-            raise InvalidDataError(
-                f"rank must be a positive number or one for each of {len(self.modes)} modes, got {rank}"
-            )
+        count = len(self.modes) - (1 if self.form == "tensor-train" else 0)
+        ranks = (rank,) * count if isinstance(rank, int) else tuple(int(r) for r in rank)
+        if len(ranks) != count or min(ranks, default=1) < 1 or (isinstance(rank, int) and rank < 1):
+            what = "bonds between modes" if self.form == "tensor-train" else "modes"
+            raise InvalidDataError(f"rank must be a positive number or one for each of {count} {what}, got {rank}")
         return ranks
 
     # -- fitting --------------------------------------------------------------------------------------------------
@@ -132,21 +128,32 @@ class FunctionalTensor:
         combine: str = "stack",
         sweeps: int = 40,
         tolerance: float = 1e-5,
+        batch_size: int | None = None,
+        epochs: int = 2,
+        keep: int = _KEPT,
         seed: int = 0,
         progress: bool = True,
         checkpoint: str | Path | None = None,
     ) -> TensorFit:
         """Fit to entries.
 
+        A table that does not fit into memory comes in chunks: as the path of a CSV file, or as an iterator (or a
+        function that returns one) of frames. It is read once; what sweeps need is kept in temporary files.
+
         Args:
-            coordinates: pandas frame, mapping or structured array by names of columns, or an array or tensor (n, K).
+            coordinates: pandas frame, mapping or structured array by names of columns, or an array or tensor (n, K); or
+                chunks of such, by names of columns.
             y: targets (n,), NaN where missing; or the name of a column.
             restarts: number of random starts.
             combine: "stack": each start leaves out its own part of the rows, and predictions are the equal mixture of
-                all, with honest errors for the rows left out; "best": every start sees all rows, the largest bound is
-                kept. With one start nothing is left out.
+                all, with honest errors for the rows left out (tables in chunks are seen whole by every start); "best":
+                every start sees all rows, the largest bound is kept. With one start nothing is left out.
             sweeps: at most this many for each start.
             tolerance: a start ends when its bound changes by less than this per entry.
+            batch_size: entries that are read at a time; all if not given, 100,000 for tables in chunks. Each start then
+                begins with stochastic steps, one for each random batch, and goes on with exact sweeps over all pieces.
+            epochs: stochastic passes over the table, where there are batches.
+            keep: number of the newest entries that stay in memory for updates, for tables in chunks.
             seed: of everything random.
             progress: whether a bar is shown.
             checkpoint: a file that keeps what is finished; the same call goes on from there after an interruption.
@@ -154,81 +161,24 @@ class FunctionalTensor:
         Raises:
             InvalidDataError: for data that cannot be used; the message says which row and column.
         """
-        if combine not in ("stack", "best") or restarts < 1:
-            raise InvalidDataError(f"combine must be 'stack' or 'best' with restarts >= 1, got {combine!r}, {restarts}")
+        options = FitOptions(restarts, combine, sweeps, tolerance, batch_size, epochs, keep, seed, progress, checkpoint)
         if self.residual == "local" and (restarts < 2 or combine != "stack"):
             raise InvalidDataError(
                 "residual='local' needs combine='stack' and restarts >= 2: it is fitted to rows left out"
             )
         begun = clock.process_time()
-        table = read_target(coordinates, y, self.modes)
-        encodings, numbers, index = self._encode(table)
-        if restarts > table.n // 2:
-            raise InvalidDataError(f"{restarts} restarts for {table.n} entries: leave fewer parts")
-        centre, unit = (float(table.y.mean()), float(table.y.std())) if self.likelihood in CONTINUOUS else (0.0, 1.0)
-        unit = unit or 1.0
-        target = (table.y - centre) / unit if self.likelihood in CONTINUOUS else table.y
-        # The law of the residual's noise is fitted afterwards: the low-rank part below it has normal noise.
-        likelihood = "gaussian" if self.residual == "local" else self.likelihood
-        first = (1,) * len(encodings) if isinstance(self.rank, str) else self.rank
-        settings = self._settings(first, likelihood, sweeps, tolerance)
-        if self.rank == "auto":
-            settings = choose_rank(encodings, index, target, settings, seed)
-        stack = combine == "stack" and restarts > 1
-        keep = Checkpoint(None if checkpoint is None else Path(checkpoint))
-        keep.load(fingerprint(target, encodings, index, settings, restarts, combine, seed))
-        members = fit_members(
-            encodings,
-            index,
-            target,
-            settings,
-            restarts=restarts,
-            leave_out=stack,
-            seed=seed,
-            checkpoint=keep,
-            progress=progress,
-        )
-        if combine == "best":
-            chosen = [max(members, key=lambda member: member.elbo)]
-        else:
-            chosen = members
-        moments = left_out_moments(chosen, index, len(target)) if stack else None
-        residual = None
-        if self.residual == "local":
-            assert moments is not None
-            category = np.concatenate([[e.categorical] * len(e.spec.columns) for e in encodings]).astype(bool)
-            residual = LocalResidual.fit(
-                np.column_stack(numbers),
-                category,
-                target,
-                moments[0][0],
-                heavy=self.likelihood == "student-t",
-                neighbours=self.neighbours,
-                seed=seed,
-            )
-        self._state = TensorState(encodings, index, target, centre, unit, chosen, residual)
-        left_out = (
-            None if moments is None else self._law(*moments) if residual is None else self._scaled(residual.left_out)
-        )
+        found = estimate(self, coordinates, y, options)
+        self._state = found.state
         self.result = describe(
-            self.modes, members, self._state, table, settings.ranks, left_out, clock.process_time() - begun
+            self.modes,
+            found.members,
+            found.state,
+            found.exclusions,
+            found.ranks,
+            found.left_out,
+            clock.process_time() - begun,
         )
-        keep.remove()
         return self.result
-
-    def _settings(self, ranks: tuple[int, ...], likelihood: str, sweeps: int, tolerance: float) -> LowRankSettings:
-        ard = self.core_prior == "ard"
-        return LowRankSettings(self.form, ranks, ard, self.main_effects, likelihood, sweeps, tolerance)
-
-    def _encode(self, table: TensorTable) -> tuple[list[Encoding], list[Array], list[NDArray[np.int32]]]:
-        encodings = [mode.encode(columns) for mode, columns in zip(self.modes, table.columns, strict=True)]
-        for encoding in encodings:
-            if encoding.size < 2:
-                raise InvalidDataError(
-                    f"{encoding.spec.name!r} has one distinct value in the data: a mode needs two, leave it out"
-                )
-        numbers = [e.numbers(columns) for e, columns in zip(encodings, table.columns, strict=True)]
-        return encodings, numbers, [e.index(x) for e, x in zip(encodings, numbers, strict=True)]
 
     # -- answers --------------------------------------------------------------------------------------------------
 
@@ -246,7 +196,12 @@ class FunctionalTensor:
 
     @property
     def elbo(self) -> float:
-        """The largest evidence lower bound of the starts."""
+        """The largest evidence lower bound of the starts.
+
+        It is a bound of the low-rank part with its noise. A local residual is not part of it: that is fitted to rows
+        predicted without themselves, whose density ``fitted.left_out`` gives. After entries have left memory it is a
+        bound up to a constant, of what is kept given what is carried.
+        """
         return float(self.fitted.elbo.max())
 
     @property
@@ -256,15 +211,44 @@ class FunctionalTensor:
 
     @property
     def core(self) -> Array:
-        """Posterior mean of the core (Tucker, one axis for each mode) or of the components' weights (CP)."""
+        """Posterior mean of the core (Tucker, one axis for each mode) or of the components' weights (CP).
+
+        For a tensor train the singular values across each bond, one row (r,) for each, filled up with zeros.
+        """
         state, posterior = self._fitted(), self.best.posterior
-        mean = state.unit * posterior.form.mean
+        if self.form == "tensor-train":
+            values = self.train().singular_values
+            out = np.zeros((len(values), max((len(v) for v in values), default=0)))
+            for row, own in zip(out, values, strict=True):
+                row[: len(own)] = own
+            return out
+        form = posterior.form
+        assert isinstance(form, CoreForm)
+        mean = state.unit * form.mean
         return mean.reshape([mode.rank for mode in posterior.modes]) if self.form == "tucker" else mean
+
+    def train(self) -> TrainGauge:
+        """The tensor train of the start with the largest bound in its canonical gauge.
+
+        Raises:
+            InvalidDataError: for another form.
+        """
+        if self.form != "tensor-train":
+            raise InvalidDataError(f"there is no train in a model of form={self.form!r}: see core and functions()")
+        state = self._fitted()
+        return canonical_train(self.best.posterior, [mode.name for mode in self.modes], state.counts, state.unit)
 
     @property
     def effective_rank(self) -> dict[str, int]:
-        """For each mode, the number of functions that carry at least a thousandth of the low-rank variance."""
-        return {mode.name: self.functions(mode.name).effective_rank for mode in self.modes}
+        """For each mode, the number of functions that carry at least a thousandth of the low-rank variance.
+
+        For a tensor train also, under "first | second", the number of singular values across each bond that do.
+        """
+        out = {mode.name: self.functions(mode.name).effective_rank for mode in self.modes}
+        if self.form == "tensor-train":
+            gauge = self.train()
+            out |= {f"{a} | {b}": rank for (a, b), rank in zip(gauge.bonds, gauge.effective_rank, strict=True)}
+        return out
 
     def functions(self, name: str) -> ModeFunctions:
         """Main effect and principal functions of a mode, of the start with the largest bound.
@@ -276,7 +260,7 @@ class FunctionalTensor:
         if name not in names:
             raise InvalidDataError(f"there is no mode {name!r}: choose from {', '.join(names)}")
         state, k = self._fitted(), names.index(name)
-        return mode_functions(self.best.posterior, k, name, state.encodings[k].labels(), state.counts(), state.unit)
+        return mode_functions(self.best.posterior, k, name, state.encodings[k].labels(), state.counts, state.unit)
 
     def predict(self, coordinates: Any) -> TensorPrediction | DiscretePrediction:
         """Predictive distributions at any coordinates; the functions are exact given the posterior.
@@ -290,90 +274,54 @@ class FunctionalTensor:
         state = self._fitted()
         columns = read_columns(coordinates, self.modes)
         numbers = [e.numbers(values) for e, values in zip(state.encodings, columns, strict=True)]
-        moments = [member.posterior.moments_at(numbers) for member in state.members]
-        mean = np.stack([first for first, _ in moments])
+        mean, variance, noise = member_moments(state.members, numbers)
         if state.residual is not None:
-            return self._scaled(state.residual.predict(np.column_stack(numbers), mean.mean(0)))
-        variance = np.stack([np.maximum(square - first**2, 0.0) for first, square in moments])
-        noise = np.array([noise_variance(member) for member in state.members])[:, None]
+            return rescaled(state, state.residual.predict(np.column_stack(numbers), state.weights @ mean))
 
         def draw(n: int, seed: int) -> Array:
-            return self._draw(numbers, np.sqrt(noise[:, 0]), n, seed)
+            return joint_draws(state, numbers, n, seed)
 
-        return self._law(mean, variance, noise, draw if self.likelihood == "gaussian" else None)
-
-    def _law(
-        self, mean: Array, variance: Array, noise: Array, draw: Callable[[int, int], Array] | None = None
-    ) -> TensorPrediction | DiscretePrediction:
-        """Law of y given moments (S, M) of the function and noise variances, in units of the fit."""
-        state = self._fitted()
-        observations = [member.posterior.observation for member in state.members]
-        if self.likelihood not in CONTINUOUS:
-            dispersions = [o.dispersion for o in observations if isinstance(o, NegativeBinomial)]
-            dispersion = float(np.mean(dispersions)) if dispersions else 1.0
-            return DiscretePrediction(mean, np.sqrt(variance), self.likelihood, dispersion)
-        degrees, total = math.inf, variance + noise
-        if self.likelihood == "student-t":
-            degrees = float(np.mean([o.degrees for o in observations if isinstance(o, StudentTNoise)]))
-            total = total * (degrees - 2.0) / degrees  # the law has exactly this variance
-        function_variance = state.unit**2 * (variance.mean(0) + mean.var(0))
-        location = state.centre + state.unit * mean
-        return TensorPrediction(location, state.unit * np.sqrt(total), degrees, function_variance, draw)
-
-    def _scaled(self, law: TensorPrediction) -> TensorPrediction:
-        """From the unit of the fit to that of y."""
-        state = self._fitted()
-        return TensorPrediction(
-            state.centre + state.unit * law.location,
-            state.unit * law.scale,
-            law.degrees,
-            state.unit**2 * law.function_variance,
-        )
-
-    def _draw(self, numbers: list[Array], noise_sd: Array, n: int, seed: int) -> Array:
-        """Joint draws of functions and core, with noise: members in turn."""
-        state = self._fitted()
-        rng = np.random.default_rng(seed)
-        counts = np.bincount(rng.integers(len(state.members), size=n), minlength=len(state.members))
-        parts = [
-            member.posterior.sample(numbers, int(count), rng) + sd * rng.standard_normal((int(count), len(numbers[0])))
-            for member, count, sd in zip(state.members, counts, noise_sd, strict=True)
-            if count
-        ]
-        return state.centre + state.unit * rng.permutation(np.concatenate(parts))
+        normal = self.likelihood == "gaussian"
+        return mixture_law(state, self.likelihood, mean, variance, noise, draw if normal else None)
 
     # -- more data ------------------------------------------------------------------------------------------------
 
-    def update(self, coordinates: Any, y: Any, *, sweeps: int = 10, forgetting: float = 1.0) -> None:
-        """Take in more entries, starting from the present posterior.
+    def update(self, coordinates: Any, y: Any, *, sweeps: int = 10, forgetting: float = 1.0, keep: int = _KEPT) -> None:
+        """Take in more entries, in memory that does not grow with their number.
 
-        The posterior at new coordinates is the exact prediction there; sweeps over old and new entries follow, so
-        that many updates end where one fit to everything with the same start would. New entries are seen by all
-        starts.
+        The newest ``keep`` entries stay in memory; what older ones say is carried as Gaussian sites of the functions,
+        the coefficients and the noise. The posterior at new coordinates begins as the exact prediction there; sweeps
+        over the kept entries follow. As long as nothing has left, many updates end where one fit to everything with the
+        same start would; afterwards they are streaming variational Bayes, which agrees with it approximately. New
+        entries are seen by all starts. A local residual keeps what it has learned; its neighbours are the kept
+        entries.
 
         Args:
-            coordinates: as for :meth:`fit`, of the same modes.
+            coordinates: as for :meth:`fit`, of the same modes, in memory.
             y: targets.
-            sweeps: over all entries.
-            forgetting: weight in (0, 1] that earlier entries are multiplied by; less than one forgets.
+            sweeps: over the kept entries.
+            forgetting: power in (0, 1] of the likelihood of all earlier entries; less than one forgets.
+            keep: number of entries.
 
         Raises:
-            InvalidDataError: for other modes, another likelihood than the Gaussian one, or a local residual.
+            InvalidDataError: for other modes, or entries that cannot be used.
         """
-        state = self._fitted()
-        if self.likelihood != "gaussian" or self.residual is not None:
-            raise InvalidDataError("updates are for likelihood='gaussian' without a residual: fit again")
+        state, old = self._fitted(), self.fitted
         if not 0.0 < forgetting <= 1.0:
             raise InvalidDataError(f"forgetting must lie in (0, 1], got {forgetting}")
-        new = read_target(coordinates, y, self.modes)
-        table = joined_table(state, new)
-        encodings, _, index = self._encode(table)
-        weight = np.concatenate([np.broadcast_to(forgetting * state.weight, state.y.shape), np.ones(new.n)])
-        old = self.fitted
-        settings = self._settings(old.ranks, "gaussian", sweeps, 0.0)
-        members = [continued(member, state, encodings, index, table.y, weight, settings) for member in state.members]
-        self._state = TensorState(encodings, index, table.y, state.centre, state.unit, members, None, weight)
-        self.result = describe(self.modes, members, self._state, table, old.ranks, None, old.seconds)
+        if sweeps < 1 or keep < 1:
+            raise InvalidDataError(f"sweeps and keep must be at least 1, got {sweeps} and {keep}")
+        begun = clock.process_time()
+        new = read_target(coordinates, y, self.modes, least=1)
+        if self.likelihood not in CONTINUOUS:
+            observation_named(self.likelihood, new.y)
+        settings = low_rank_settings(self, old.ranks, sweeps, 0.0)
+        self._state = updated(state, new, settings, keep=keep, forgetting=forgetting)
+        exclusions = {
+            k: old.exclusions.get(k, 0) + new.exclusions.get(k, 0) for k in {**old.exclusions, **new.exclusions}
+        }
+        seconds = old.seconds + clock.process_time() - begun
+        self.result = describe(self.modes, self._state.members, self._state, exclusions, old.ranks, None, seconds)
 
     # -- files ----------------------------------------------------------------------------------------------------
 

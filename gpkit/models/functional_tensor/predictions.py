@@ -74,13 +74,14 @@ def _checked(probability: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class TensorPrediction(_Predictive):
-    """An equal mixture of S normal or Student-t laws at each of M entries.
+    """A mixture of S normal or Student-t laws at each of M entries.
 
     Attributes:
         location: (S, M).
         scale: (S, M); the standard deviation of a normal law.
         degrees: of freedom of every law; infinite for normal ones.
         function_variance: posterior variance (M,) of the noise-free value.
+        weights: of the laws, (S,), summing to one; equal if not given.
     """
 
     location: Array
@@ -88,11 +89,16 @@ class TensorPrediction(_Predictive):
     degrees: float
     function_variance: Array
     _draw: Callable[[int, int], Array] | None = field(default=None, repr=False)
+    weights: Array | None = None
+
+    @property
+    def _shares(self) -> Array:
+        return np.full(len(self.location), 1.0 / len(self.location)) if self.weights is None else self.weights
 
     @property
     def mean(self) -> Array:
         """Mean (M,)."""
-        return self.location.mean(0)
+        return self._shares @ self.location
 
     @property
     def variance(self) -> Array:
@@ -100,7 +106,7 @@ class TensorPrediction(_Predictive):
         factor = 1.0
         if math.isfinite(self.degrees):
             factor = self.degrees / (self.degrees - 2.0) if self.degrees > 2.0 else math.inf
-        return factor * (self.scale**2).mean(0) + self.location.var(0)
+        return self._shares @ (factor * self.scale**2 + (self.location - self.mean) ** 2)
 
     def _standard_cdf(self, z: Array) -> Array:
         out: Array = special.stdtr(self.degrees, z) if math.isfinite(self.degrees) else special.ndtr(z)
@@ -108,30 +114,35 @@ class TensorPrediction(_Predictive):
 
     def cdf(self, y: npt.ArrayLike) -> Array:
         """Distribution function at values (M,)."""
-        return self._standard_cdf((np.asarray(y) - self.location) / self.scale).mean(0)
+        return self._shares @ self._standard_cdf((np.asarray(y) - self.location) / self.scale)
 
     def log_density(self, y: npt.ArrayLike) -> Array:
         """Logarithm of the density at values (M,)."""
         z = (np.asarray(y) - self.location) / self.scale
         each = stats.t.logpdf(z, self.degrees) if math.isfinite(self.degrees) else stats.norm.logpdf(z)
-        out: Array = special.logsumexp(each - np.log(self.scale), axis=0) - math.log(len(z))
+        out: Array = special.logsumexp(each - np.log(self.scale), axis=0, b=self._shares[:, None])
         return out
 
     def quantile(self, probability: float) -> Array:
-        """Quantile (M,): exact for one law, else by bisection to 1e-10 of the width."""
+        """Quantile (M,): exact for one law, else by safeguarded Newton steps to 1e-10 of the width."""
         p = _checked(probability)
         standard = float(special.stdtrit(self.degrees, p) if math.isfinite(self.degrees) else special.ndtri(p))
         each = self.location + standard * self.scale
         if len(each) == 1:
             return each[0]
         low, high = each.min(0), each.max(0)
+        at = self._shares @ each
+        width = 1e-10 * self.scale.mean(0)
         for _ in range(60):
-            middle = 0.5 * (low + high)
-            below = self.cdf(middle) < p
-            low, high = np.where(below, middle, low), np.where(below, high, middle)
-            if np.all(high - low <= 1e-10 * self.scale.mean(0)):
+            gap = self.cdf(at) - p
+            low, high = np.where(gap < 0.0, at, low), np.where(gap > 0.0, at, high)
+            step = at - gap * np.exp(-self.log_density(at))
+            inside = (step > low) & (step < high)
+            new = np.where(inside, step, 0.5 * (low + high))
+            moved, at = np.abs(new - at), new
+            if np.all((moved <= width) | (gap == 0.0)):
                 break
-        return 0.5 * (low + high)
+        return at
 
     def sample(self, n: int = 1, seed: int = 0) -> Array:
         """Draws (n, M) of y: joint over entries where the functions are drawn, else independent between entries."""
@@ -139,7 +150,7 @@ class TensorPrediction(_Predictive):
             return self._draw(n, seed)
         rng = np.random.default_rng(seed)
         count, entries = self.location.shape
-        which = rng.integers(count, size=(n, 1))
+        which = rng.choice(count, size=(n, 1), p=self._shares)
         at = np.arange(entries)
         white = (
             rng.standard_t(self.degrees, (n, entries))
@@ -155,33 +166,39 @@ class TensorPrediction(_Predictive):
 
 @dataclass(frozen=True, eq=False)
 class DiscretePrediction(_Predictive):
-    """Counts or zeros and ones whose linear predictor is an equal mixture of S normal laws, by Gauss-Hermite nodes.
+    """Counts or zeros and ones whose linear predictor is a mixture of S normal laws, by Gauss-Hermite nodes.
 
     Attributes:
         location: mean of the linear predictor, (S, M).
         spread: its standard deviation, (S, M).
         family: "poisson", "bernoulli" or "negative-binomial".
-        dispersion: of the negative binomial.
+        dispersion: of the negative binomial, whose variance is ``mean + mean^2 / dispersion``.
+        weights: of the laws, (S,), summing to one; equal if not given.
     """
 
     location: Array
     spread: Array
     family: str
     dispersion: float = 1.0
+    weights: Array | None = None
+
+    @property
+    def _shares(self) -> Array:
+        return np.full(len(self.location), 1.0 / len(self.location)) if self.weights is None else self.weights
 
     def _nodes(self) -> tuple[Array, Array]:
         """Linear predictors (S Q, M) and weights (S Q, 1)."""
         x, w = np.polynomial.hermite_e.hermegauss(_NODES)
         f = self.location[:, None] + self.spread[:, None] * x[:, None]
-        weight = np.tile(w / w.sum() / len(self.location), len(self.location))
-        return np.clip(f.reshape(-1, f.shape[-1]), -30.0, 30.0), weight[:, None]
+        weight = (self._shares[:, None] * (w / w.sum())).reshape(-1, 1)
+        return np.clip(f.reshape(-1, f.shape[-1]), -30.0, 30.0), weight
 
     def _law(self, f: Array) -> Any:
         if self.family == "poisson":
             return stats.poisson(np.exp(f))
         if self.family == "bernoulli":
             return stats.bernoulli(special.expit(f))
-        return stats.nbinom(self.dispersion, special.expit(-f))
+        return stats.nbinom(self.dispersion, 1.0 / (1.0 + np.exp(f) / self.dispersion))
 
     @property
     def mean(self) -> Array:
@@ -225,7 +242,7 @@ class DiscretePrediction(_Predictive):
     def sample(self, n: int = 1, seed: int = 0) -> Array:
         """Draws (n, M) of y, independent between entries."""
         rng = np.random.default_rng(seed)
-        which = rng.integers(len(self.location), size=(n, 1))
+        which = rng.choice(len(self.location), size=(n, 1), p=self._shares)
         at = np.arange(self.location.shape[1])
         f = self.location[which, at] + self.spread[which, at] * rng.standard_normal((n, len(at)))
         drawn: Array = np.asarray(self._law(np.clip(f, -30.0, 30.0)).rvs(random_state=rng), dtype=np.float64)

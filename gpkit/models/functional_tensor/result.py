@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gpkit.models.functional_tensor.fitting import Member
+from gpkit.models.functional_tensor.checkpoint import Member
 from gpkit.models.functional_tensor.modes import ModeSpec
 from gpkit.models.functional_tensor.predictions import DiscretePrediction, TensorPrediction
 from gpkit.models.functional_tensor.state import TensorState
-from gpkit.models.functional_tensor.table import TensorTable
 
 __all__ = ["TensorFit", "describe"]
 
@@ -24,13 +23,13 @@ class TensorFit:
     """Outcome of a fit.
 
     Attributes:
-        elbo: last bound of every start.
+        elbo: last bound of every start, of the low-rank part alone where there is a local residual.
         traces: bounds after each sweep of every start.
         converged: whether each start ended by its tolerance.
-        ranks: of the modes.
-        n: entries.
+        ranks: of the modes, or of the bonds of a tensor train.
+        n: entries, those that are no longer kept included.
         exclusions: rows that were left out, by reason.
-        repeated: entries whose coordinates an earlier one has.
+        repeated: kept entries whose coordinates an earlier one has.
         parameters: learned parameters of the start with the largest bound, natural units.
         left_out: predictions of the N entries by what had not seen them; None if no start left anything out.
         seconds: CPU seconds.
@@ -57,7 +56,7 @@ def describe(
     modes: Sequence[ModeSpec],
     members: Sequence[Member],
     state: TensorState,
-    table: TensorTable,
+    exclusions: Mapping[str, int],
     ranks: tuple[int, ...],
     left_out: TensorPrediction | DiscretePrediction | None,
     seconds: float,
@@ -80,9 +79,9 @@ def describe(
         traces=tuple(member.trace.elbo for member in members),
         converged=tuple(member.trace.converged for member in members),
         ranks=ranks,
-        n=table.n,
-        exclusions=dict(table.exclusions),
-        repeated=table.n - len(np.unique(joined)),
+        n=state.entries,
+        exclusions=dict(exclusions),
+        repeated=len(joined) - len(np.unique(joined)),
         parameters=parameters,
         left_out=left_out,
         seconds=seconds,

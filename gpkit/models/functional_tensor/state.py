@@ -1,96 +1,78 @@
-"""What a fitted tensor model keeps, and how it goes on with more entries."""
+"""What a fitted tensor model keeps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpkit.inference.structured_vb import GaussianNoise, Layout
-from gpkit.models.functional_tensor.fitting import LowRankSettings, Member, new_posterior
+from gpkit.inference.structured_vb import Layout
+from gpkit.models.functional_tensor.checkpoint import Member
 from gpkit.models.functional_tensor.local_residual import LocalResidual
 from gpkit.models.functional_tensor.modes import Encoding
-from gpkit.models.functional_tensor.table import TensorTable
 
-__all__ = ["TensorState", "continued", "joined_table"]
+__all__ = ["TensorState"]
 
 Array = NDArray[np.float64]
+Index = NDArray[np.int32]
 
 
 @dataclass(eq=False)
 class TensorState:
-    """Everything that predictions need, and the data that updates need.
+    """Everything that predictions and updates need.
 
     Attributes:
         encodings: of the modes.
-        index: coordinates of the entries in every mode, (N,) each.
-        y: targets of the fit (N,): centred and scaled where they are real numbers.
+        index: coordinates of the kept entries in every mode, (N,) each.
+        y: targets of the kept entries (N,): centred and scaled where they are real numbers.
+        part: which start has not seen the entry, -1 where all have, (N,).
+        power: how often each counts, (N,).
         centre, unit: of the targets.
         members: restarts that predictions use.
+        weights: of the restarts in the mixture, (S,).
         residual: the local residual, or None.
-        weight: relative precisions of the entries, (N,) or (1,).
+        entries: number of all entries, those that are no longer kept included.
+        counts: number of all entries at each coordinate of every mode, (J_k,) each.
     """
 
     encodings: list[Encoding]
-    index: list[NDArray[np.int32]]
+    index: list[Index]
     y: Array
+    part: NDArray[np.int64]
+    power: Array
     centre: float
     unit: float
     members: list[Member]
+    weights: Array
     residual: LocalResidual | None
-    weight: Array = field(default_factory=lambda: np.ones(1))
+    entries: int
+    counts: list[Array]
 
-    def counts(self) -> list[Array]:
-        """Number of entries at each coordinate of every mode."""
-        sizes = [encoding.size for encoding in self.encodings]
-        return [np.bincount(i, minlength=n).astype(np.float64) for i, n in zip(self.index, sizes, strict=True)]
+    def layout(self, member: Member, rows: slice = slice(None)) -> Layout:
+        """Some of the kept entries, as far as a member may see them."""
+        own = np.flatnonzero(self.part[rows] != member.part) if member.part >= 0 else slice(None)
+        index = [column[rows][own] for column in self.index]
+        power = self.power[rows][own]
+        some = power if len(power) and np.ptp(power) else power[:1]
+        return Layout(index, [e.size for e in self.encodings], self.y[rows][own], some if len(some) else np.ones(1))
 
+    def shrink(self, keep: int) -> None:
+        """Keep the newest entries; what the others say stays as sites of the members."""
+        gone = len(self.y) - keep
+        if gone <= 0:
+            return
+        for member in self.members:
+            member.posterior.carry(self.layout(member, slice(0, gone)))
+        self.index = [np.array(column[gone:]) for column in self.index]
+        self.y, self.power = self.y[gone:].copy(), self.power[gone:].copy()
+        self.part = self.part[gone:].copy()
+        if self.residual is not None:
+            self.residual = self.residual.shrunk(keep)
 
-def joined_table(state: TensorState, new: TensorTable) -> TensorTable:
-    """Old and new entries as one table, targets in the unit of the fit."""
-    columns = []
-    for encoding, index, more in zip(state.encodings, state.index, new.columns, strict=True):
-        values = encoding.labels()[index]
-        old = [values] if values.ndim == 1 else list(values.T)
-        columns.append(tuple(np.concatenate([a, b]) for a, b in zip(old, more, strict=True)))
-    target = np.concatenate([state.y, (new.y - state.centre) / state.unit])
-    return TensorTable(tuple(columns), target, new.exclusions)
-
-
-def continued(
-    member: Member,
-    state: TensorState,
-    encodings: Sequence[Encoding],
-    index: Sequence[NDArray[np.int32]],
-    y: Array,
-    weight: Array,
-    settings: LowRankSettings,
-) -> Member:
-    """Sweeps over all entries from the posterior that is there; new coordinates begin with their exact predictions.
-
-    Args:
-        member: the restart to go on with; what it left out stays left out.
-        state: of the old entries.
-        encodings: of the modes, for old and new entries together.
-        index: coordinates of all entries.
-        y: targets of all.
-        weight: relative precisions of all.
-        settings: of the model; as many sweeps as they say.
-    """
-    old = member.posterior
-    seen = np.ones(len(y), bool)
-    seen[member.left_out] = False
-    observation = GaussianNoise(y[seen], weight[seen])
-    posterior = new_posterior(encodings, settings, observation, member.seed)
-    posterior.form.take_over(old.form)
-    posterior.sweeps = old.sweeps
-    if isinstance(old.observation, GaussianNoise):
-        observation.noise = old.observation.noise
-    for mine, theirs, encoding, before in zip(posterior.modes, old.modes, encodings, state.encodings, strict=True):
-        mine.factor.take_over(theirs.factor, before.numbers_of(encoding))
-        mine.refresh()
-    layout = Layout([column[seen] for column in index], [e.size for e in encodings], *observation.start())
-    trace = posterior.fit(layout, sweeps=settings.sweeps, tolerance=0.0)
-    return Member(posterior, trace, member.left_out, member.seed)
+    @staticmethod
+    def count(index: Sequence[Index], encodings: Sequence[Encoding]) -> list[Array]:
+        """Entries at each coordinate of every mode."""
+        sizes = [encoding.size for encoding in encodings]
+        return [np.bincount(i, minlength=n).astype(np.float64) for i, n in zip(index, sizes, strict=True)]

@@ -127,16 +127,17 @@ def read_columns(coordinates: Any, modes: Sequence[ModeSpec]) -> tuple[tuple[NDA
     return tuple(out)
 
 
-def read_target(coordinates: Any, y: Any, modes: Sequence[ModeSpec]) -> TensorTable:
+def read_target(coordinates: Any, y: Any, modes: Sequence[ModeSpec], least: int = 2) -> TensorTable:
     """Coordinates with targets; rows without a target are left out and counted.
 
     Args:
         coordinates: see :func:`read_columns`.
         y: targets, or the name of a column of the coordinates.
         modes: the modes.
+        least: number of rows with a target that there must be.
 
     Raises:
-        InvalidDataError: as :func:`read_columns`; also for infinite targets, or fewer than two rows with a target.
+        InvalidDataError: as :func:`read_columns`; also for infinite targets, or too few of them.
     """
     columns = read_columns(coordinates, modes)
     if isinstance(y, str):
@@ -152,7 +153,7 @@ def read_target(coordinates: Any, y: Any, modes: Sequence[ModeSpec]) -> TensorTa
         )
     there = ~np.isnan(target)
     count = int(there.sum())
-    if count < 2:
+    if count < least:
         raise InvalidDataError(f"{count} of {rows} rows have a target: a fit needs at least two")
     if count == rows:  # without copies: ten million rows fit into memory once
         return TensorTable(columns, target)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from gpkit.inference.structured_vb import (
     BasisFactor,
-    GaussianNoise,
     IndependentFactor,
     Layout,
     LowRankPosterior,
     MarkovFactor,
-    Observation,
+    TensorTrain,
     component_layout,
+    observation_named,
 )
 from gpkit.kernels import MaternKernel, PeriodicKernel
 
@@ -41,27 +43,56 @@ def posterior_of(
     entries: int = 40,
     main_effects: bool = True,
     rank: int = 2,
-    observation: Observation | None = None,
+    y: np.ndarray | None = None,
+    likelihood: str = "gaussian",
     seed: int = 0,
 ) -> tuple[LowRankPosterior, Layout, list[np.ndarray]]:
     """A posterior at its start with random entries."""
     rng = np.random.default_rng(seed)
     sizes = SIZES[:modes]
     index = [rng.integers(size, size=entries).astype(np.int32) for size in sizes]
-    observation = observation or GaussianNoise(rng.standard_normal(entries), rng.uniform(0.5, 2.0, entries))
-    components = component_layout(form, [rank] * modes, main_effects)
+    power = rng.uniform(0.5, 2.0, entries)
+    if y is None:
+        y = rng.standard_normal(entries)
+    ranks = [rank] * (modes - 1 if form == "tensor-train" else modes)
+    components = component_layout(form, ranks, main_effects, modes)
     factors = [factor_of(k, size, len(free)) for k, (size, (free, _)) in enumerate(zip(sizes, components, strict=True))]
-    posterior = LowRankPosterior(factors, components, form, observation, seed=seed)
-    return posterior, Layout(index, sizes, *observation.start()), index
+    posterior = LowRankPosterior(factors, components, form, observation_named(likelihood, y), seed=seed)
+    layout = Layout(index, sizes, y, power)
+    layout.begin(posterior)
+    return posterior, layout, index
+
+
+def coupling_of(posterior: LowRankPosterior) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every product of components with the moments of what multiplies it: components (I, K), E[g] (I,), E[g g^T].
+
+    A tensor train's products are its paths through the states of the bonds, and g the products of the weights on them.
+    """
+    form = posterior.form
+    if not isinstance(form, TensorTrain):
+        return form.coupling, form.mean, form.second_moment
+    paths = [[c] for c in range(len(form.links[0].left))]
+    for before, after in itertools.pairwise(form.links):
+        paths = [p + [c] for p in paths for c in range(len(after.left)) if after.left[c] == before.right[p[-1]]]
+    coupling = np.array(paths)
+    mean, second = np.ones(len(paths)), np.ones((len(paths), len(paths)))
+    for k, own in enumerate(form.links):
+        g = np.append(form.weights[k].mean, 1.0)
+        moment = np.outer(g, g)
+        moment[:-1, :-1] += form.weights[k].covariance
+        which = own.weight[coupling[:, k]]
+        mean, second = mean * g[which], second * moment[np.ix_(which, which)]
+    return coupling, mean, second
 
 
 def products(posterior: LowRankPosterior, index: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """E[z] (N, I) and E[z z^T] (N, I, I) of the products of components that the coefficients multiply."""
+    """E[z] (N, I) and E[z z^T] (N, I, I) of the products of components."""
     n = len(index[0])
-    size = len(posterior.form.mean)
+    coupling, _, _ = coupling_of(posterior)
+    size = len(coupling)
     first, second = np.ones((n, size)), np.ones((n, size, size))
     for k, mode in enumerate(posterior.modes):
-        column = posterior.form.coupling[:, k]
+        column = coupling[:, k]
         first *= mode.means()[index[k]][:, column]
         second *= mode.seconds()[index[k]][:, column[:, None], column]
     return first, second

@@ -37,7 +37,8 @@ def test_new_coordinates_are_exact(name):
     root = rng.standard_normal((9, 2, 1))  # singular sites
     root[4] = 0.0
     information = (root * rng.standard_normal((9, 1, 1)))[:, :, 0]
-    factor.update(root @ root.transpose(0, 2, 1), information)
+    factor.set_sites(root @ root.transpose(0, 2, 1), information)
+    factor.update()
     mean, covariance = factor.at(new)
     with torch.no_grad():
         gram = factor.kernel(torch.from_numpy(np.concatenate([x, new])))
@@ -56,7 +57,8 @@ def test_new_coordinates_are_exact(name):
 
 def test_unseen_levels_have_the_prior():
     factor = IndependentFactor(3, 2)
-    factor.update(np.tile(4.0 * np.eye(2), (3, 1, 1)), np.ones((3, 2)))
+    factor.set_sites(np.tile(4.0 * np.eye(2), (3, 1, 1)), np.ones((3, 2)))
+    factor.update()
     mean, covariance = factor.at(np.array([1.0, 7.0]))
     np.testing.assert_allclose(mean, [[0.2, 0.2], [0.0, 0.0]])
     np.testing.assert_allclose(covariance, [0.2 * np.eye(2), np.eye(2)])
@@ -66,18 +68,20 @@ def test_unseen_levels_have_the_prior():
 def test_learning_never_lowers_the_evidence(kind):
     rng = np.random.default_rng(kind)
     factor = factor_of(kind, 6, 2)
-    factor.update(np.tile(np.eye(2), (6, 1, 1)), rng.standard_normal((6, 2)))
+    factor.set_sites(np.tile(np.eye(2), (6, 1, 1)), rng.standard_normal((6, 2)))
+    factor.update()
     last = factor.log_evidence
     for _ in range(8):
         factor.learn()
-        factor.update(factor.precision, factor.information)
+        factor.update()
         assert factor.log_evidence >= last - 1e-10
         last = factor.log_evidence
 
 
 def test_periods_are_kept():
     factor = factor_of(3, 6, 1)
-    factor.update(np.tile(np.eye(1), (6, 1, 1)), np.ones((6, 1)))
+    factor.set_sites(np.tile(np.eye(1), (6, 1, 1)), np.ones((6, 1)))
+    factor.update()
     for _ in range(10):
         factor.learn()
     assert [v for k, v in factor.parameters().items() if k.endswith("period")] == [pytest.approx(1.7)]
@@ -85,10 +89,19 @@ def test_periods_are_kept():
 
 def test_a_factor_takes_over_another():
     old = factor_of(0, 7, 2)
-    old.update(np.tile(2.0 * np.eye(2), (7, 1, 1)), np.random.default_rng(0).standard_normal((7, 2)))
+    sites = np.tile(2.0 * np.eye(2), (7, 1, 1)), np.random.default_rng(0).standard_normal((7, 2))
+    old.set_sites(*sites)
+    old.update()
+    old.carry(*sites)
     old.learn()
+    old.update()
     grid = np.sort(np.append(old.coordinates, [0.01, 9.0]))
     new = MarkovFactor(MaternKernel(1.5), grid, 2)
-    new.take_over(old, grid)
+    places = np.searchsorted(grid, old.coordinates).astype(np.int32)
+    new.take_over(old, grid, places)
     np.testing.assert_allclose(new.mean, old.at(grid)[0])
+    new.set_sites(np.zeros((9, 2, 2)), np.zeros((9, 2)))
+    new.update()
+    np.testing.assert_allclose(new.mean, old.at(grid)[0], atol=1e-10)
+    assert new.log_evidence == pytest.approx(old.log_evidence)
     assert new.parameters() == old.parameters()

@@ -45,7 +45,7 @@ def test_bad_tables(change, match):
 
 def test_bad_settings():
     refused(lambda f: f, "rank 6 for 'kind', which has 5", rank=6)
-    refused(lambda f: f, "is a count", likelihood="poisson")
+    refused(lambda f: f, "counts must be non-negative integers", likelihood="poisson")
     for options, match in (
         ({"rank": 0}, "rank must be"),
         ({"form": "hosvd"}, "form must be one of"),

@@ -63,14 +63,14 @@ def test_functions_do_not_depend_on_the_mixing(model):
     """Principal functions and main effects stay when the factor is mixed and the core unmixed."""
     before = model.functions("x")
     assert before.share.sum() == pytest.approx(1.0)
-    counts = np.bincount(model._state.index[0], minlength=len(before.coordinates))
+    counts = model._state.counts[0]
     share = counts / counts.sum()
     np.testing.assert_allclose(
         np.einsum("j,ja,jb->ab", share, before.functions, before.functions), np.eye(2), atol=1e-8
     )
     posterior = model.best.posterior
     mixing = np.array([[2.0, 0.3], [-0.4, 0.7]])
-    own, form = posterior.modes[0], posterior.form
+    own, form = posterior.modes[0], posterior.form.coefficients
     kept = own.factor.mean, own.factor.covariance, form.mean, form.covariance
     try:
         own.factor.mean = kept[0] @ mixing.T
@@ -202,11 +202,11 @@ def test_inference_data(model):
 
 def test_an_interrupted_fit_goes_on(tmp_path, monkeypatch):
     from gpkit.inference.structured_vb import LowRankPosterior
-    from gpkit.models.functional_tensor import fitting
+    from gpkit.models.functional_tensor import checkpoint
 
     frame = table(200)
     want = fitted(frame).fitted.elbo
-    monkeypatch.setattr(fitting, "_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(checkpoint, "_BETWEEN_SAVES", 0.0)
     sweep, made = LowRankPosterior.sweep, []
 
     def killed(self, layout):

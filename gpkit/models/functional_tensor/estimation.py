@@ -1,0 +1,237 @@
+"""The steps of a fit: encode the table, fit the restarts, then what they leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpkit.errors import InvalidDataError
+from gpkit.inference.structured_vb import observation_named
+from gpkit.models.functional_tensor.checkpoint import Checkpoint, Member, fingerprint
+from gpkit.models.functional_tensor.fitting import (
+    CONTINUOUS,
+    LowRankSettings,
+    Parts,
+    choose_rank,
+    fit_members,
+    left_out_moments,
+    ranks_of,
+)
+from gpkit.models.functional_tensor.laws import mixture_law, rescaled
+from gpkit.models.functional_tensor.local_residual import LocalResidual
+from gpkit.models.functional_tensor.modes import Encoding
+from gpkit.models.functional_tensor.predictions import DiscretePrediction, TensorPrediction
+from gpkit.models.functional_tensor.spool import Spool, is_chunked
+from gpkit.models.functional_tensor.state import Index, TensorState
+from gpkit.models.functional_tensor.table import read_target
+
+if TYPE_CHECKING:
+    from gpkit.models.functional_tensor.model import FunctionalTensor
+
+__all__ = ["FitOptions", "estimate", "low_rank_settings"]
+
+Array = NDArray[np.float64]
+_CHUNK = 100_000
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Arguments of a fit; see :meth:`gpkit.models.FunctionalTensor.fit`."""
+
+    restarts: int
+    combine: str
+    sweeps: int
+    tolerance: float
+    batch_size: int | None
+    epochs: int
+    keep: int
+    seed: int
+    progress: bool
+    checkpoint: str | Path | None
+
+    def __post_init__(self) -> None:
+        if self.combine not in ("stack", "best") or self.restarts < 1:
+            raise InvalidDataError(
+                f"combine must be 'stack' or 'best' with restarts >= 1, got {self.combine!r}, {self.restarts}"
+            )
+        for name in ("sweeps", "keep"):
+            if getattr(self, name) < 1:
+                raise InvalidDataError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.batch_size is not None and (self.batch_size < 1 or self.epochs < 0):
+            raise InvalidDataError(
+                f"batch_size must be at least 1 with epochs >= 0, got {self.batch_size}, {self.epochs}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class _Data:
+    """Entries in the numbers of the modes, targets in the unit of the fit."""
+
+    encodings: list[Encoding]
+    index: list[Index]
+    y: Array
+    centre: float
+    unit: float
+    exclusions: Mapping[str, int]
+    points: Array | None
+    source: Spool | None
+
+
+def low_rank_settings(
+    model: FunctionalTensor, ranks: tuple[int, ...], sweeps: int, tolerance: float, **more: Any
+) -> LowRankSettings:
+    """Settings of the low-rank part.
+
+    With a local residual the law of the noise is fitted afterwards: the low-rank part below it has normal noise.
+    """
+    likelihood = "gaussian" if model.residual == "local" else model.likelihood
+    ard = model.core_prior == "ard"
+    return LowRankSettings(model.form, ranks, ard, model.main_effects, likelihood, sweeps, tolerance, **more)
+
+
+def _read(model: FunctionalTensor, coordinates: Any, y: Any, options: FitOptions) -> _Data:
+    continuous = model.likelihood in CONTINUOUS
+    if is_chunked(coordinates):
+        if model.residual is not None:
+            raise InvalidDataError("residual='local' needs the table in memory: it is fitted to rows left out")
+        rows = options.batch_size or _CHUNK
+        spool = Spool(coordinates, y, model.modes, rows, lambda part: observation_named(model.likelihood, part))
+        _check(spool.encodings)
+        centre, unit = spool.standardise() if continuous else (0.0, 1.0)
+        return _Data(spool.encodings, spool.index, spool.y, centre, unit, spool.exclusions, None, spool)
+    table = read_target(coordinates, y, model.modes)
+    encodings = [mode.encode(columns) for mode, columns in zip(model.modes, table.columns, strict=True)]
+    _check(encodings)
+    numbers = [e.numbers(columns) for e, columns in zip(encodings, table.columns, strict=True)]
+    index = [e.index(x) for e, x in zip(encodings, numbers, strict=True)]
+    centre, unit = (float(table.y.mean()), float(table.y.std()) or 1.0) if continuous else (0.0, 1.0)
+    target = (table.y - centre) / unit if continuous else table.y
+    if not continuous:
+        observation_named(model.likelihood, target)
+    points = np.column_stack(numbers) if model.residual is not None else None
+    return _Data(encodings, index, target, centre, unit, table.exclusions, points, None)
+
+
+def _check(encodings: Sequence[Encoding]) -> None:
+    for encoding in encodings:
+        if encoding.size < 2:
+            raise InvalidDataError(
+                f"{encoding.spec.name!r} has one distinct value in the data: a mode needs two, leave it out"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """What :func:`estimate` found.
+
+    Attributes:
+        state: of the model.
+        members: all restarts.
+        ranks: of the modes or bonds.
+        left_out: predictions of the entries by what had not seen them, or None.
+        exclusions: rows that were left out, by reason.
+    """
+
+    state: TensorState
+    members: list[Member]
+    ranks: tuple[int, ...]
+    left_out: TensorPrediction | DiscretePrediction | None
+    exclusions: Mapping[str, int]
+
+
+def estimate(model: FunctionalTensor, coordinates: Any, y: Any, options: FitOptions) -> Estimate:
+    """Fit a model.
+
+    Args:
+        model: what to fit.
+        coordinates: see :meth:`gpkit.models.FunctionalTensor.fit`.
+        y: the same.
+        options: of the fit.
+
+    Raises:
+        InvalidDataError: for data that cannot be used.
+    """
+    data = _read(model, coordinates, y, options)
+    n = len(data.y)
+    if options.restarts > n // 2:
+        raise InvalidDataError(f"{options.restarts} restarts for {n} entries: leave fewer parts")
+    batch = options.batch_size if data.source is None else options.batch_size or _CHUNK
+    sizes = [encoding.size for encoding in data.encodings]
+    first = ranks_of(1, sizes, model.form) if isinstance(model.rank, str) else model.rank
+    epochs = options.epochs if batch is not None else 0
+    settings = low_rank_settings(model, first, options.sweeps, options.tolerance, batch_size=batch, epochs=epochs)
+    if isinstance(model.rank, str):
+        settings = choose_rank(data.encodings, data.index, data.y, settings, options.seed)
+    stack = options.combine == "stack" and options.restarts > 1 and data.source is None
+    keep = Checkpoint(None if options.checkpoint is None else Path(options.checkpoint))
+    keep.load(
+        fingerprint(data.y, data.encodings, data.index, settings, options.restarts, options.combine, options.seed)
+    )
+    members = fit_members(
+        data.encodings,
+        data.index,
+        data.y,
+        settings,
+        restarts=options.restarts,
+        leave_out=stack,
+        seed=options.seed,
+        checkpoint=keep,
+        progress=options.progress,
+    )
+    chosen = [max(members, key=lambda m: m.elbo)] if options.combine == "best" else members
+    parts = Parts(options.restarts if stack else 0, options.seed)
+    state = _state(data, chosen, parts, options.keep)
+    left_out = _unseen(model, data, state, parts, options.seed) if stack else None
+    keep.remove()
+    return Estimate(state, members, settings.ranks, left_out, data.exclusions)
+
+
+def _state(data: _Data, members: list[Member], parts: Parts, keep: int) -> TensorState:
+    n = len(data.y)
+    counts = TensorState.count(data.index, data.encodings)
+    weights = np.full(len(members), 1.0 / len(members))
+    kept = n if data.source is None else min(keep, n)
+    if kept < n:
+        _carry(data, members, n - kept)
+    newest = slice(n - kept, n)
+    index = [np.array(column[newest]) for column in data.index] if data.source is not None else data.index
+    y = np.array(data.y[newest]) if data.source is not None else data.y
+    part = parts.of(np.arange(n - kept, n))
+    ones = np.ones(kept)
+    return TensorState(data.encodings, index, y, part, ones, data.centre, data.unit, members, weights, None, n, counts)
+
+
+def _carry(data: _Data, members: list[Member], gone: int) -> None:
+    """The members keep what rows say that will not be in memory."""
+    from gpkit.inference.structured_vb import Pieces
+
+    sizes = [encoding.size for encoding in data.encodings]
+    for member in members:
+        pieces = Pieces([column[:gone] for column in data.index], sizes, data.y[:gone], _CHUNK)
+        member.posterior.carry(pieces)
+
+
+def _unseen(
+    model: FunctionalTensor, data: _Data, state: TensorState, parts: Parts, seed: int
+) -> TensorPrediction | DiscretePrediction:
+    """Predictions of entries by what had not seen them; with a local residual, after it was fitted to them."""
+    moments = left_out_moments(state.members, data.index, parts)
+    if model.residual is None:
+        return mixture_law(state, model.likelihood, *moments)
+    assert data.points is not None
+    category = np.concatenate([[e.categorical] * len(e.spec.columns) for e in data.encodings]).astype(bool)
+    state.residual = LocalResidual.fit(
+        data.points,
+        category,
+        data.y,
+        moments[0][0],
+        heavy=model.likelihood == "student-t",
+        neighbours=model.neighbours,
+        seed=seed,
+    )
+    return rescaled(state, state.residual.left_out)
