@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 
 from gpkit.errors import ConvergenceError, InvalidDataError
 from gpkit.inference.collocation.axes import along
-from gpkit.inference.collocation.bases import Array
+from gpkit.inference.collocation.bases import Array, Basis
 from gpkit.inference.collocation.dense import LeastSquares, gauss_newton
 from gpkit.inference.collocation.discretisation import Discretisation
 from gpkit.inference.collocation.layout import Layout
@@ -22,7 +23,7 @@ from gpkit.inference.collocation.resolution import resample
 from gpkit.inference.collocation.rows import Columns
 from gpkit.inference.collocation.uncertainty import CoefficientVariances, DenseCovariance, Uncertainty
 
-__all__ = ["MOST_DENSE", "Attempt", "count_columns", "solve_at", "spread"]
+__all__ = ["MOST_DENSE", "Attempt", "count_columns", "refuse_what_does_not_fit", "solve_at", "spread"]
 
 MOST_DENSE = 2500  # coefficients of dense least squares
 _ROUNDING = 1e-14
@@ -72,25 +73,38 @@ def spread(attempt: Attempt, residuals: Residuals) -> Uncertainty:
     return CoefficientVariances.covering(fine.axes, step, floors)
 
 
-def count_columns(layout: Layout, sizes: Sequence[int]) -> int:
+def _numbers(sizes: Sequence[int | Basis]) -> list[int]:
+    return [n.size if isinstance(n, Basis) else int(n) for n in sizes]
+
+
+def count_columns(layout: Layout, sizes: Sequence[int | Basis]) -> int:
     """Number of coefficients of all fields."""
-    return layout.count * int(np.prod(sizes))
+    return layout.count * math.prod(_numbers(sizes))
 
 
-def solve_at(layout: Layout, sizes: Sequence[int], previous: Attempt | None, *, patient: bool = True) -> Attempt:
+def solve_at(
+    layout: Layout,
+    sizes: Sequence[int | Basis],
+    previous: Attempt | None,
+    *,
+    patient: bool = True,
+    rows: str | None = None,
+) -> Attempt:
     """Directly or by Krylov where the problem has that form, by dense least squares where it has not.
 
     Args:
         layout: The problem.
-        sizes: Functions along each axis.
+        sizes: Functions along each axis, or the basis of each.
         previous: The solution at smaller sizes.
         patient: Whether continuation and dense rows follow where Newton's iteration fails.
+        rows: Why dense rows are to be solved whatever the problem, or None.
 
     Raises:
         ConvergenceError: Every way fails.
+        InvalidDataError: The solution is not unique, or there are too many functions for this problem.
     """
-    _refuse_what_does_not_fit(layout, sizes)
-    reason = _needs_rows(layout)
+    refuse_what_does_not_fit(layout, _numbers(sizes))
+    reason = rows or _needs_rows(layout)
     if reason is None and not (previous is not None and previous.is_dense):
         disc = Discretisation(layout, sizes)
         collocation = Collocation(disc)
@@ -113,14 +127,20 @@ def solve_at(layout: Layout, sizes: Sequence[int], previous: Attempt | None, *, 
     elif previous is not None and previous.is_dense:
         reason = previous.why
     shrink = min(1.0, (MOST_DENSE / count_columns(layout, sizes)) ** (1.0 / layout.dim))
-    disc = Discretisation(layout, [max(4, int(shrink * n)) for n in sizes], oversampling=1.25)
+    if shrink < 1.0 and any(isinstance(n, Basis) for n in sizes):
+        raise InvalidDataError(
+            f"{count_columns(layout, sizes)} picked functions are too many for dense rows ({reason}):"
+            f" at most {MOST_DENSE}, use the broadband basis"
+        )
+    fitting = [n if isinstance(n, Basis) else max(4, int(shrink * n)) for n in sizes]
+    disc = Discretisation(layout, fitting, oversampling=1.25)
     collocation = Collocation(disc)
     start, mismatch = _start(disc, previous)
     state, report, solved = gauss_newton(collocation, start, linear=layout.problem.is_linear)
     return Attempt(disc, state, report, mismatch, str(reason), solved)
 
 
-def _refuse_what_does_not_fit(layout: Layout, sizes: Sequence[int]) -> None:
+def refuse_what_does_not_fit(layout: Layout, sizes: Sequence[int]) -> None:
     """Before anything is allocated: fields, jets and tables of a size against the memory that there is."""
     needed = 8.0 * (12.0 * count_columns(layout, sizes) + 6.0 * sum(float(n) ** 2 for n in sizes))
     try:

@@ -18,7 +18,7 @@ from scipy import sparse
 
 from gpkit.inference.collocation.bases import Array, Basis, LegendreBasis
 
-__all__ = ["Axis", "EndCondition", "along"]
+__all__ = ["Axis", "EndCondition", "along", "dense"]
 
 
 def along(matrix: Any, tensor: NDArray[Any], axis: int) -> NDArray[Any]:
@@ -137,7 +137,7 @@ class Axis:
         z = self.constrained
         image = self.symbol(symbol) @ z
         operator, mass = z.T @ image, z.T @ z
-        return _dense(operator), _dense(mass)
+        return dense(operator), dense(mass)
 
     def test(self, order: int) -> sparse.csr_matrix:
         """Petrov test functions for an operator of an order: U, (r - order, r), banded with a unit diagonal.
@@ -183,7 +183,8 @@ class Axis:
         return sparse.csr_matrix(left), sparse.csr_matrix(self.test(m) @ self.constrained)
 
 
-def _dense(matrix: Any) -> Array:
+def dense(matrix: Any) -> Array:
+    """A matrix with all its entries."""
     return np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix, dtype=np.float64)
 
 

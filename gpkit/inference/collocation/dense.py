@@ -166,4 +166,7 @@ def gauss_newton(
     else:
         raise ConvergenceError(f"Gauss-Newton did not converge in {_STEPS} steps")
     report.converged = True
+    # The last right side is what the last step corrected: the size of the problem is that of the first.
+    first = _rows(problem, rows, [np.zeros_like(c) for c in state])[1]
+    solved.magnitude = max(solved.magnitude, float(np.sqrt(np.mean(first**2))))
     return state, report, solved

@@ -12,6 +12,7 @@ from gpkit.inference.collocation.axes import Axis, along
 from gpkit.inference.collocation.bases import Array, Basis, FourierBasis, LegendreBasis
 from gpkit.inference.collocation.layout import Layout
 from gpkit.inference.collocation.parity import Folded, Unfolded
+from gpkit.inference.collocation.picked_basis import PickedBasis, reduced_order
 
 __all__ = ["Discretisation"]
 
@@ -21,7 +22,7 @@ class Discretisation:
 
     Args:
         layout: What is solved.
-        sizes: Functions per axis, the same for every field.
+        sizes: Functions per axis, the same for every field; or the basis itself, where it is no broadband one.
         oversampling: Nodes per function.
 
     Attributes:
@@ -31,23 +32,34 @@ class Discretisation:
         weights: Their weights.
     """
 
-    def __init__(self, layout: Layout, sizes: Sequence[int], oversampling: float = 1.0) -> None:
+    def __init__(self, layout: Layout, sizes: Sequence[int | Basis], oversampling: float = 1.0) -> None:
         self.layout = layout
         self.bases: list[Basis] = []
-        for j, (lower, upper) in enumerate(layout.ends):
-            is_periodic, size = j in layout.problem.periodic, int(sizes[j])
-            self.bases.append(FourierBasis(lower, upper, size) if is_periodic else LegendreBasis(lower, upper, size))
+        for j, ((lower, upper), size) in enumerate(zip(layout.ends, sizes, strict=True)):
+            if isinstance(size, Basis):
+                self.bases.append(size)
+            elif j in layout.problem.periodic:
+                self.bases.append(FourierBasis(lower, upper, int(size)))
+            else:
+                self.bases.append(LegendreBasis(lower, upper, int(size)))
         self.sizes = tuple(b.size for b in self.bases)
-        counts = [int(np.ceil(oversampling * b.size)) for b in self.bases]
+        dense = [b.density if isinstance(b, PickedBasis) else 1.0 for b in self.bases]
+        counts = [int(np.ceil(oversampling * d * b.size)) for b, d in zip(self.bases, dense, strict=True)]
         grids = [b.nodes(q) for b, q in zip(self.bases, counts, strict=True)]
         self.nodes, self.weights = [g[0] for g in grids], [g[1] for g in grids]
         tables = [b.at_nodes(q) for b, q in zip(self.bases, counts, strict=True)]
         self._synthesis: list[Any] = []
         self._analysis: list[Any] = []
         for basis, table, w in zip(self.bases, tables, self.weights, strict=True):
-            even = isinstance(basis, LegendreBasis)
-            self._synthesis.append(Unfolded(table) if even else table)
-            self._analysis.append(Folded(table, w) if even else table.T * w)
+            if isinstance(basis, LegendreBasis):
+                self._synthesis.append(Unfolded(table))
+                self._analysis.append(Folded(table, w))
+            else:
+                self._synthesis.append(table)
+                root = np.sqrt(w)
+                picked = isinstance(basis, PickedBasis)
+                self._analysis.append(np.linalg.pinv(root[:, None] * table) * root if picked else table.T * w)
+        self._steep: dict[tuple[int, int], Array] = {}
         made: dict[object, Axis] = {}
         self.axes: list[list[Axis]] = []
         for f in range(layout.count):
@@ -65,11 +77,21 @@ class Discretisation:
 
     def values(self, orders: Sequence[int], coefficients: Array) -> Array:
         """A jet on the nodes."""
-        for j, order in enumerate(orders):
-            coefficients = self.bases[j].differentiate(coefficients, j, order)
-        for j, matrix in enumerate(self._synthesis):
-            coefficients = along(matrix, coefficients, j)
+        left = []
+        for j, (basis, order) in enumerate(zip(self.bases, orders, strict=True)):
+            coefficients, rest = reduced_order(basis, coefficients, j, order)
+            left.append(rest)
+        for j, rest in enumerate(left):
+            coefficients = along(self._table(j, rest), coefficients, j)
         return coefficients
+
+    def _table(self, axis: int, order: int) -> Any:
+        """Derivatives of the functions of an axis at its nodes."""
+        if order == 0:
+            return self._synthesis[axis]
+        if (axis, order) not in self._steep:
+            self._steep[axis, order] = self.bases[axis].evaluate(self.nodes[axis], order)
+        return self._steep[axis, order]
 
     def analyse(self, values: Array, skip: int = -1) -> Array:
         """Coefficients of values on the nodes; ``skip`` is an axis to leave alone."""

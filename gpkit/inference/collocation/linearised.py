@@ -19,6 +19,7 @@ from gpkit.inference.collocation.bases import Array
 from gpkit.inference.collocation.discretisation import Discretisation
 from gpkit.inference.collocation.forms import Jet
 from gpkit.inference.collocation.layout import open_grid
+from gpkit.inference.collocation.picked_basis import PickedBasis
 from gpkit.inference.collocation.separable import SeparableSolver
 
 __all__ = ["Collocation", "KrylovReport", "Linearisation"]
@@ -62,8 +63,12 @@ class Collocation:
         self.sources = [s.on_grid(disc.nodes) for s in self.layout.sources]
         self.coordinates = open_grid(disc.nodes)
         self.shape = tuple(len(x) for x in disc.nodes)
-        self._variable = [
+        # Only derivatives that a basis has exactly are taken in coefficients.
+        closed = not any(isinstance(b, PickedBasis) for b in disc.bases)
+        self._fixed: list[dict[Jet, float]] = [dict(part.constant) if closed else {} for part in self.layout.linear]
+        self._variable: list[list[tuple[Jet, float | Array]]] = [
             [(jet, c(self.coordinates).expand(self.shape).numpy()) for jet, c in part.variable]
+            + ([] if closed else list(part.constant.items()))
             for part in self.layout.linear
         ]
         for terms in self._variable:
@@ -78,7 +83,7 @@ class Collocation:
     def _constant(self, i: int, state: Fields) -> Array:
         """Constant terms of an equation, as coefficients."""
         total = np.zeros(self.disc.sizes)
-        for jet, c in self.layout.linear[i].constant.items():
+        for jet, c in self._fixed[i].items():
             term = state[jet.field]
             for j, order in enumerate(jet.orders):
                 term = self.disc.bases[j].differentiate(term, j, order)
@@ -115,7 +120,7 @@ class Collocation:
         """The linear operator at a state."""
         slopes: list[dict[Jet, float | Array]] = []
         for i, equation in enumerate(self.layout.equations):
-            own: dict[Jet, float | Array] = dict(self.layout.linear[i].constant)
+            own: dict[Jet, float | Array] = dict(self._fixed[i])
             for jet, c in self._variable[i]:
                 own[jet] = own.get(jet, 0.0) + c
             if equation.remainder is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +12,9 @@ from gpkit.inference.collocation.axes import along
 from gpkit.inference.collocation.bases import Array, Basis
 from gpkit.inference.collocation.forms import Jet
 from gpkit.inference.collocation.layout import Layout, open_grid
+from gpkit.inference.collocation.picked_basis import reduced_order
 
-__all__ = ["Residuals", "measure", "off_grid"]
+__all__ = ["Residuals", "lines", "measure", "off_grid"]
 
 
 @dataclass(frozen=True)
@@ -51,33 +52,41 @@ def off_grid(layout: Layout, seed: int = 7, largest: int = 150) -> list[Array]:
 class _Evaluator:
     """Jets of fields on one tensor grid, or on a face of it; each jet is made once."""
 
-    def __init__(self, bases: Sequence[Basis], tables: Sequence[Array], state: Sequence[Array]) -> None:
-        self._bases, self._tables, self._state = bases, tables, state
+    def __init__(self, bases: Sequence[Basis], axes: Sequence[Array], state: Sequence[Array]) -> None:
+        self._bases, self._axes, self._state = bases, list(axes), state
         self._jets: dict[Jet, Array] = {}
+        self._tables: dict[tuple[int, int], Array] = {}
+
+    def _table(self, axis: int, order: int) -> Array:
+        if (axis, order) not in self._tables:
+            self._tables[axis, order] = self._bases[axis].evaluate(self._axes[axis], order)
+        return self._tables[axis, order]
 
     def __call__(self, jet: Jet) -> Array:
         if jet not in self._jets:
-            values = self._state[jet.field]
+            values, left = self._state[jet.field], []
             for j, order in enumerate(jet.orders):
-                values = self._bases[j].differentiate(values, j, order)
-            for j, table in enumerate(self._tables):
-                values = along(table, values, j)
+                values, rest = reduced_order(self._bases[j], values, j, order)
+                left.append(rest)
+            for j, rest in enumerate(left):
+                values = along(self._table(j, rest), values, j)
             self._jets[jet] = values
         return self._jets[jet]
 
     def on_face(self, axis: int, end: float) -> _Evaluator:
         """The same on the face where one axis is at an end."""
-        at_end: Array = self._bases[axis].evaluate(np.array([end]))
-        tables = [at_end if j == axis else t for j, t in enumerate(self._tables)]
-        return _Evaluator(self._bases, tables, self._state)
+        axes = [np.array([end]) if j == axis else x for j, x in enumerate(self._axes)]
+        face = _Evaluator(self._bases, axes, self._state)
+        face._tables = {key: table for key, table in self._tables.items() if key[0] != axis}
+        return face
 
     def normal(self, which: int, axis: int, end: float, order: int) -> Array:
         """A derivative along the normal on a face: the normal axis is summed first."""
         at_end: Array = self._bases[axis].evaluate(np.array([end]), order)
         values = along(at_end, self._state[which], axis)
-        for j, table in enumerate(self._tables):
+        for j in range(len(self._axes)):
             if j != axis:
-                values = along(table, values, j)
+                values = along(self._table(j, 0), values, j)
         return values
 
 
@@ -93,10 +102,29 @@ def measure(
         axes: Points of each axis; random ones if not given.
     """
     axes = off_grid(layout) if axes is None else axes
-    jets = _Evaluator(bases, [b.evaluate(x) for b, x in zip(bases, axes, strict=True)], state)
+    jets = _Evaluator(bases, axes, state)
+    relative, worst = [], 0.0
+    for total, scale in _equations(layout, jets, axes):
+        scale = scale or 1.0
+        relative.append(float(np.sqrt(np.mean(total**2))) / scale)
+        worst = max(worst, float(np.abs(total).max()) / scale)
+    shape = tuple(len(x) for x in axes)
+    return Residuals(tuple(relative), worst, _boundary(layout, jets, axes), int(np.prod(shape)))
+
+
+def lines(layout: Layout, bases: Sequence[Basis], state: Sequence[Array], axis: int, x: Array, count: int = 4) -> Array:
+    """Residuals of all equations along a few lines parallel to an axis, each relative to its terms, (m, lines)."""
+    generator = np.random.default_rng(11)
+    axes = [x if j == axis else np.sort(generator.uniform(*ends, size=count)) for j, ends in enumerate(layout.ends)]
+    jets = _Evaluator(bases, axes, state)
+    found = [np.moveaxis(total / (scale or 1.0), axis, 0) for total, scale in _equations(layout, jets, axes)]
+    return np.concatenate([f.reshape(len(x), -1) for f in found], axis=1)
+
+
+def _equations(layout: Layout, jets: _Evaluator, axes: Sequence[Array]) -> Iterator[tuple[Array, float]]:
+    """Right minus left side of each equation on a tensor grid, and the root mean square of its largest term."""
     shape = tuple(len(x) for x in axes)
     coordinates = open_grid(axes)
-    relative, worst = [], 0.0
     for i, equation in enumerate(layout.equations):
         total = layout.sources[i].on_grid(axes)
         scale = float(np.sqrt(np.mean(total**2)))
@@ -113,10 +141,7 @@ def measure(
             term = equation.remainder(coordinates, values, layout.parameters).detach().expand(shape).numpy()
             scale = max(scale, float(np.sqrt(np.mean(term**2))))
             total = total - term
-        scale = scale or 1.0
-        relative.append(float(np.sqrt(np.mean(total**2))) / scale)
-        worst = max(worst, float(np.abs(total).max()) / scale)
-    return Residuals(tuple(relative), worst, _boundary(layout, jets, axes), int(np.prod(shape)))
+        yield total, scale
 
 
 def _boundary(layout: Layout, jets: _Evaluator, axes: Sequence[Array]) -> float:

@@ -16,7 +16,7 @@ from scipy import fft
 from gpkit.inference.collocation.bases import Array
 from gpkit.inference.collocation.layout import Layout, LinearPart, RightSide
 
-__all__ = ["Resolution", "limits", "resample", "tails"]
+__all__ = ["Resolution", "data_lines", "limits", "resample", "tails"]
 
 _LINES = 5
 _NOTHING = 1e-13
@@ -87,7 +87,7 @@ def _look(layout: Layout, axis: int, count: int, tolerance: float, significant: 
     else:
         x = lower + 0.5 * (upper - lower) * (1.0 - np.cos(math.pi * (np.arange(count) + 0.5) / count))
     need, top, rest = 1, 1, 0.0
-    for lines in _lines(layout, axis, x):
+    for lines in data_lines(layout, axis, x):
         # Nodes run from left to right: odd coefficients change sign, which their size does not show.
         found = fft.rfft(lines, axis=0) if is_periodic else fft.dct(lines, axis=0)
         size = np.abs(found).max(axis=1)
@@ -103,8 +103,8 @@ def _last(size: Array, level: float) -> int:
     return int(np.flatnonzero(size > level * size.max())[-1])
 
 
-def _lines(layout: Layout, axis: int, x: Array) -> list[Array]:
-    """Values of each function along lines parallel to an axis: (points, lines) each."""
+def data_lines(layout: Layout, axis: int, x: Array) -> list[Array]:
+    """Values of every source and boundary function along lines parallel to an axis: (points, lines) each."""
     generator = np.random.default_rng(12345)
     found = []
 

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse
 
 from gpkit.errors import InvalidDataError
-from gpkit.inference.collocation.axes import Axis, along
+from gpkit.inference.collocation.axes import Axis, along, dense
 from gpkit.inference.collocation.bases import Array, FourierBasis
 from gpkit.inference.collocation.parity import Split
+from gpkit.inference.collocation.picked_basis import PickedBasis
 
 __all__ = ["SeparableSolver"]
 
@@ -26,6 +27,7 @@ Symbol = Mapping[int, float]
 Values = NDArray[Any]  # real, or complex where an axis has complex eigenvalues
 Number = float | complex
 _SINGULAR = 1e-12
+_WELL_CONDITIONED = 1e5
 _FLOOR = 2e-16  # masses of the highest modes, which nothing depends on, may round to less than zero
 
 
@@ -155,6 +157,31 @@ def _banded(axis: Axis, symbol: Symbol) -> _Reduced:
     return _Reduced("banded", axis.test(order), axis.constrained, operator, mass)
 
 
+def _projected(axis: Axis, symbol: Symbol) -> _Reduced:
+    """An axis of few functions, orthonormal under its conditions: the mass is the identity."""
+    z = dense(axis.constrained)
+    operator, _ = axis.galerkin(symbol)
+    size = float(np.abs(operator).max(initial=0.0))
+    if np.abs(operator - operator.T).max(initial=0.0) <= 1e-10 * size:
+        values, vectors = np.linalg.eigh(0.5 * (operator + operator.T))
+        values[np.abs(values) < 1e-13 * size] = 0.0  # a constant under Neumann conditions
+        right = z @ vectors
+        return _Reduced("diagonal", right.T, right, values, np.ones(len(values)))
+    values, vectors = np.linalg.eig(operator)
+    if np.linalg.cond(vectors) < _WELL_CONDITIONED:
+        left = np.linalg.solve(vectors, z.T.astype(vectors.dtype))
+        return _Reduced("diagonal", left, z @ vectors, values, np.ones(len(values)))
+    try:
+        t, u = linalg.schur(np.linalg.inv(operator), output="complex")
+    except np.linalg.LinAlgError as error:
+        raise InvalidDataError(
+            "the operator of one axis is singular under its conditions, and its modes cannot be told apart:"
+            " use the broadband basis"
+        ) from error
+    left = u.conj().T @ np.linalg.solve(operator, z.T)
+    return _Reduced("triangular", left, z @ u, np.eye(len(t), dtype=complex), t)
+
+
 class _Bands:
     """Solves (a M + t A) x = g for many pairs (a, t) with banded M and A."""
 
@@ -206,6 +233,8 @@ class SeparableSolver:
                 reduced.append(reduced[same])
             elif isinstance(axis.basis, FourierBasis):
                 reduced.append(_periodic(axis, symbol))
+            elif isinstance(axis.basis, PickedBasis):
+                reduced.append(_projected(axis, symbol))
             else:
                 reduced.append(_self_adjoint(axis, symbol) if len(axes) > 1 else None)
         open_axes = sorted((j for j, p in enumerate(reduced) if p is None), key=lambda j: axes[j].free)

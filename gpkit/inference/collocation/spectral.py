@@ -1,8 +1,9 @@
-"""Weight-space spectral solver: sizes from the data, the most direct solver that fits, and a check off the grid.
+"""Weight-space spectral solver: the cheapest basis first, sizes from the data, and a check off the grid.
 
-The fields are Gaussian processes with independent weights on Legendre polynomials (trigonometric functions along
-periodic axes). Exact equations determine the weights; what is left uncertain is the error of the discretisation. Noisy
-sources or observations make a regression, in `gpkit.inference.collocation.noisy`.
+The fields are Gaussian processes with independent weights, on Legendre polynomials (trigonometric functions along
+periodic axes) or on waves of a few picked frequencies. Exact equations determine the weights; what is left uncertain is
+the error of the discretisation. Noisy sources or observations make a regression, in
+`gpkit.inference.collocation.noisy`.
 """
 
 from __future__ import annotations
@@ -15,22 +16,20 @@ import numpy as np
 from torch import Tensor
 
 from gpkit.errors import ConvergenceError, InvalidDataError
-from gpkit.inference.collocation.attempts import MOST_DENSE, Attempt, count_columns, solve_at, spread
-from gpkit.inference.collocation.bases import Array, evaluate_points
+from gpkit.inference.collocation.attempts import Attempt
+from gpkit.inference.collocation.bases import evaluate_points
+from gpkit.inference.collocation.candidates import BASES, Choice, choose
 from gpkit.inference.collocation.forms import Problem
 from gpkit.inference.collocation.frequencies import clean
 from gpkit.inference.collocation.layout import Layout
 from gpkit.inference.collocation.marching import MarchedPosterior, evolution_axis, march
 from gpkit.inference.collocation.noisy import is_noisy, solve_noisy
-from gpkit.inference.collocation.residuals import Residuals, measure
-from gpkit.inference.collocation.resolution import Resolution, limits, tails
+from gpkit.inference.collocation.picked import pick
+from gpkit.inference.collocation.resolution import Resolution
 from gpkit.inference.collocation.weight_posterior import WeightPosterior
 
-__all__ = ["solve"]
+__all__ = ["shows_waves", "solve"]
 
-_MARGIN = 6
-_BLIND = 16
-_RESOLVED = 1e-12
 _FEWEST = 2.5  # points per period
 
 
@@ -40,6 +39,7 @@ def solve(
     *,
     parameters: Mapping[str, Tensor] | None = None,
     kernel: Any = None,
+    basis: str = "auto",
     tolerance: float = 1e-6,
     progress: bool = False,
 ) -> WeightPosterior | MarchedPosterior:
@@ -51,6 +51,9 @@ def solve(
             pi/2 times as many functions, and as few as the data and the solution need.
         parameters: Values of unknown parameters.
         kernel: None or "auto": the prior of this engine is found, not chosen.
+        basis: "broadband" (polynomials, which hold every smooth function), "picked" (waves of frequencies that sources,
+            boundary data and residuals show, few however high they are), or "auto": the one that needs fewer
+            operations, then the other if the residual of the first is not small; ``diagnostics["basis"]`` says why.
         tolerance: Largest relative residual off the grid of a solution that is trusted.
         progress: Accepted for the sake of other engines; solutions take less than a second.
 
@@ -59,63 +62,59 @@ def solve(
         ``diagnostics["reasons"]`` what speaks against it.
 
     Raises:
-        InvalidDataError: The problem is not well posed, or needs more memory than there is.
+        InvalidDataError: The problem is not well posed, needs more memory than there is, or has noise where picked
+            waves are asked for.
         ConvergenceError: An iteration ended without an answer.
     """
     del progress
     if kernel not in (None, "auto"):
         raise InvalidDataError('the spectral engine finds its prior itself: choose kernels with method="exact"')
+    if basis not in BASES:
+        raise InvalidDataError(f"there is no basis {basis!r}: choose from {', '.join(BASES)}")
     layout = Layout(problem, parameters)
     if len(grid) != layout.dim or min(grid) < 2:
         raise InvalidDataError(f"the grid {tuple(grid)} must have at least two points along each of {layout.dim} axes")
     if is_noisy(layout):
+        if basis != "auto":
+            raise InvalidDataError(
+                f'basis="{basis}" is for exact equations: these have noise, or a field without an equation, and are a'
+                " regression on its own basis; leave basis out"
+            )
         return solve_noisy(layout, grid)
     axis = None if problem.is_linear else evolution_axis(problem)
-    if axis is not None:
+    if axis is not None and basis != "picked":
         try:
-            return _solve_whole(layout, grid, tolerance, patient=False)
+            return _solve_whole(layout, grid, basis, tolerance, patient=False)
         except ConvergenceError:
             return march(problem, grid, axis, partial(_slab, parameters, tolerance), tolerance)
     try:
-        return _solve_whole(layout, grid, tolerance, patient=True)
+        return _solve_whole(layout, grid, basis, tolerance, patient=True)
     except InvalidDataError:
         if problem.observations:
             return solve_noisy(layout, grid)  # observations have to say what the conditions do not
         raise
 
 
+def shows_waves(problem: Problem, grid: tuple[int, ...], parameters: Mapping[str, Tensor] | None = None) -> bool:
+    """Whether sources and boundary data are few waves along some axis, so that ``basis="picked"`` is worth trying."""
+    layout = Layout(problem, parameters)
+    return not is_noisy(layout) and any(p.is_picked for p in pick(layout, grid, Resolution.of(layout, grid)))
+
+
 def _slab(
     parameters: Mapping[str, Tensor] | None, tolerance: float, problem: Problem, grid: tuple[int, ...]
 ) -> WeightPosterior:
-    return _solve_whole(Layout(problem, parameters), grid, tolerance, patient=False)
+    return _solve_whole(Layout(problem, parameters), grid, "broadband", tolerance, patient=False)
 
 
-def _solve_whole(layout: Layout, grid: tuple[int, ...], tolerance: float, *, patient: bool) -> WeightPosterior:
-    attempt, resolution, falls = _grow(layout, grid, patient)
-    residuals = measure(layout, attempt.disc.bases, attempt.state)
-    diagnostics = _diagnostics(attempt, grid, resolution, residuals, falls, tolerance)
-    return WeightPosterior(attempt.disc.bases, attempt.state, diagnostics, lambda: spread(attempt, residuals))
-
-
-def _grow(layout: Layout, grid: tuple[int, ...], patient: bool) -> tuple[Attempt, Resolution, Array]:
-    """Solve at the sizes that the data need, and with more functions until the solution has them too."""
-    problem = layout.problem
+def _solve_whole(
+    layout: Layout, grid: tuple[int, ...], basis: str, tolerance: float, *, patient: bool
+) -> WeightPosterior:
     resolution = Resolution.of(layout, grid)
-    most = limits(grid, problem.periodic)
-    # The source of a nonlinear equation has harmonics that its solution has not.
-    needed = resolution.needed if problem.is_linear else resolution.significant
-    sizes = tuple(min(max(n + _MARGIN + n // 20, _BLIND), m) for n, m in zip(needed, most, strict=True))
-    attempt: Attempt | None = None
-    while True:
-        attempt = solve_at(layout, sizes, attempt, patient=patient)
-        falls = np.max([tails(c) for c in attempt.state], axis=0)
-        grown = tuple(
-            min(m, int((1.2 if t < 1e-4 else 1.6) * n) + 8) if t > _RESOLVED else n
-            for n, m, t in zip(attempt.disc.sizes, most, falls, strict=True)
-        )
-        if grown == attempt.disc.sizes or (attempt.is_dense and count_columns(layout, grown) > MOST_DENSE):
-            return attempt, resolution, falls
-        sizes = grown
+    choice = choose(layout, grid, resolution, basis, tolerance, patient=patient)
+    kept = choice.kept
+    diagnostics = _diagnostics(choice, grid, resolution, tolerance)
+    return WeightPosterior(kept.attempt.disc.bases, kept.attempt.state, diagnostics, lambda: kept.spread(layout))
 
 
 def _frequencies(layout: Layout, grid: tuple[int, ...]) -> tuple[tuple[float, ...], ...]:
@@ -135,14 +134,9 @@ def _frequencies(layout: Layout, grid: tuple[int, ...]) -> tuple[tuple[float, ..
     return tuple(found)
 
 
-def _diagnostics(
-    attempt: Attempt,
-    grid: tuple[int, ...],
-    resolution: Resolution,
-    residuals: Residuals,
-    falls: Array,
-    tolerance: float,
-) -> dict[str, Any]:
+def _diagnostics(choice: Choice, grid: tuple[int, ...], resolution: Resolution, tolerance: float) -> dict[str, Any]:
+    kept = choice.kept
+    attempt, residuals = kept.attempt, kept.residuals
     layout, report = attempt.disc.layout, attempt.report
     kinds = " x ".join(b.name for b in attempt.disc.bases)
     sizes = " x ".join(str(n) for n in attempt.disc.sizes)
@@ -154,7 +148,7 @@ def _diagnostics(
     for name, points in zip(names, resolution.points_per_period, strict=True):
         if points < _FEWEST:
             reasons.append(f"the grid has {points:.2g} points per period along {name}")
-    for name, fall in zip(names, falls, strict=True):
+    for name, fall in zip(names, kept.falls, strict=False):
         if fall > 1e-4:
             reasons.append(f"the coefficients along {name} have only fallen to {fall:.1e}")
     if report.rounding > tolerance:
@@ -167,12 +161,13 @@ def _diagnostics(
         "reasons": reasons,
         "sizes": attempt.disc.sizes,
         "points_per_period": resolution.points_per_period,
-        "frequencies": _frequencies(layout, grid),
+        "frequencies": tuple(p.frequencies() for p in kept.plans) if kept.plans else _frequencies(layout, grid),
+        "basis": choice.diagnostics(),
         "residual": residuals.total,
         "equation_residuals": residuals.equations,
         "worst_residual": residuals.worst,
         "boundary_residual": residuals.boundary,
-        "coefficient_tails": tuple(float(t) for t in falls),
+        "coefficient_tails": kept.falls,
         "corner_mismatch": attempt.mismatch,
         "rounding": report.rounding,
         "newton_steps": report.steps,

@@ -12,6 +12,7 @@ from torch import Tensor
 from gpkit.inference.collocation.axes import along
 from gpkit.inference.collocation.bases import Array, Basis, evaluate_points
 from gpkit.inference.collocation.forms import Jet
+from gpkit.inference.collocation.picked_basis import reduced_order
 from gpkit.inference.collocation.resolution import resample
 from gpkit.inference.collocation.uncertainty import Uncertainty
 
@@ -72,11 +73,12 @@ class WeightPosterior:
 
     def mean_on_grid(self, jet: Jet, axes: Sequence[Tensor]) -> Tensor:
         """Posterior mean (N_1, ..., N_d) of a jet on a tensor grid."""
-        values = self.means[jet.field]
+        values, left = self.means[jet.field], []
         for j, (basis, order) in enumerate(zip(self.bases, jet.orders, strict=True)):
-            values = basis.differentiate(values, j, order)
-        for j, (basis, x) in enumerate(zip(self.bases, axes, strict=True)):
-            values = along(basis.evaluate(np.asarray(x, dtype=np.float64)), values, j)
+            values, rest = reduced_order(basis, values, j, order)
+            left.append(rest)
+        for j, (basis, x, rest) in enumerate(zip(self.bases, axes, left, strict=True)):
+            values = along(basis.evaluate(np.asarray(x, dtype=np.float64), rest), values, j)
         return torch.from_numpy(np.ascontiguousarray(values))
 
     def mean(self, jet: Jet, points: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["METHODS", "findings_of", "grid_of", "solve"]
 
 METHODS = ("auto", "spectral", "exact", "gphm")
+BASES = ("auto", "picked", "broadband")
 FEWEST_POINTS_PER_PERIOD = 2.5
 _GRIDS = {1: 400, 2: 200, 3: 64}
 
@@ -57,7 +58,7 @@ def grid_of(grid: Any, problem: Problem) -> tuple[int, ...]:
     return sizes
 
 
-def _refuse_what_does_not_fit(problem: Problem, grid: Sequence[int]) -> None:
+def _does_not_fit(problem: Problem, grid: Sequence[int]) -> str | None:
     """Before anything is allocated: the fields and their jets on the grid against the memory of the machine."""
     jets = {jet for e in problem.equations for jet in e.all_jets}
     needed = 8.0 * math.prod(grid) * (len(jets) + 4)
@@ -65,12 +66,13 @@ def _refuse_what_does_not_fit(problem: Problem, grid: Sequence[int]) -> None:
         available = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES"))
         total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, OSError, ValueError):
-        return
-    if needed > max(available, 0.8 * total):
-        raise InvalidDataError(
-            f"a grid of {' x '.join(map(str, grid))} points needs at least {needed / 2**30:.3g} GiB, this machine has "
-            f"{total / 2**30:.3g} GiB: choose a smaller grid"
-        )
+        return None
+    if needed <= max(available, 0.8 * total):
+        return None
+    return (
+        f"a grid of {' x '.join(map(str, grid))} points needs at least {needed / 2**30:.3g} GiB, this machine has "
+        f"{total / 2**30:.3g} GiB: choose a smaller grid"
+    )
 
 
 def _engine(method: str) -> Callable[..., FieldPosterior]:
@@ -88,22 +90,34 @@ def solve(
     parameters: Mapping[str, float] | None = None,
     progress: bool = True,
     seed: int = 0,
+    basis: str = "auto",
     **options: Any,
 ) -> Solution:
     """Solve a problem; see `PDE.solve`."""
     problem = pde.form
     if method not in METHODS:
         raise InvalidDataError(f"there is no method {method!r}: choose from {', '.join(METHODS)}")
+    if basis not in BASES:
+        raise InvalidDataError(f"there is no basis {basis!r}: choose from {', '.join(BASES)}")
+    if basis != "auto":
+        if method not in ("auto", "spectral"):
+            raise InvalidDataError(
+                f'basis="{basis}" is an option of method="spectral", and method="{method}" was asked for'
+            )
+        method = "spectral"
     if problem.free or (problem.unknowns and parameters is None and problem.observations):
         return pde.infer(grid, seed=seed, progress=progress).solution
     sizes = grid_of(grid, problem)
-    _refuse_what_does_not_fit(problem, sizes)
     given = _parameters(problem, parameters)
     begun = time.process_time()
-    if method == "auto":
+    if too_large := _does_not_fit(problem, sizes):
+        posterior, residuals = _on_few_waves(problem, sizes, given, method, basis, too_large)
+    elif method == "auto":
         posterior, residuals = _automatic(problem, sizes, given, kernel, progress, options)
     else:
         keywords = _keywords(method, given, kernel, progress, seed)
+        if method == "spectral":
+            keywords["basis"] = basis
         posterior = _engine(method)(problem, sizes, **keywords, **options)
         residuals = measure(problem, posterior, sizes, given)
     seconds = time.process_time() - begun
@@ -193,6 +207,29 @@ def _automatic(
         raise failures[0]
     _, posterior, residuals = tried[0]
     posterior.diagnostics["tried"] = history
+    return posterior, residuals
+
+
+def _on_few_waves(
+    problem: Problem, grid: tuple[int, ...], given: dict[str, Tensor], method: str, basis: str, too_large: str
+) -> tuple[FieldPosterior, Residuals]:
+    """A grid that does not fit may stand for high frequencies, and these may be few.
+
+    Raises:
+        InvalidDataError: They are not, or something else than waves was asked for.
+    """
+    from gpkit.inference.collocation import spectral
+
+    if method not in ("auto", "spectral") or basis == "broadband" or not spectral.shows_waves(problem, grid, given):
+        raise InvalidDataError(too_large)
+    try:
+        posterior = spectral.solve(problem, grid, parameters=given, basis="picked")
+        residuals = measure(problem, posterior, grid, given)
+    except GpkitError as error:
+        raise InvalidDataError(too_large) from error
+    if not residuals.worst <= _limit(problem):
+        raise InvalidDataError(too_large)
+    posterior.diagnostics["basis"]["why"] = "the grid does not fit into memory, and the data are few waves"
     return posterior, residuals
 
 

@@ -343,6 +343,10 @@ def test_memory_is_estimated_before_it_is_taken(monkeypatch):
     monkeypatch.setattr("gpkit.inference.collocation.attempts.os.sysconf", lambda name: sizes[name])
     case = PUBLISHED["P6"]
     with pytest.raises(InvalidDataError, match="GiB"):
+        solve(case.problem, case.grid, basis="broadband")
+    assert solve(case.problem, case.grid).diagnostics["basis"]["chosen"] == "picked"
+    sizes["SC_PHYS_PAGES"] = 5
+    with pytest.raises(InvalidDataError, match="GiB"):
         solve(case.problem, case.grid)
 
 
