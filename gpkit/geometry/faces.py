@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 
 from gpkit.errors import InvalidDataError
 from gpkit.geometry.checks import Floats, Integers, some
+from gpkit.geometry.neighbours import component_labels
 
 __all__ = [
     "Winding",
@@ -90,6 +91,7 @@ class Winding:
         orientable: whether neighbouring faces agree everywhere.
         crowded_edges: number of edges with more than two faces (the mesh is not a manifold there).
         boundary_edges: number of edges with one face.
+        pinched: vertices at which parts of the surface touch that share no edge there (no manifold either).
     """
 
     faces: Integers
@@ -97,6 +99,7 @@ class Winding:
     orientable: bool
     crowded_edges: int
     boundary_edges: int
+    pinched: Integers
 
 
 def wind(faces: Integers) -> Winding:
@@ -131,7 +134,36 @@ def wind(faces: Integers) -> Winding:
         if (sign[members] < 0.0).sum() > (sign[members] > 0.0).sum():
             sign[members] *= -1.0
     turned = np.where((sign < 0.0)[:, None], faces[:, ::-1], faces)
-    return Winding(turned, int((sign < 0.0).sum()), orientable, int((uses > 2).sum()), int((uses == 1).sum()))
+    return Winding(
+        turned,
+        int((sign < 0.0).sum()),
+        orientable,
+        int((uses > 2).sum()),
+        int((uses == 1).sum()),
+        _pinched(faces, halves, order, starts),
+    )
+
+
+def _pinched(faces: Integers, halves: Integers, order: Integers, starts: Integers) -> Integers:
+    """Vertices whose faces are not all connected through edges at the vertex.
+
+    Corners (face, vertex) of faces that share an edge are joined at both of its ends; a vertex whose corners fall into
+    several groups is where parts of a surface touch.
+    """
+    count = len(faces)
+    # The corner at which half-edge k of a face begins is its k-th corner, and it ends at the next.
+    face, side = np.tile(np.arange(count), 3), np.repeat(np.arange(3), count)
+    begins, ends = 3 * face + side, 3 * face + (side + 1) % 3
+    low = np.where(halves[:, 0] < halves[:, 1], begins, ends)[order]
+    high = np.where(halves[:, 0] < halves[:, 1], ends, begins)[order]
+    same = np.ones(len(order), dtype=bool)
+    same[starts] = False
+    later = np.flatnonzero(same)
+    joined = np.concatenate([np.stack([c[later - 1], c[later]], 1) for c in (low, high)])
+    _, labels = component_labels(joined, 3 * count)
+    first = np.unique(labels, return_index=True)[1]
+    fans = np.bincount(faces.ravel()[first])
+    return np.flatnonzero(fans > 1)
 
 
 def _area_vectors(vertices: Floats, faces: Integers) -> Floats:

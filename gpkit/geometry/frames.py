@@ -15,6 +15,10 @@ __all__ = ["DimensionEvidence", "estimate_dimension", "frames_of_normals", "loca
 _CHUNK = 20_000
 _RANK = 1e-10
 """A neighbourhood spans a direction if its variance there exceeds this share of the largest one."""
+_DROP, _LARGE_DROP = 4.0, 15.0
+"""Ratios of successive local variances that say something about the dimension, and that settle it."""
+_CENTRES = 1_000
+"""Number of points whose neighbourhoods are asked for the dimension."""
 
 
 @dataclass(frozen=True)
@@ -26,20 +30,23 @@ class DimensionEvidence:
         likelihood: maximum-likelihood estimate from neighbour distances, not rounded (mean over points).
         votes: share of points whose local spectrum has its largest drop after each dimension, (D,).
         explained: mean cumulative share of the local variance by dimension, (D,).
+        neighbors: size of the neighbourhoods that were looked at.
 
     References:
-        Levina & Bickel (2004), NeurIPS 17 (the likelihood estimate, with MacKay & Ghahramani's averaging).
+        Levina & Bickel (2004), NeurIPS 17 (the likelihood estimate, with MacKay & Ghahramani's averaging); Little,
+        Maggioni & Rosasco (2017), ACHA 43, 504 (several scales).
     """
 
     dim: int
     likelihood: float
     votes: Floats
     explained: Floats
+    neighbors: int
 
     @property
     def agrees(self) -> bool:
         """Whether most local spectra vote for the dimension taken, and neighbour distances do not speak against it."""
-        return bool(self.votes.max() >= 0.6 and abs(self.likelihood - self.dim) < 0.75)
+        return bool(self.votes.max() >= 0.6 and abs(self.likelihood - self.dim) < max(0.75, 0.25 * self.dim))
 
 
 def _weights(distances: Floats) -> Floats:
@@ -50,7 +57,7 @@ def _weights(distances: Floats) -> Floats:
 
 
 def local_frames(
-    centres: Floats, points: Floats, distances: Floats, indices: Integers, dim: int | None
+    centres: Floats, points: Floats, distances: Floats, indices: Integers, dim: int
 ) -> tuple[Floats, Floats]:
     """Leading principal directions of each neighbourhood, centred on its own point, corrected for curvature.
 
@@ -59,14 +66,14 @@ def local_frames(
         points: (n, D), the nodes.
         distances: (m, K), increasing.
         indices: (m, K), nodes of the neighbourhoods.
-        dim: number of directions d; None to return the spectrum only.
+        dim: number of directions d.
 
     Returns:
         Frames (m, D, d) with orthonormal columns, and local variances (m, min(D, K)), decreasing.
     """
     m, ambient = centres.shape
     width = min(ambient, indices.shape[1])
-    frames = np.empty((m, ambient, dim or 0))
+    frames = np.empty((m, ambient, dim))
     spectrum = np.empty((m, width))
     for start in range(0, m, _CHUNK):
         part = slice(start, start + _CHUNK)
@@ -76,15 +83,12 @@ def local_frames(
         if ambient <= indices.shape[1]:
             values, vectors = np.linalg.eigh(offsets.swapaxes(1, 2) @ offsets)
             spectrum[part] = values[:, ::-1]
-            if dim is not None:
-                frames[part] = vectors[:, :, ::-1][:, :, :dim]
+            frames[part] = vectors[:, :, ::-1][:, :, :dim]
         else:
             _, singular, right = np.linalg.svd(offsets, full_matrices=False)
             spectrum[part] = singular**2
-            if dim is not None:
-                frames[part] = right[:, :dim].swapaxes(1, 2)
-        if dim is not None:
-            frames[part] = _bent(plain, weight, distances[part], frames[part])
+            frames[part] = right[:, :dim].swapaxes(1, 2)
+        frames[part] = _bent(plain, weight, distances[part], frames[part])
     return frames, np.maximum(spectrum, 0.0)
 
 
@@ -166,31 +170,69 @@ def _deficient(spectrum: Floats, dim: int) -> Integers:
 def estimate_dimension(nodes: Neighbourhoods, count: int) -> DimensionEvidence:
     """Dimension of the manifold that the points lie on: where the local spectra drop most.
 
+    Noise fills the whole space around a point and hides the manifold in neighbourhoods that are not much larger than
+    the noise; curvature fills it in large ones. Neighbourhoods of ``count`` points and their doubles (up to an eighth
+    of all points) are asked, around a thousand points if there are more, and the size with the clearest drop counts.
+
     Raises:
         InvalidDataError: all points coincide.
     """
-    points = nodes.points
-    distances, indices = nodes.of_nodes(count)
-    if not (distances > 0.0).any():
+    n = len(nodes.points)
+    if not (nodes.points != nodes.points[0]).any():
         raise InvalidDataError("all points coincide: no dimension can be estimated")
-    _, spectrum = local_frames(points, points, distances, indices, None)
+    centres = np.arange(n) if n <= _CENTRES else np.linspace(0, n - 1, _CENTRES).astype(np.int64)
+    distances, indices = nodes.around(centres, min(max(count, min(16 * count, n // 8)), n - 1))
+    best, clarity = None, -np.inf
+    size = count
+    while best is None or size <= distances.shape[1]:
+        found, clear = _dimension_at(nodes.points, distances[:, :size], indices[:, :size])
+        if clear > clarity:
+            best, clarity = found, clear
+        size *= 2
+    return best
+
+
+def _dimension_at(points: Floats, distances: Floats, indices: Integers) -> tuple[DimensionEvidence, float]:
+    """What neighbourhoods of one size say, and how clear it is."""
+    spectrum = _local_variances(points, distances, indices)
     width = spectrum.shape[1]
-    total = np.maximum(spectrum.sum(1, keepdims=True), 1e-300)
-    share = spectrum / total
+    share = spectrum / np.maximum(spectrum.sum(1, keepdims=True), 1e-300)
     # A drop to nothing counts as one to the floor; a flat spectrum has no drop and votes for the whole space.
     floor = np.maximum(share, 1e-6)
-    ratios = floor[:, :-1] / floor[:, 1:]
-    votes_for = np.full(len(points), width)
+    votes_for, drop = np.full(len(indices), width), np.full(len(indices), _DROP)
     if width > 1:
-        clear = ratios.max(1) > 4.0
-        votes_for[clear] = ratios[clear].argmax(1) + 1
-    votes = np.bincount(votes_for - 1, minlength=width) / len(points)
-    return DimensionEvidence(
-        dim=int(votes.argmax()) + 1,
+        ratios = floor[:, :-1] / floor[:, 1:]
+        # The first large drop, from the tangent space to curvature: the next one, from curvature to nothing, is larger.
+        large = ratios > _LARGE_DROP
+        at = np.where(large.any(1), large.argmax(1), ratios.argmax(1))
+        found = ratios[np.arange(len(indices)), at]
+        clear = found > _DROP
+        votes_for[clear], drop[clear] = at[clear] + 1, found[clear]
+    votes = np.bincount(votes_for - 1, minlength=width) / len(indices)
+    dim = int(votes.argmax()) + 1
+    evidence = DimensionEvidence(
+        dim=dim,
         likelihood=_likelihood_dimension(distances),
         votes=votes,
         explained=share.cumsum(1).mean(0),
+        neighbors=indices.shape[1],
     )
+    return evidence, float(votes.max() * np.median(drop[votes_for == dim]))
+
+
+def _local_variances(points: Floats, distances: Floats, indices: Integers) -> Floats:
+    """Variances (m, min(D, K)) of neighbourhoods around their own means, decreasing.
+
+    Around the mean, not the point in the middle: the noise of that one point would pass for a direction.
+    """
+    weight = _weights(distances)
+    weight /= weight.sum(1, keepdims=True)
+    offsets = points[indices]
+    offsets -= np.einsum("mk,mka->ma", weight, offsets)[:, None]
+    offsets *= np.sqrt(weight)[..., None]
+    wide = offsets.shape[2] > offsets.shape[1]
+    gram = offsets @ offsets.swapaxes(1, 2) if wide else offsets.swapaxes(1, 2) @ offsets
+    return np.maximum(np.linalg.eigvalsh(gram)[:, ::-1], 0.0)
 
 
 def _likelihood_dimension(distances: Floats) -> float:

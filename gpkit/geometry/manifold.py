@@ -23,6 +23,8 @@ __all__ = ["Location", "Manifold", "ManifoldDiagnostics"]
 
 _WEAK = 0.5
 """Smallest singular value of a product of frames below which tangent spaces are said to be badly aligned."""
+_MUCH_WEAK = 0.05
+"""Share of the weight on badly aligned edges above which the user is warned."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,9 +104,10 @@ class ManifoldDiagnostics:
             f"{'orientable' if self.orientable else f'not orientable ({self.conflicting_edges} edges contradict)'}",
         ]
         if self.dimension is not None:
-            share, likely = 100 * self.dimension.votes.max(), self.dimension.likelihood
+            d, share = self.dimension, 100 * self.dimension.votes.max()
             lines.append(
-                f"dimension {self.dimension.dim} by {share:.0f} % of local spectra, {likely:.2f} by neighbour distances"
+                f"dimension {d.dim} by {share:.0f} % of local spectra, {d.likelihood:.2f} by neighbour distances "
+                f"({d.neighbors} neighbours)"
             )
         return "\n".join([*lines, *self.repairs])
 
@@ -122,7 +125,7 @@ class Manifold(ABC):
         transports: (E, d, d), tangent coordinates at j = edges[:, 1] to those at i = edges[:, 0]; the transpose
             goes back.
         mass: (n,), share of the manifold that each node stands for, mean 1.
-        repairs: what was changed or enlarged, in words.
+        repairs: what was changed, enlarged or is doubtful, in words.
         orientable: whether one orientation fits all edges.
     """
 
@@ -156,6 +159,13 @@ class Manifold(ABC):
         rotations[:, -1, :] *= signs[edges[:, 0], None]
         rotations[:, :, -1] *= signs[edges[:, 1], None]
         self.transports = rotations
+        weak = self._alignment < _WEAK
+        strength = np.abs(edge_weights)
+        if strength[weak].sum() > _MUCH_WEAK * strength.sum():
+            self.repairs += (
+                f"tangent spaces differ by more than 60 degrees across {int(weak.sum())} of {len(edges)} edges, where "
+                "vectors cannot be transported: nodes are too few for the curvature, or too noisy (frame_neighbors)",
+            )
 
     @staticmethod
     def dim_of(frames: Floats) -> int:

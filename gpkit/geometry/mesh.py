@@ -100,6 +100,11 @@ class Mesh(Manifold):
             repairs.append(f"{self.winding.flipped} faces were turned over to face the same side as their neighbours")
         if self.winding.crowded_edges:
             repairs.append(f"{self.winding.crowded_edges} edges have more than two faces: no manifold there")
+        if self.winding.pinched.size:
+            repairs.append(
+                f"parts of the surface touch at {self.winding.pinched.size} vertices ({some(self.winding.pinched)}) "
+                "without sharing an edge: no manifold there"
+            )
         self.faces = self._outwards(points)
         self.areas = face_areas(points, self.faces)
         self.laplacian_kind = laplacian

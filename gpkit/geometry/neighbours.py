@@ -42,11 +42,16 @@ class Neighbourhoods:
                 f"{count} neighbours were asked for, but {n} points have at most {n - 1}: give more points or a "
                 "smaller n_neighbors"
             )
-        distances, indices = self.tree.query(self.points, count + 1)
-        own = indices == np.arange(n)[:, None]
+        return self.around(np.arange(n), count)
+
+    def around(self, nodes: Integers, count: int) -> tuple[Floats, Integers]:
+        """The same for some of the points: (m, count), with count below the number of points."""
+        m = len(nodes)
+        distances, indices = self.tree.query(self.points[nodes], count + 1)
+        own = indices == nodes[:, None]
         # Among more copies of a point than neighbours, the point itself may not be listed: drop the last instead.
         own[~own.any(1), -1] = True
-        return distances[~own].reshape(n, count), indices[~own].reshape(n, count).astype(np.int64)
+        return distances[~own].reshape(m, count), indices[~own].reshape(m, count).astype(np.int64)
 
     def of_points(self, queries: Floats, count: int) -> tuple[Floats, Integers]:
         """Distances and numbers (m, count) of the nodes that are nearest to other places (m, D)."""

@@ -39,7 +39,8 @@ class PointCloud(Manifold):
         dim: dimension d of the manifold, always honoured; "auto" takes it from the local spectra.
         n_neighbors: neighbours of each point in the graph.
         weights: "gaussian" (above) or "binary" (1 for every edge, still calibrated).
-        frame_neighbors: neighbours that make a frame; 15, or more in high dimension, by default.
+        frame_neighbors: neighbours that make a frame; by default 15 or more in high dimension, and with ``dim="auto"``
+            as many as show the dimension most clearly, which are more if the points are noisy.
         components: "refuse" or "keep" a cloud that falls into disconnected parts.
 
     Raises:
@@ -84,7 +85,12 @@ class PointCloud(Manifold):
                     f"({100 * evidence.votes.max():.0f} % of the points), neighbour distances suggest "
                     f"{evidence.likelihood:.2f}; pass dim= if you know it"
                 )
-        count = max(15, 3 * d) if frame_neighbors is None else positive_integer(frame_neighbors, "frame_neighbors", d)
+        if frame_neighbors is not None:
+            count = positive_integer(frame_neighbors, "frame_neighbors", d)
+        elif evidence is not None and evidence.neighbors > max(15, self.n_neighbors) and d < coordinates.shape[1]:
+            count = min(evidence.neighbors, 8 * max(15, self.n_neighbors))  # smaller ones see more noise than manifold
+        else:
+            count = max(15, 3 * d)
         self.frame_neighbors = min(count, len(coordinates) - 1)
         if self.frame_neighbors > self.n_neighbors:
             around = self._nodes.of_nodes(self.frame_neighbors)

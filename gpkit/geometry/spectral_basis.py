@@ -117,6 +117,9 @@ class SpectralBasis:
         Raises:
             InvalidDataError: an unknown solver or cut, or k below 1.
             ConvergenceError: the solver did not converge.
+
+        Warns:
+            DataWarning: the cache cannot be written; the basis is returned all the same.
         """
         k = min(positive_integer(k, "k"), laplacian.size)
         if cut not in ("gap", None):
@@ -150,8 +153,11 @@ class SpectralBasis:
             manifold=manifold,
         )
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            basis.save(path)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                basis.save(path)
+            except OSError as error:  # the solution is worth more than its copy on disk
+                warnings.warn(f"the basis could not be kept in {path.parent}: {error}", DataWarning, stacklevel=2)
         return basis
 
     # -- sizes ----------------------------------------------------------------------------------------------------
