@@ -10,6 +10,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,9 +26,23 @@ __all__ = ["NearestNeighbourProcess"]
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
-_LEARNING_ROWS = 600
+_LEARNING_ROWS = 1800
+_FIRST_SHARE = 3  # a third of them in the first round
 _LEARNING_NEIGHBOURS = 24
+_SCANNED_ROWS = 200
 _SCAN = (0.3, 1.0, 3.0, 10.0, 30.0)
+
+
+@dataclass
+class _Objective:
+    """What the sum over rows is made of: data, relative noise variances, rows, their neighbours, degrees of freedom."""
+
+    points: Array
+    target: Array
+    relative: Array
+    chosen: Rows
+    near: Rows
+    degrees: float
 
 
 @dataclass
@@ -122,13 +137,15 @@ class NearestNeighbourProcess:
         *,
         rows: int = _LEARNING_ROWS,
         rounds: int = 2,
-        iterations: int = 20,
+        iterations: int = 15,
         scan: bool = True,
+        degrees: float = math.inf,
         seed: int = 0,
     ) -> float:
         """Maximise the leave-one-out density of a random set of rows over all parameters.
 
-        Every row is conditioned on neighbours from the whole table; only the sum over rows is a random part of it.
+        Every row is conditioned on neighbours from the whole table; only the sum over rows is a random part of it. The
+        first of two or more rounds, in which parameters move far, looks at a third of the rows.
 
         Args:
             points: (N, D).
@@ -138,43 +155,46 @@ class NearestNeighbourProcess:
             rounds: neighbours are found again this many times.
             iterations: of L-BFGS in each round.
             scan: whether length scales are first searched over factors, one at a time.
+            degrees: of freedom of the density; with few of them rows far out do not decide. Variances are squared
+                scales then.
             seed: of the choice of rows.
 
         Returns:
             The mean log-density of the rows left out.
         """
-        chosen = np.random.default_rng(seed).permutation(len(points))[: min(rows, len(points))]
+        drawn = np.random.default_rng(seed).permutation(len(points))[: min(rows, len(points))]
         count = min(_LEARNING_NEIGHBOURS, len(points) - 1)
         value = np.inf
         for turn in range(rounds):
+            chosen = drawn if turn + 1 == rounds else drawn[: max(len(drawn) // _FIRST_SHARE, min(len(drawn), 200))]
             near = self.find(points, points[chosen], chosen, count)
+            objective = _Objective(points, target, relative, chosen, near, degrees)
             if scan and turn == 0:
-                self._scan(points, target, relative, chosen, near)
-                near = self.find(points, points[chosen], chosen, count)
-            value = self._climb(points, target, relative, chosen, near, iterations)
+                self._scan(objective)
+                objective.near = self.find(points, points[chosen], chosen, count)
+            value = self._climb(objective, iterations)
         return -value
 
-    def _value(
-        self, points: Array, target: Array, relative: Array, chosen: Rows, near: Rows
-    ) -> tuple[float, Array, Array, float]:
+    def _value(self, objective: _Objective, first: int | None = None) -> tuple[float, Array, Array, float]:
+        """Negative mean log-density of the (first) rows, derivatives with respect to variances, rates and noise."""
         to_variance, to_rate = np.empty_like(self.variance), np.empty_like(self.rate)
         value, to_noise = compiled.leave_one_out_gradient(
-            points,
-            relative,
-            target,
-            chosen,
-            near,
+            objective.points,
+            objective.relative,
+            objective.target,
+            objective.chosen[:first],
+            objective.near[:first],
             self.category,
             self.variance,
             self.rate,
             self.noise,
+            objective.degrees,
             to_variance,
             to_rate,
         )
         return value, to_variance, to_rate, to_noise
 
-    def _scan(self, points: Array, target: Array, relative: Array, chosen: Rows, near: Rows) -> None:
-        part, near = chosen[:200], near[:200]
+    def _scan(self, objective: _Objective) -> None:
         for t in range(len(self.rate)):
             for k in range(self.rate.shape[1]):
                 if t and k != t - 1:
@@ -183,10 +203,11 @@ class NearestNeighbourProcess:
                 values = []
                 for factor in _SCAN:
                     self.rate[t, k] = begin * factor
-                    values.append(self._value(points, target, relative, part, near)[0])
+                    values.append(self._value(objective, _SCANNED_ROWS)[0])
                 self.rate[t, k] = begin * _SCAN[int(np.argmin(values))]
 
-    def _climb(self, points: Array, target: Array, relative: Array, chosen: Rows, near: Rows, iterations: int) -> float:
+    def _climb(self, problem: _Objective, iterations: int) -> float:
+        points, target = problem.points, problem.target
         terms, columns = self.rate.shape
         total = float(np.var(target)) or 1.0
         span = np.maximum(np.ptp(points, axis=0), 1e-300)
@@ -200,7 +221,7 @@ class NearestNeighbourProcess:
 
         def objective(z: Array) -> tuple[float, Array]:
             unpack(z)
-            value, to_variance, to_rate, to_noise = self._value(points, target, relative, chosen, near)
+            value, to_variance, to_rate, to_noise = self._value(problem)
             slope = np.concatenate(
                 [to_variance * self.variance, (to_rate * self.rate).reshape(-1), [to_noise * self.noise]]
             )

@@ -246,7 +246,21 @@ def _pull(x, a, b, category, terms, columns, pull, each, at, to_variance, to_rat
 
 @uncounted
 def _leave_one_out(  # type: ignore[no-untyped-def]
-    points, relative, target, rows, neighbours, category, variance, rate, level, to_variance, to_rate, out, room, like
+    points,
+    relative,
+    target,
+    rows,
+    neighbours,
+    category,
+    variance,
+    rate,
+    level,
+    degrees,
+    to_variance,
+    to_rate,
+    out,
+    room,
+    like,
 ):
     w = width_of(like)
     count, width = neighbours.shape
@@ -271,6 +285,10 @@ def _leave_one_out(  # type: ignore[no-untyped-def]
         store(by_variance, t, broadcast(0.0, like))
         for k in range(columns):
             store(by_rate, t * columns + k, broadcast(0.0, like))
+    heavy = degrees < 1e8
+    constant = 0.5 * math.log(2.0 * math.pi)
+    if heavy:
+        constant = math.lgamma(0.5 * degrees) - math.lgamma(0.5 * (degrees + 1.0)) + 0.5 * math.log(math.pi * degrees)
     value = 0.0
     to_level = broadcast(0.0, like)
     whole = broadcast(0.0, like)
@@ -310,10 +328,15 @@ def _leave_one_out(  # type: ignore[no-untyped-def]
         for lane in range(w):
             inside = i + lane < count
             s, e = load(ends, lane, 0.0), load(ends, w + lane, 0.0)
+            # With z = e^2 / s the loss is ln(s) / 2 + h(z); `bend` is 2 h'(z).
+            z = e * e / s
+            loss, bend = 0.5 * z, 1.0
+            if heavy:
+                loss, bend = 0.5 * (degrees + 1.0) * math.log1p(z / degrees), (degrees + 1.0) / (degrees + z)
             if inside:
-                value += 0.5 * (math.log(2.0 * math.pi * s) + e * e / s)
-            store(ends, 4 * w + lane, -e / s if inside else 0.0)
-            store(ends, 5 * w + lane, 0.5 / s - 0.5 * (e / s) * (e / s) if inside else 0.0)
+                value += constant + 0.5 * math.log(s) + loss
+            store(ends, 4 * w + lane, -bend * e / s if inside else 0.0)
+            store(ends, 5 * w + lane, 0.5 * (1.0 - bend * z) / s if inside else 0.0)
         by_mean, by_spread = load(ends, 4, like), load(ends, 5, like)
         to_level = to_level + by_spread * load(ends, 3, like)
         whole = whole + by_spread
@@ -381,12 +404,13 @@ def _leave_one_out(  # type: ignore[no-untyped-def]
 
 @numba.njit(**ENTRY)
 def leave_one_out_gradient(  # type: ignore[no-untyped-def]
-    points, relative, target, rows, neighbours, category, variance, rate, level, to_variance, to_rate
+    points, relative, target, rows, neighbours, category, variance, rate, level, degrees, to_variance, to_rate
 ):
     """Negative mean log-density of rows given their neighbours, with derivatives.
 
-    The noise variance of row n is ``level * relative[n]``. Derivatives with respect to v and r are written to
-    ``to_variance`` (T,) and ``to_rate`` (T, D).
+    The noise variance of row n is ``level * relative[n]``. The density is normal, or with finite ``degrees`` Student-t
+    with the normal one's variance as its squared scale, in which rows far out decide less. Derivatives with respect to
+    v and r are written to ``to_variance`` (T,) and ``to_rate`` (T, D).
 
     Returns:
         The value and the derivative with respect to ``level``.
@@ -407,6 +431,7 @@ def leave_one_out_gradient(  # type: ignore[no-untyped-def]
         variance,
         rate,
         level,
+        degrees,
         to_variance,
         to_rate,
         out,

@@ -20,6 +20,8 @@ from gpkit.models.functional_tensor.predictions import TensorPrediction
 __all__ = ["LocalResidual"]
 
 Array = NDArray[np.float64]
+_DEGREES = 4.0
+"""Of freedom, where the processes are learned: the law of the noise, normal or not, is fitted afterwards."""
 
 
 @dataclass(eq=False)
@@ -71,7 +73,7 @@ class LocalResidual:
         processes, means, variances = [], [], []
         for target, start in zip(targets, base, strict=True):
             process = NearestNeighbourProcess.start(points, target, category, neighbours=neighbours)
-            process.learn(points, target, one, seed=seed)
+            process.learn(points, target, one, degrees=_DEGREES, seed=seed)
             near, weights, left = process.condition(points, one, points, np.arange(len(points)))
             processes.append(process)
             means.append(start + krige(near, weights, target))
