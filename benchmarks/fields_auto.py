@@ -119,8 +119,12 @@ def waves(n: int, rng: Rng) -> Surface:
     plan = spread(rng.uniform(0.0, 2.0, (8 * n, 2)), n)
     height, k = 0.2, 5.0
     z = height * np.sin(k * plan[:, 0]) * np.sin(k * plan[:, 1])
-    slope = height * k * np.stack(
-        [np.cos(k * plan[:, 0]) * np.sin(k * plan[:, 1]), np.sin(k * plan[:, 0]) * np.cos(k * plan[:, 1])], axis=1
+    slope = (
+        height
+        * k
+        * np.stack(
+            [np.cos(k * plan[:, 0]) * np.sin(k * plan[:, 1]), np.sin(k * plan[:, 0]) * np.cos(k * plan[:, 1])], axis=1
+        )
     )
     omega = rng.standard_normal((100, 2)) / 0.5
     flow = np.cos(plan @ omega.T + rng.uniform(0.0, 2.0 * math.pi, 100)) @ rng.standard_normal((100, 2))
@@ -241,7 +245,8 @@ def main() -> None:
         )
     over_angle, over_rmse = np.max(worst, axis=0)
     print(
-        f"\nworst ratio of auto to the best single kernel: {over_angle:.3f} (angle), {over_rmse:.3f} (RMSE); asked: 1.05"
+        f"\nworst ratio of auto to the best single kernel: {over_angle:.3f} (angle), {over_rmse:.3f} (RMSE); "
+        "asked: 1.05"
     )
 
 

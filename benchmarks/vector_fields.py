@@ -88,12 +88,12 @@ def peer(n: int, k: int) -> None:
     theta = np.log([p.start for p in made.parameters])
     made.value_and_gradient(theta)
     (value, _), ours = cpu(lambda: made.value_and_gradient(theta))
-    targets = torch.from_numpy(made._targets)
+    targets = torch.from_numpy(made.targets)
 
     def dense():
         at = torch.tensor(theta, requires_grad=True)
         _, parts = made.split(at)
-        features = made.features * torch.exp(0.5 * made.log_spectrum(parts))
+        features = made.algebra.features * torch.exp(0.5 * made.algebra.log_spectrum(parts))
         covariance = features @ features.mT + torch.exp(2.0 * at[0]) * torch.eye(len(targets), dtype=torch.float64)
         normal = gpytorch.distributions.MultivariateNormal(torch.zeros(len(targets)).double(), covariance)
         with gpytorch.settings.fast_computations(False, False, False):

@@ -79,6 +79,7 @@ class MarkovKernel(gpytorch.kernels.Kernel):
         self.register_constraint("raw_lengthscale", constraint)
         whole = math.floor(alpha)
         self._prepare_powers(whole, alpha - whole, order, float(start.reshape(-1)[0]))
+        self._base: tuple[SparsePattern, Tensor] | None = None
         self._log_unit: float | None = None
         self._start = float(start.reshape(-1)[0])
         self._remembered: list[tuple[Tensor, PrecisionLayout]] = []
@@ -119,7 +120,7 @@ class MarkovKernel(gpytorch.kernels.Kernel):
         self._powers = torch.as_tensor(np.stack([self.pattern.values_of(p) for p in powers]))
         copies = len(self.poles)
         if copies:
-            self.pattern = _repeated(self.pattern, copies)
+            self.pattern = SparsePattern.block_diagonal([self.pattern] * copies)
 
     @property
     def nu(self) -> float:
@@ -149,9 +150,10 @@ class MarkovKernel(gpytorch.kernels.Kernel):
 
     def precision_values(self) -> Tensor:
         """Q on the pattern (*batch_shape, nnz), for mean variance 1 at the start value of the length scale."""
-        return self._unscaled(self.lengthscale) * self._unit(self.lengthscale).unsqueeze(-1)
+        return self.unscaled_values(self.lengthscale) * self._unit(self.lengthscale).unsqueeze(-1)
 
-    def _unscaled(self, lengthscale: Tensor) -> Tensor:
+    def unscaled_values(self, lengthscale: Tensor) -> Tensor:
+        """``(2 nu / lengthscale^2 + L)^alpha`` on the pattern (*batch, nnz), in units of the Laplacian."""
         square = (2.0 * self.nu / lengthscale.square()).unsqueeze(-1)
         powers = self._powers.to(lengthscale.dtype)
         base = sum(math.comb(self._whole, j) * square ** (self._whole - j) * powers[j] for j in range(self._whole + 1))
@@ -169,14 +171,45 @@ class MarkovKernel(gpytorch.kernels.Kernel):
             pieces.append(shifted * strength / (square * weight))
         return torch.cat(pieces, -1)
 
+    def unscaled_log_determinant(self, lengthscale: Tensor) -> Tensor:
+        """Its log-determinant at one length scale, from factors of ``kappa^2 + L`` alone, which fill in less."""
+        if self._base is None:
+            pattern = SparsePattern.of(self.laplacian.symmetric, self.components)
+            self._base = pattern, torch.as_tensor(pattern.values_of(self.laplacian.symmetric))
+        pattern, values = self._base
+        square = 2.0 * self.nu / lengthscale.square()
+
+        def shifted(shift: Tensor) -> Tensor:
+            return SparseMatrix(pattern, values + shift * self._identity(pattern)).logdet()
+
+        whole = shifted(square) * self._whole if self._whole else square * 0.0
+        if not self.poles:
+            return whole
+        size, log_square = self.laplacian.size, square.log()
+        total = square * 0.0
+        for weight, pole in self.poles:
+            total = total + whole + size * ((self.alpha - self._whole) * log_square - math.log(weight))
+            if not math.isinf(pole):
+                total = total + shifted((1.0 + pole) * square) - size * log_square
+        return total
+
+    @staticmethod
+    def _identity(pattern: SparsePattern) -> Tensor:
+        out = torch.zeros(pattern.nnz, dtype=torch.float64)
+        out[torch.as_tensor(pattern.diagonal_places)] = 1.0
+        return out
+
+    def log_mean_variance(self, lengthscale: float) -> float:
+        """Log of the variance at a node before scaling, the mean over nodes weighted by their mass; exact."""
+        at = torch.tensor(lengthscale, dtype=torch.float64)
+        matrix = SparseMatrix(self.pattern, self.unscaled_values(at))
+        nodes = np.arange(self.pattern.size)
+        return math.log(matrix.factor.inverse_entries(nodes, nodes).sum() / self.laplacian.size)
+
     def _unit(self, lengthscale: Tensor) -> Tensor:
         """Mean variance before scaling, (*batch_shape,)."""
         if self._log_unit is None:
-            start = torch.tensor(self._start, dtype=torch.float64)
-            matrix = SparseMatrix(self.pattern, self._unscaled(start))
-            nodes = np.arange(self.pattern.size)
-            total = matrix.factor.inverse_entries(nodes, nodes).sum()
-            self._log_unit = math.log(total / self.laplacian.size)
+            self._log_unit = self.log_mean_variance(self._start)
         ratio = (lengthscale / self._start).log()
         return torch.exp(self._log_unit + (2.0 * self.alpha - self.dim) * ratio)
 
@@ -192,7 +225,7 @@ class MarkovKernel(gpytorch.kernels.Kernel):
         else:
             if self.manifold is None:
                 raise InvalidDataError("this kernel does not know where its nodes are: give node numbers, one column")
-            single = _interpolation(self.manifold.locate(flat), d, size) @ sparse.diags(scale)
+            single = _interpolation(self.manifold.locate(flat), d, self.laplacian) @ sparse.diags(scale)
         copies = max(1, len(self.poles))
         return sparse.hstack([single] * copies, format="csr") if copies > 1 else single
 
@@ -245,29 +278,29 @@ def _product(whole: int, square: Tensor, shift: Tensor, powers: Tensor) -> Tenso
     return total
 
 
-def _repeated(pattern: SparsePattern, copies: int) -> SparsePattern:
-    """The block-diagonal pattern of several copies; values are those of the copies, one after the other."""
-    pointers = np.concatenate(
-        [pattern.pointers[:-1] + c * pattern.nnz for c in range(copies)] + [[copies * pattern.nnz]]
-    )
-    rows = np.concatenate([pattern.rows + c * pattern.size for c in range(copies)])
-    return SparsePattern(pointers.astype(np.int64), rows, pattern.block)
+def _interpolation(location: Any, components: int, laplacian: Laplacian) -> Any:
+    """Values at places from those at nodes, scipy sparse (m components, size): the row of Nystrom's extension.
 
-
-def _interpolation(location: Any, components: int, size: int) -> Any:
-    """Transported weighted means of values at the nodes around places; scipy sparse (m components, size)."""
+    ``W (1 + (m_x / d_x) L)`` with transported weighted means W: the extension's factor 1 / (1 - lam m_x / d_x) to first
+    order, so that all modes have one row. On meshes the mass m_x is zero and W interpolates.
+    """
     m, count = location.neighbours.shape
-    total = location.weights.sum(1, keepdims=True)
-    weights = np.where(location.far[:, None], 0.0, location.weights / np.where(total > 0.0, total, 1.0))
+    total = location.weights.sum(1)
+    inside = ~location.far & (total > 0.0)
+    total = np.where(inside, total, 1.0)
+    known = location.nodes >= 0
+    weights = np.where((inside & ~known)[:, None], location.weights / total[:, None], 0.0)
     turned = location.transports if components > 1 else np.ones((m, count, 1, 1))
     values = weights[:, :, None, None] * turned
     part = np.arange(components)
     rows = np.broadcast_to((np.arange(m)[:, None, None, None] * components + part[:, None]), values.shape)
     columns = np.broadcast_to(location.neighbours[:, :, None, None] * components + part, values.shape)
-    known = location.nodes >= 0
-    matrix = sparse.csr_matrix((values.ravel(), (rows.ravel(), columns.ravel())), shape=(m * components, size)).tolil()
-    for place in np.flatnonzero(known):
-        for a in range(components):
-            matrix[place * components + a] = 0.0
-            matrix[place * components + a, location.nodes[place] * components + a] = 1.0
-    return matrix.tocsr()
+    shape = (m * components, laplacian.size)
+    means = sparse.csr_matrix((values.ravel(), (rows.ravel(), columns.ravel())), shape=shape)
+    means.eliminate_zeros()
+    if location.mass.any():
+        slowness = sparse.diags(np.repeat(location.mass / total, components))
+        means = means + slowness @ means @ sparse.diags(1.0 / laplacian.mass) @ laplacian.stiffness
+    nodes = (location.nodes[known][:, None] * components + part).ravel()
+    own = (np.flatnonzero(known)[:, None] * components + part).ravel()
+    return (means + sparse.csr_matrix((np.ones(len(own)), (own, nodes)), shape=shape)).tocsr()

@@ -177,17 +177,35 @@ class PStepFilter(SpectralFilter):
         steps: p.
         offset: a; 2 suits normalised Laplacians.
         batch_shape: of the parameters.
+        learn_steps: make p a positive parameter, no longer a whole number.
 
     References:
         Smola & Kondor (2003), COLT.
     """
 
-    def __init__(self, steps: int = 2, offset: float = 2.0, batch_shape: torch.Size | None = None) -> None:
+    def __init__(
+        self,
+        steps: int | float = 2,
+        offset: float = 2.0,
+        batch_shape: torch.Size | None = None,
+        learn_steps: bool = False,
+    ) -> None:
         super().__init__(batch_shape)
         if steps < 1:
             raise InvalidDataError(f"steps must be at least 1, got {steps}")
-        self.steps = steps
+        self.learn_steps = learn_steps
+        if learn_steps:
+            self.add_positive("steps", steps)
+        else:
+            self.fixed_steps = float(steps)
         self.offset = float(offset)
+
+    @property
+    def steps(self) -> Tensor:
+        """Number of steps (*batch_shape,)."""
+        if self.learn_steps:
+            return self.natural("steps")
+        return torch.full(self.batch_shape, self.fixed_steps, dtype=torch.float64)
 
     def log_response(self, eigenvalues: Tensor) -> Tensor:
         """Log phi (*batch_shape, k).
@@ -202,7 +220,7 @@ class PStepFilter(SpectralFilter):
                 "or normalise the Laplacian"
             )
         tiny = torch.finfo(eigenvalues.dtype).tiny
-        return (self.steps * room.clamp_min(tiny).log()).expand(*self.batch_shape, -1)
+        return self.steps.to(room).unsqueeze(-1) * room.clamp_min(tiny).log()
 
 
 class CosineFilter(SpectralFilter):

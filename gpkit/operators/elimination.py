@@ -146,6 +146,14 @@ class SymmetricFactor:
         backward(*self._parts, self._offsets, self._blocks, columns)
         return self._unsorted(columns, rhs.shape)
 
+    def whiten(self, rhs: Array) -> Array:
+        """``L^-1 P rhs`` (N, C), in the order of elimination: its squares add up to ``rhs^T A^-1 rhs``."""
+        from gpkit.recursions.sparse_cholesky import forward
+
+        columns = np.ascontiguousarray(rhs[self.nodes.order], dtype=np.float64)
+        forward(*self._parts, self._offsets, self._blocks, columns)
+        return columns
+
     def draw(self, noise: Array) -> Array:
         """``P^T L^-T noise`` (N, C): covariance ``A^-1`` from standard normal noise."""
         from gpkit.recursions.sparse_cholesky import backward

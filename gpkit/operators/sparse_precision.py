@@ -22,6 +22,13 @@ __all__ = ["MarkovPosterior", "PrecisionLayout", "SparsePrecisionLinearOperator"
 
 Array = NDArray[np.float64]
 
+_SOLVED = 1 << 24
+"""Numbers held at once while places are solved for."""
+_LOOKUP = 50
+"""Cost of looking a pair up, in entries of the factor that are passed while a place is solved for."""
+_PAIRS = 1 << 21
+"""Pairs of entries looked up at once."""
+
 
 @dataclass(frozen=True, eq=False)
 class PrecisionLayout:
@@ -56,14 +63,10 @@ class PrecisionLayout:
     @functools.cached_property
     def posterior(self) -> tuple[SparsePattern, Tensor, Tensor, Tensor, Tensor]:
         """Pattern of ``Q + E^T D^-1 E``, where Q goes, and place, row and weight of every product of E's entries."""
-        matrix = self.selection.tocsr()
-        counts = np.diff(matrix.indptr)
-        # All pairs of entries of each row.
-        first = np.repeat(np.arange(matrix.nnz), np.repeat(counts, counts))
-        start = np.repeat(matrix.indptr[:-1], counts**2)
-        row = np.repeat(np.arange(matrix.shape[0]), counts**2)
-        offset = np.arange(len(first)) - np.repeat(np.cumsum(counts**2) - counts**2, counts**2)
-        second = start + offset % np.maximum(np.repeat(counts, counts**2), 1)
+        matrix = self.selection.tocsr().copy()
+        matrix.sum_duplicates()  # sorted now: products below would sort it in place, behind the places found here
+        every = np.arange(matrix.shape[0])
+        row, first, second = _entry_pairs(matrix, every, every)
         columns, rows = matrix.indices[first].astype(np.int64), matrix.indices[second].astype(np.int64)
         own = self.pattern
         keys = own.columns * own.size + own.rows
@@ -93,6 +96,16 @@ class PrecisionLayout:
         return out.index_add(0, columns, data.to(values.dtype).unsqueeze(-1) * values[rows])
 
 
+def _entry_pairs(matrix: Any, a: Any, b: Any) -> tuple[Any, Any, Any]:
+    """All pairs of an entry of row a_i and one of row b_i of a CSR matrix: i, and the places of both entries."""
+    counts_a, counts_b = (np.diff(matrix.indptr)[rows].astype(np.int64) for rows in (a, b))
+    total = counts_a * counts_b
+    place = np.repeat(np.arange(len(total)), total)
+    offset = np.arange(len(place)) - np.repeat(np.cumsum(total) - total, total)
+    width = counts_b[place]
+    return place, matrix.indptr[a][place] + offset // width, matrix.indptr[b][place] + offset % width
+
+
 @dataclass(frozen=True, eq=False)
 class MarkovPosterior:
     """All N unknowns given noisy data: sparse precision A and mean.
@@ -113,11 +126,45 @@ class MarkovPosterior:
 
     def blocks(self, size: int) -> Array:
         """Marginal covariances (N / size, size, size) of consecutive unknowns, from the selected inverse."""
-        count = self.matrix.pattern.size // size
-        base = np.arange(count)[:, None, None] * size
-        rows = np.broadcast_to(base + np.arange(size)[:, None], (count, size, size))
-        columns = np.broadcast_to(base + np.arange(size), (count, size, size))
-        return self.matrix.factor.inverse_entries(rows.ravel(), columns.ravel()).reshape(count, size, size)
+        return self.covariances(sparse.identity(self.matrix.pattern.size, format="csr"), size)
+
+    def covariances(self, selection: Any, size: int) -> Array:
+        """Covariances (m / size, size, size) of consecutive rows of ``E w``.
+
+        Entries of the inverse on the factor's pattern are combined; places that need others, or so many that solving
+        costs less, are solved for, with the same result.
+
+        Args:
+            selection: E, sparse (m, N).
+            size: rows that belong together.
+        """
+        matrix = selection.tocsr()
+        columns = matrix.indices.astype(np.int64)
+        count = matrix.shape[0] // size
+        out = np.zeros((count, size, size))
+        pairs = np.square(np.diff(matrix.indptr)[: count * size : max(size, 1)].astype(np.float64))
+        many = pairs * _LOOKUP > self.matrix.pattern.supernodes.nonzeros
+        out[many] = np.nan
+        pieces = np.array_split(np.flatnonzero(~many), 1 + int(pairs[~many].sum() // _PAIRS))
+        for chosen in pieces:
+            for a in range(size):
+                for b in range(a + 1):
+                    place, first, second = _entry_pairs(matrix, chosen * size + a, chosen * size + b)
+                    entries = self.matrix.factor.inverse_entries(columns[first], columns[second])
+                    weights = matrix.data[first] * matrix.data[second] * entries
+                    out[chosen, a, b] = out[chosen, b, a] = np.bincount(place, weights, len(chosen))
+        unknown = np.flatnonzero(np.isnan(out).any((1, 2)))
+        step = max(1, _SOLVED // (max(self.matrix.pattern.size, 1) * size))
+        for start in range(0, len(unknown), step):
+            chosen = unknown[start : start + step]
+            rows = (chosen[:, None] * size + np.arange(size)).ravel()
+            half = self.whitened(matrix[rows]).reshape(-1, len(chosen), size)
+            out[chosen] = np.einsum("kmi,kmj->mij", half, half)
+        return out
+
+    def whitened(self, selection: Any) -> Array:
+        """``B = L^-1 P E^T`` (N, m) of rows E (m, N): ``B^T B = E A^-1 E^T``, the covariance of what E observes."""
+        return self.matrix.factor.whiten(selection.toarray().T)
 
     def sample(self, n: int, generator: torch.Generator) -> Array:
         """Exact joint draws (n, N)."""

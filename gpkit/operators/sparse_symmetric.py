@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ __all__ = ["SparseMatrix", "SparsePattern"]
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+_CHUNK = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +53,17 @@ class SparsePattern:
         marks = (marks + marks.T).tocsc()
         marks.sort_indices()
         return cls(marks.indptr.astype(np.int64), marks.indices.astype(np.int64), block)
+
+    @classmethod
+    def block_diagonal(cls, patterns: Sequence[SparsePattern]) -> SparsePattern:
+        """Patterns one after the other on the diagonal; values are those of the parts, one after the other."""
+        sizes = np.cumsum([0, *(pattern.size for pattern in patterns)])
+        filled = np.cumsum([0, *(pattern.nnz for pattern in patterns)])
+        pointers = [pattern.pointers[:-1] + start for pattern, start in zip(patterns, filled[:-1], strict=True)]
+        rows = [pattern.rows + start for pattern, start in zip(patterns, sizes[:-1], strict=True)]
+        blocks = {pattern.block for pattern in patterns}
+        block = blocks.pop() if len(blocks) == 1 else 1
+        return cls(np.concatenate([*pointers, filled[-1:]]), np.concatenate(rows), block)
 
     @property
     def size(self) -> int:
@@ -154,7 +168,10 @@ class _Solve(torch.autograd.Function):
         wrt_values = None
         if ctx.needs_input_grad[0]:
             rows, columns = torch.as_tensor(pattern.rows), torch.as_tensor(pattern.columns)
-            wrt_values = -(adjoint[rows] * solution[columns]).sum(-1)
+            wrt_values = adjoint.new_zeros(len(rows))
+            for first in range(0, adjoint.shape[1], _CHUNK):  # never all columns at all places
+                part = slice(first, first + _CHUNK)
+                wrt_values -= (adjoint[:, part][rows] * solution[:, part][columns]).sum(-1)
         return wrt_values, adjoint, None
 
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from gpkit.errors import InvalidDataError
-from gpkit.geometry import SpectralBasis
+from gpkit.geometry import Laplacian, SpectralBasis
+from gpkit.kernels.markov import MarkovKernel
 from gpkit.models.fields.calculus import FieldFunctional
 from gpkit.models.fields.field_gp import FieldGP
 from gpkit.models.fields.fit_result import FieldFit
@@ -16,7 +18,7 @@ from gpkit.models.fields.kernels import Setting
 from gpkit.models.fields.observations import as_places, observe_values
 from gpkit.models.fields.predictions import FieldPrediction, ScalarPrediction
 from gpkit.models.fields.sites import Sites, node_sites
-from gpkit.models.fields.terms import Scales, SpectralPart
+from gpkit.models.fields.terms import Scales, SpectralPart, SpectralTerm
 
 __all__ = ["EdgeFlowGP"]
 
@@ -32,7 +34,8 @@ class EdgeFlowGP(FieldGP):
     Args:
         domain: A :class:`gpkit.geometry.CellComplex`; flows are positive in the direction of its edges.
         kernel: "auto" or "intrinsic" compares filters of the Hodge Laplacian by evidence; or one of them, such as
-            "intrinsic:matern2" or "intrinsic:heat".
+            "intrinsic:matern2" or "intrinsic:heat". "markov:matern1" and "markov:matern2" have all flows by a sparse
+            precision matrix, with one amplitude for the three parts, which are then not told apart.
         combine: Predictions are of the mixture of the compared kernels that predicts left-out places best
             ("stacking"), or of the kernel with the highest evidence ("best").
         rank: Number of gradient and of curl modes where there are more than ``full_below`` edges.
@@ -63,37 +66,48 @@ class EdgeFlowGP(FieldGP):
             raise InvalidDataError(f"edge flows live on a CellComplex, not on a {type(domain).__name__}")
         self.domain = domain
         self.n: int = domain.n_edges
-        self._bases: dict[str, SpectralBasis] = {}
-        self._setting(Scales(1.0, 1.0)).check(self.kernel)
-
-    def _prepare_bases(self) -> None:
-        if not self._bases:
-            count, cut = (self.n, None) if self.n <= self.full_below else (self.rank, "gap")
-            self._bases = self.domain.hodge_basis(count, count, cut=cut).parts
+        self._adopt(self.n, 1)
 
     @property
     def bases(self) -> dict[str, SpectralBasis]:
         """Bases of the parts that this complex has: a tree has no curl, a filled disc no harmonic flow."""
-        self._prepare_bases()
+        if not self._bases:
+            count, cut = (self.n, None) if self.n <= self.full_below else (self.rank, "gap")
+            self._bases = self.domain.hodge_basis(count, count, cut=cut).parts
         return self._bases
 
-    def _parts(self) -> list[SpectralPart]:
+    def _parts(self, member: str) -> list[SpectralPart]:
         return [SpectralPart.of(name, basis, name) for name, basis in self.bases.items()]
 
+    def _markov(self, nu: float) -> MarkovKernel:
+        """All flows, with one amplitude and length scale for the three parts."""
+        mass = self.domain.edge_weights / self.domain.edge_weights.mean()
+        scale = sparse.diags(np.sqrt(mass))
+        return MarkovKernel(Laplacian((scale @ self.domain.l1 @ scale).tocsr(), mass), 2, nu + 1.0, self._size())
+
     def _size(self) -> float:
+        bases = self._bases or self.domain.hodge_basis(2, 2, 0).parts
         slowest = []
-        for basis in self.bases.values():
+        for basis in bases.values():
             positive = basis.eigenvalues[basis.eigenvalues > 1e-9 * max(float(basis.eigenvalues.max()), 1e-300)]
             slowest += positive[:1].tolist()
         return float(1.0 / np.sqrt(min(slowest))) if slowest else 1.0
 
     def _setting(self, scales: Scales) -> Setting:
-        return Setting(scales=scales, dim=2, oriented=False, ambient=False, vector=False, parts=self._parts)
+        return Setting(
+            scales=scales,
+            dim=2,
+            oriented=False,
+            ambient=False,
+            vector=False,
+            parts=self._parts,
+            markov=self._markov,
+        )
 
     def sites(self, where: Any = None) -> Sites:
         """Edges by numbers or a mask; all if None."""
         places = as_places(where, self.n, 0, None)
-        return node_sites(np.ones((self.n, 1, 1)), None, self.bases, np.asarray(places, dtype=np.int64))
+        return node_sites(np.ones((self.n, 1, 1)), None, self._bases, np.asarray(places, dtype=np.int64))
 
     def fit(
         self,
@@ -120,7 +134,6 @@ class EdgeFlowGP(FieldGP):
             ConvergenceError: no kernel could be fitted.
         """
         observations = observe_values(where, flows, noise, "flows", self.n)
-        self._prepare_bases()
         return self._fit(observations, starts, seed, progress)
 
     def predict(self, where: Any = None, *, draws: int | None = None) -> ScalarPrediction:
@@ -138,7 +151,8 @@ class EdgeFlowGP(FieldGP):
         Raises:
             InvalidDataError: not fitted, or edges that cannot be used.
         """
-        self._fitted()
+        if not all(isinstance(term, SpectralTerm) for term in self._fitted().regression.terms):
+            raise InvalidDataError(f"{self._fitted().name} does not tell the parts of a flow apart: fit 'intrinsic'")
         sites = self.sites(where)
         mixture = self._components(None)
         weights = np.array([weight for _, weight in mixture])

@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from gpkit.errors import DataWarning, InvalidDataError
+from gpkit.geometry import SpectralBasis
 from gpkit.inference.inference_data import provenance, to_inference_data
 from gpkit.inference.log_parameters import sample_log
 from gpkit.models.fields.calculus import FieldFunctional
 from gpkit.models.fields.fit_result import FieldFit
-from gpkit.models.fields.kernel_term import KernelTerm
+from gpkit.models.fields.kernel_term import bases_of_terms, terms_of_kernel
 from gpkit.models.fields.kernels import Setting, candidates, make_terms
 from gpkit.models.fields.observations import Observations
 from gpkit.models.fields.predictions import FieldPrediction
@@ -52,6 +53,8 @@ class FieldGP(ABC):
         full_below: Up to this many coordinates (n d) intrinsic kernels have full rank.
         dense_rows: Up to this many observed coordinates kernels with a dense covariance are used; "auto" leaves
             them out above and says so.
+        sparse_unknowns: Up to this many coordinates "auto" and "intrinsic" go on to kernels with all modes where k
+            modes are too few; above they say so.
         length_unit: For reports.
         value_unit: For reports.
     """
@@ -66,14 +69,15 @@ class FieldGP(ABC):
         rank: int = 300,
         full_below: int = 2500,
         dense_rows: int = 6000,
+        sparse_unknowns: int = 30_000,
         length_unit: str = "",
         value_unit: str = "",
     ) -> None:
-        if isinstance(kernel, gpytorch.kernels.Kernel):
-            kernel = [KernelTerm(kernel)]
-        if not isinstance(kernel, str) and not (kernel and all(isinstance(term, Term) for term in kernel)):
+        known = isinstance(kernel, str | gpytorch.kernels.Kernel)
+        if not known and not (kernel and all(isinstance(term, Term) for term in kernel)):
             raise InvalidDataError(f"kernel must be a name, a GPyTorch kernel or a list of terms, got {kernel!r}")
-        for name, value in (("rank", rank), ("full_below", full_below), ("dense_rows", dense_rows)):
+        sizes = {"rank": rank, "full_below": full_below, "dense_rows": dense_rows, "sparse_unknowns": sparse_unknowns}
+        for name, value in sizes.items():
             if value != int(value) or value < (1 if name == "rank" else 0):
                 raise InvalidDataError(f"{name} must be a positive integer, got {value!r}")
         if combine not in ("stacking", "best"):
@@ -83,6 +87,7 @@ class FieldGP(ABC):
         self.rank = rank
         self.full_below = full_below
         self.dense_rows = dense_rows
+        self.sparse_unknowns = sparse_unknowns
         self.length_unit = length_unit
         self.value_unit = value_unit
         self.observations: Observations | None = None
@@ -93,6 +98,14 @@ class FieldGP(ABC):
         self._comparison: KernelComparison | None = None
         self._mixture: list[tuple[Candidate, float]] = []
         self._cache: dict[bytes, FieldPosterior] = {}
+        self._bases: dict[str, SpectralBasis] = {}
+
+    def _adopt(self, nodes: int, components: int) -> None:
+        """Take a GPyTorch kernel apart, with the bases that it brings; refuse a name that this field cannot have."""
+        if isinstance(self.kernel, gpytorch.kernels.Kernel):
+            self.kernel = terms_of_kernel(self.kernel, nodes, components)
+            self._bases.update(bases_of_terms(self.kernel))
+        self._setting(Scales(1.0, 1.0)).check(self.kernel)
 
     # -- what the kinds of field differ in ------------------------------------------------------------------------
 
@@ -114,6 +127,9 @@ class FieldGP(ABC):
         self.observations = observations
         self.result = self.posterior = self._draws = self._best = self._comparison = None
         self._cache = {}
+        if isinstance(self.kernel, str):
+            unscaled = self._setting(Scales(1.0, 1.0))
+            unscaled.prepare_bases(candidates(self.kernel, unscaled))
         scales = Scales(self._size(), self._value_scale(observations.coordinates))
         setting = self._setting(scales)
         sites = self.sites(observations.where)
@@ -121,13 +137,19 @@ class FieldGP(ABC):
         names, skipped = self._names(setting, rows)
 
         def make(name: str) -> FieldRegression:
-            terms = list(self.kernel) if not isinstance(self.kernel, str) else make_terms(name, setting)
+            if isinstance(self.kernel, str):
+                terms = make_terms(name, setting)
+            else:
+                terms = [t for made in self.kernel for t in (made.make(scales) if hasattr(made, "make") else [made])]
             terms += self._extra_terms(scales)
             return FieldRegression(terms, sites, observations.coordinates, scales, observations.noise)
 
-        combine = self._sums if self.kernel == "auto" and not skipped else None
+        def further(fitted: Sequence[Candidate]) -> list[str]:
+            sums = self._sums(fitted) if self.kernel == "auto" and not skipped else []
+            return [*self._full_rank(fitted, setting, skipped), *sums]
+
         comparison = fit_candidates(
-            names, make, combine=combine, left_out=skipped, starts=starts, seed=seed, progress=progress
+            names, make, combine=further, left_out=skipped, starts=starts, seed=seed, progress=progress
         )
         best = comparison.best
         self._comparison = comparison
@@ -189,18 +211,35 @@ class FieldGP(ABC):
             out.append(f"{best['helmholtz']} + {best['projected']}")
         return out
 
+    def _full_rank(self, fitted: Sequence[Candidate], setting: Setting, skipped: dict[str, str]) -> list[str]:
+        """Kernels with all modes, where the best intrinsic kernel says that its modes are too few for the data."""
+        if self.kernel not in ("auto", "intrinsic") or not setting.truncated or "markov" not in setting.families():
+            return []
+        best = next((c for c in fitted if c.name.startswith("intrinsic")), None)
+        if best is None or max(share for _, share in _tails(best)) <= _TAIL:
+            return []
+        members = list(setting.members("markov"))
+        unknowns = setting.unknowns
+        if unknowns > self.sparse_unknowns:
+            reason = (
+                f"the modes are too few, but the sparse precision of all {unknowns} unknowns is factored only when it "
+                f"is asked for by name (sparse_unknowns={self.sparse_unknowns} allows less)"
+            )
+            skipped.update(dict.fromkeys(members, reason))
+            return []
+        return members
+
     def _notes(self, best: Candidate, skipped: dict[str, str]) -> list[str]:
         notes = []
-        if skipped:
-            notes.append(
-                f"{len(skipped)} kernels were not compared ({', '.join(skipped)}): {next(iter(skipped.values()))}"
-            )
-        _, parts = best.regression.split(torch.from_numpy(best.fit.theta))
-        for term, part in zip(best.regression.terms, parts, strict=True):
-            if isinstance(term, SpectralTerm) and (share := term.tail(part)) > _TAIL:
+        for reason in dict.fromkeys(skipped.values()):
+            names = [name for name, why in skipped.items() if why == reason]
+            notes.append(f"{len(names)} kernels were not compared ({', '.join(names)}): {reason}")
+        for term, share in _tails(best):
+            if share > _TAIL:
                 notes.append(
                     f"{len(term.part.eigenvalues)} modes are too few for {term.name}: those beyond would have about "
-                    f"{100 * share:.0f} % of its variance, which now counts as noise; raise rank"
+                    f"{100 * share:.0f} % of its variance, which now counts as noise; raise rank, or take a 'markov' "
+                    "kernel, which has all modes"
                 )
         if not best.fit.converged:
             notes.append(f"the fit of {best.name} did not converge: raise starts, or use the result with care")
@@ -310,8 +349,8 @@ class FieldGP(ABC):
         lost = component.lost_share(between)
         if lost > _LOST:
             warnings.warn(
-                f"the nodes are too few for {100 * lost:.0f} % of the kernel's variance between them, which is left "
-                "out there: give more nodes, or a smoother kernel",
+                f"the nodes are too few for {100 * lost:.0f} % of the kernel's variance between them, about which they "
+                "say nothing: give more nodes, or a smoother kernel",
                 DataWarning,
                 stacklevel=4,
             )
@@ -325,9 +364,8 @@ class FieldGP(ABC):
         out = np.zeros((n, len(sites), sites.d))
         for index in np.unique(chosen):
             mine = np.flatnonzero(chosen == index)
-            mean, root = mixture[index][0].joint(sites)
-            noise = rng.standard_normal((len(mine), root.shape[1]))
-            out[mine] = (mean + noise @ root.T).reshape(len(mine), len(sites), sites.d)
+            fields = mixture[index][0].sampler(sites)(len(mine), rng)
+            out[mine] = fields.reshape(len(mine), len(sites), sites.d)
         return out
 
     def _functional(self, operator: Any, draws: int | None = None) -> FieldFunctional:
@@ -396,3 +434,11 @@ class FieldGP(ABC):
             InvalidDataError: not such a file.
         """
         return load_field(path, cls)
+
+
+def _tails(candidate: Candidate) -> list[tuple[SpectralTerm, float]]:
+    """Spectral terms with the share of their variance that lies beyond the basis."""
+    regression = candidate.regression
+    _, parts = regression.split(torch.from_numpy(candidate.fit.theta))
+    pairs = zip(regression.terms, parts, strict=True)
+    return [(term, term.tail(part)) for term, part in pairs if isinstance(term, SpectralTerm)]

@@ -1,7 +1,10 @@
-"""GPyTorch kernels as terms of a field's covariance: whatever a user wrote, or ``gpkit.kernels`` has."""
+"""GPyTorch kernels as terms of a field's covariance: structured where ``gpkit.kernels`` has a structure, else dense."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gpytorch
@@ -9,13 +12,114 @@ import torch
 from torch import Tensor
 
 from gpkit.errors import InvalidDataError
-from gpkit.inference.log_parameters import LogParameter
+from gpkit.geometry import SpectralBasis
+from gpkit.kernels.graph import GraphKernel, HodgeKernel
+from gpkit.kernels.markov import MarkovKernel
+from gpkit.kernels.spectral import SpectralKernel
+from gpkit.models.fields.filter_term import FilterTerm, positive_parameters, raw_values
+from gpkit.models.fields.markov_term import MarkovTerm
 from gpkit.models.fields.sites import Sites
-from gpkit.models.fields.terms import Prepared, Term
+from gpkit.models.fields.terms import Prepared, Scales, SpectralPart, Term
 
-__all__ = ["KernelTerm"]
+__all__ = ["KernelTerm", "bases_of_terms", "terms_of_kernel"]
 
-_REACH = 1e3
+Terms = Callable[[Scales], list[Term]]
+
+
+@dataclass(frozen=True)
+class StructuredKernel:
+    """A kernel that becomes terms when the units of a problem are known.
+
+    Attributes:
+        name: In results.
+        make: The terms.
+        bases: Spectral bases that the terms need at the places, by name.
+    """
+
+    name: str
+    make: Terms
+    bases: dict[str, SpectralBasis]
+
+
+def terms_of_kernel(
+    kernel: gpytorch.kernels.Kernel, nodes: int, components: int, label: str = ""
+) -> list[Term | StructuredKernel]:
+    """How a GPyTorch kernel enters a field model.
+
+    Sums are taken apart; :class:`gpkit.kernels.SpectralKernel` and its relatives (with any filter) are fitted by the
+    cached statistics of their basis, :class:`gpkit.kernels.HodgeKernel` as its parts, and
+    :class:`gpkit.kernels.markov.MarkovKernel` by its sparse precision, each with an amplitude of its own; a
+    ``ScaleKernel`` around them gives its start. Anything else is a dense :class:`KernelTerm`.
+
+    Args:
+        kernel: Without batch dimensions.
+        nodes: Number of nodes of the field.
+        components: Values per node.
+        label: Put behind names, where there are several.
+
+    Raises:
+        InvalidDataError: a kernel with batch dimensions, or one of another number of nodes.
+    """
+    kernels = gpytorch.kernels
+    if isinstance(kernel, kernels.AdditiveKernel):
+        summands = enumerate(kernel.kernels)
+        return [t for k, part in summands for t in terms_of_kernel(part, nodes, components, f" {k + 1}")]
+    scaled = isinstance(kernel, kernels.ScaleKernel) and not kernel.outputscale.numel() > 1
+    inner = kernel.base_kernel if scaled else kernel
+    start = float(kernel.outputscale.detach().sqrt()) if scaled else None
+    inner = inner.part if isinstance(inner, GraphKernel) else inner
+    if len(inner.batch_shape):
+        raise InvalidDataError(f"a field needs a kernel without batch dimensions, got {tuple(inner.batch_shape)}")
+    if isinstance(inner, MarkovKernel) and inner.components == components:
+        _same_nodes(inner.laplacian.size // components, nodes, "MarkovKernel")
+        name = f"markov{label}"
+        return [StructuredKernel(name, lambda scales: [_started(MarkovTerm(name, inner, scales), start)], {})]
+    parts: dict[str, Any] = {}
+    if isinstance(inner, SpectralKernel) and inner.basis.components == components:
+        parts = {f"{inner.basis.kind}:{_filter_name(inner)}{label}": inner}
+    elif isinstance(inner, HodgeKernel):
+        parts = {f"{name}{label}": part for name, part in inner.parts.items()}
+    for name, part in parts.items():
+        _same_nodes(part.basis.n, nodes, name)
+    if parts:
+        return [
+            StructuredKernel(" + ".join(parts), _spectral_terms(parts, start), {k: v.basis for k, v in parts.items()})
+        ]
+    return [KernelTerm(kernel)]
+
+
+def _same_nodes(found: int, nodes: int, name: str) -> None:
+    if found != nodes:
+        raise InvalidDataError(f"kernel {name} knows {found} nodes, the field has {nodes}: make both on one manifold")
+
+
+def _filter_name(kernel: SpectralKernel) -> str:
+    return type(kernel.spectral_filter).__name__.removesuffix("Filter").lower()
+
+
+def _spectral_terms(kernels: Mapping[str, SpectralKernel], start: float | None) -> Terms:
+    def make(scales: Scales) -> list[Term]:
+        out: list[Term] = []
+        for name, kernel in kernels.items():
+            part = SpectralPart.of(name, kernel.basis, name)
+            out.append(_started(FilterTerm(name, part, kernel.spectral_filter, scales), start))
+        return out
+
+    return make
+
+
+def _started(term: Term, start: float | None) -> Term:
+    """The term with another start value of its amplitude, inside of its range."""
+    if start is not None:
+        *others, last = term.parameters
+        at = min(max(start, last.low), last.high)
+        term.parameters = (*others, dataclasses.replace(last, start=at))
+    return term
+
+
+def bases_of_terms(terms: Sequence[Any]) -> dict[str, SpectralBasis]:
+    """Bases that the structured kernels among terms need."""
+    return {k: v for term in terms if isinstance(term, StructuredKernel) for k, v in term.bases.items()}
 
 
 class _Block(torch.nn.Module):
@@ -39,7 +143,7 @@ class KernelTerm(Term):
     gives one is taken as a kernel of space between tangent projections.
 
     Args:
-        kernel: The kernel; its scalar parameters with positive constraints are fitted, from where they are.
+        kernel: The kernel; its parameters with positive constraints are fitted, from where they are.
         name: In results; that of the class by default.
 
     Raises:
@@ -53,18 +157,7 @@ class KernelTerm(Term):
             )
         self.name = type(kernel).__name__.removesuffix("Kernel").lower() if name is None else name
         self._block = _Block(kernel.double())
-        self._constraints: dict[str, Any] = {}
-        found = []
-        for full, raw, constraint in kernel.named_parameters_and_constraints():
-            if constraint is None or raw.numel() != 1 or not raw.requires_grad:
-                continue
-            value = float(constraint.transform(raw.detach()))
-            if value <= 0.0:
-                continue
-            low = max(value / _REACH, float(constraint.lower_bound) * (1.0 + 1e-6) if constraint.lower_bound else 0.0)
-            high = min(value * _REACH, float(constraint.upper_bound) * (1.0 - 1e-6))
-            found.append(LogParameter(full.replace("raw_", ""), value, min(low, value), max(high, value), value, 1.5))
-            self._constraints[full] = (constraint, raw.shape)
+        found, self._constraints = positive_parameters(kernel, "kernel.")
         self.parameters = tuple(found)
 
     def scan(self) -> list[tuple[float, ...]]:
@@ -92,10 +185,7 @@ class KernelTerm(Term):
     def evaluate(self, theta: Tensor, prepared: Prepared) -> Tensor:
         """The block of covariance."""
         left, right, products = prepared
-        values = {
-            f"kernel.{name}": constraint.inverse_transform(torch.exp(theta[k])).reshape(shape)
-            for k, (name, (constraint, shape)) in enumerate(self._constraints.items())
-        }
+        values = raw_values(theta, self._constraints)
         block: Tensor = torch.func.functional_call(self._block, values, (left, right))
         m, d, n, _ = products.shape
         if block.shape == (m, n) and d > 1:

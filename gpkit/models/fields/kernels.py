@@ -3,6 +3,9 @@
 A name is ``family:member``; names joined by `` + `` are sums; a family's name alone stands for its best member by
 evidence, "ambient" for the best of "projected" and "helmholtz", and "auto" for the best of everything and of sums of
 the best ambient and the best intrinsic one.
+
+"intrinsic" kernels have k modes of a Laplacian, "markov" ones have all of them, by a sparse precision matrix: where the
+modes turn out to be too few, "auto" and "intrinsic" go on to "markov".
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpkit.errors import InvalidDataError
+from gpkit.kernels.markov import MarkovKernel
+from gpkit.models.fields.filter_term import NAMED_FILTERS, FilterTerm, named_filter
+from gpkit.models.fields.markov_term import MarkovTerm
 from gpkit.models.fields.radial import RADIALS
 from gpkit.models.fields.terms import (
     HelmholtzTerm,
@@ -27,14 +33,26 @@ from gpkit.models.fields.terms import (
 
 __all__ = ["FAMILIES", "Setting", "candidates", "make_terms"]
 
-_FILTERS: dict[str, float | None] = {"matern1": 1.0, "matern2": 2.0, "matern4": 4.0, "heat": None}
+_SMOOTHNESS = {
+    "matern12": 0.5,
+    "matern1": 1.0,
+    "matern32": 1.5,
+    "matern2": 2.0,
+    "matern52": 2.5,
+    "matern3": 3.0,
+    "matern4": 4.0,
+}
 
 FAMILIES: dict[str, tuple[str, ...]] = {
-    "intrinsic": tuple(f"intrinsic:{name}" for name in _FILTERS),
+    "intrinsic": tuple(f"intrinsic:{name}" for name in ("matern1", "matern2", "matern4", "heat")),
+    "markov": ("markov:matern1", "markov:matern2"),
     "projected": tuple(f"projected:{name}" for name in ("matern12", "matern32", "matern52", "matern72", "rbf")),
     "helmholtz": tuple(f"helmholtz:{name}" for name in ("matern52", "matern72", "matern92", "rbf")),
 }
-"""Members of each family, rough to smooth."""
+"""Members of each family, rough to smooth; those of "markov" on manifolds of even dimension."""
+
+_ODD = ("markov:matern12", "markov:matern32")
+"""Members of "markov" on manifolds of odd dimension, where these have whole powers of the Laplacian."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +65,10 @@ class Setting:
         oriented: Whether it is an oriented surface.
         ambient: Whether nodes have coordinates.
         vector: Whether the field is one of vectors; functions have no gradient kernels.
-        parts: Makes the spectral parts; called only for kernels that need a basis.
+        parts: Makes the spectral parts of a filter's name; called only for kernels that need a basis.
+        markov: Makes the kernel with all modes of a smoothness; None where there is no Laplacian.
+        truncated: Whether bases have fewer modes than there are coordinates.
+        unknowns: Number of coordinates of the field at all nodes.
     """
 
     scales: Scales
@@ -55,16 +76,25 @@ class Setting:
     oriented: bool
     ambient: bool
     vector: bool
-    parts: Callable[[], Sequence[SpectralPart]]
+    parts: Callable[[str], Sequence[SpectralPart]]
+    markov: Callable[[float], MarkovKernel] | None = None
+    truncated: bool = False
+    unknowns: int = 0
 
     def families(self) -> tuple[str, ...]:
         """Those that make sense here."""
         out = ["intrinsic"]
+        if self.markov is not None:
+            out.append("markov")
         if self.ambient:
             out.append("projected")
             if self.vector and self.dim >= 2:
                 out.append("helmholtz")
         return tuple(out)
+
+    def members(self, family: str) -> tuple[str, ...]:
+        """Members of a family that are compared here."""
+        return _ODD if family == "markov" and self.dim % 2 else FAMILIES[family]
 
     def check(self, kernel: str | Sequence[Any]) -> None:
         """Refuse a kernel that this field cannot have.
@@ -75,11 +105,11 @@ class Setting:
         if isinstance(kernel, str):
             candidates(kernel, self)
 
-    def uses_basis(self, kernel: str | Sequence[Any]) -> bool:
-        """Whether a kernel needs basis functions."""
-        if isinstance(kernel, str):
-            return any("intrinsic" in name for name in candidates(kernel, self))
-        return any(isinstance(term, SpectralTerm) for term in kernel)
+    def prepare_bases(self, names: Sequence[str]) -> None:
+        """Make the bases that kernels with complete names need, before places are looked at."""
+        for part in (part.strip() for name in names for part in name.split("+")):
+            if part.startswith("intrinsic:"):
+                self.parts(part.partition(":")[2])
 
 
 def candidates(name: str, setting: Setting) -> list[str]:
@@ -97,23 +127,30 @@ def candidates(name: str, setting: Setting) -> list[str]:
         return [" + ".join(parts)]
     available = setting.families()
     if name == "auto":
-        return [member for family in available for member in FAMILIES[family]]
+        return [member for family in available if family != "markov" for member in setting.members(family)]
     group = ("projected", "helmholtz") if name == "ambient" else tuple(family for family in FAMILIES if family == name)
     if group:
-        members = [member for family in group if family in available for member in FAMILIES[family]]
+        members = [member for family in group if family in available for member in setting.members(family)]
         if not members:
-            raise InvalidDataError(f"kernel {name!r} needs coordinates of the nodes, and there are none")
+            needs = "a Laplacian, and a basis alone has none" if name == "markov" else "coordinates of the nodes"
+            raise InvalidDataError(f"kernel {name!r} needs {needs}")
         return members
     family, _, member = name.partition(":")
-    known = {"intrinsic": tuple(_FILTERS), "projected": tuple(RADIALS), "helmholtz": tuple(RADIALS)}
+    known = {
+        "intrinsic": (*_SMOOTHNESS, "heat", *NAMED_FILTERS),
+        "markov": tuple(_SMOOTHNESS),
+        "projected": tuple(RADIALS),
+        "helmholtz": tuple(RADIALS),
+    }
     if family not in known or member not in known[family]:
         names = sorted({*FAMILIES, "ambient", "auto"})
         raise InvalidDataError(
             f"unknown kernel {name!r}: choose {', '.join(names)}, or a member such as 'projected:matern52', "
-            "'helmholtz:rbf', 'intrinsic:heat', or a sum of members"
+            "'helmholtz:rbf', 'intrinsic:heat', 'markov:matern2', or a sum of members"
         )
     if family not in available:
         reason = "is one of vector fields in two or more dimensions" if setting.ambient else "needs coordinates"
+        reason = "needs a Laplacian, and a basis alone has none" if family == "markov" else reason
         raise InvalidDataError(f"kernel {name!r} {reason}")
     return [name]
 
@@ -124,10 +161,11 @@ def make_terms(name: str, setting: Setting) -> list[Term]:
     for part in name.split("+"):
         family, _, member = part.strip().partition(":")
         if family == "intrinsic":
-            response = _response(member, setting.dim)
-            out += [
-                SpectralTerm(modes.label or part.strip(), modes, response, setting.scales) for modes in setting.parts()
-            ]
+            label = part.strip()
+            out += [_spectral(modes.label or label, member, modes, setting) for modes in setting.parts(member)]
+        elif family == "markov":
+            assert setting.markov is not None
+            out.append(MarkovTerm(part.strip(), setting.markov(_SMOOTHNESS[member]), setting.scales))
         elif family == "projected":
             out.append(ProjectedTerm(member, setting.scales))
         else:
@@ -135,6 +173,12 @@ def make_terms(name: str, setting: Setting) -> list[Term]:
     return out
 
 
-def _response(member: str, dim: int) -> Response:
-    nu: Any = _FILTERS[member]
-    return heat_response if nu is None else MaternResponse(nu, dim)
+def _spectral(name: str, member: str, modes: SpectralPart, setting: Setting) -> SpectralTerm:
+    flat = not len(modes.eigenvalues) or float(modes.eigenvalues.max() - modes.eigenvalues.min()) <= 0.0
+    if member in NAMED_FILTERS and not flat:  # harmonic flows have one eigenvalue: a filter has nothing to choose
+        chosen, unit = named_filter(member, modes, setting.scales)
+        return FilterTerm(name, modes, chosen, setting.scales, unit)
+    response: Response = heat_response
+    if member in _SMOOTHNESS:
+        response = MaternResponse(_SMOOTHNESS[member], setting.dim)
+    return SpectralTerm(name, modes, response, setting.scales)

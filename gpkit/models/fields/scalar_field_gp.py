@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpkit.errors import InvalidDataError
-from gpkit.geometry import Manifold, SpectralBasis
+from gpkit.geometry import Graph, Manifold, SpectralBasis
+from gpkit.kernels.markov import MarkovKernel
 from gpkit.models.fields.field_gp import FieldGP
 from gpkit.models.fields.fit_result import FieldFit
 from gpkit.models.fields.kernels import Setting
@@ -35,6 +36,7 @@ class ScalarFieldGP(FieldGP):
         rank: Number of eigenfunctions where there are more than ``full_below`` nodes.
         full_below: Up to this many nodes intrinsic kernels have full rank.
         dense_rows: Up to this many observations ambient kernels are used.
+        sparse_unknowns: Up to this many nodes kernels with all modes are tried where the modes are too few.
         length_unit: Of the points, for reports.
         value_unit: Of the values, for reports.
 
@@ -52,6 +54,7 @@ class ScalarFieldGP(FieldGP):
         rank: int = 300,
         full_below: int = 2500,
         dense_rows: int = 6000,
+        sparse_unknowns: int = 30_000,
         length_unit: str = "",
         value_unit: str = "",
     ) -> None:
@@ -61,6 +64,7 @@ class ScalarFieldGP(FieldGP):
             rank=rank,
             full_below=full_below,
             dense_rows=dense_rows,
+            sparse_unknowns=sparse_unknowns,
             length_unit=length_unit,
             value_unit=value_unit,
         )
@@ -73,9 +77,10 @@ class ScalarFieldGP(FieldGP):
             raise InvalidDataError(f"a domain is a manifold, a graph or a basis, got {type(domain).__name__}")
         points = getattr(domain, "points", None)
         self._points: Array | None = None if points is None else np.asarray(points, dtype=np.float64)
-        self._bases: dict[str, SpectralBasis] = {"scalar": domain} if isinstance(domain, SpectralBasis) else {}
+        if isinstance(domain, SpectralBasis):
+            self._bases["scalar"] = domain
         self.n: int = int(domain.n)
-        self._setting(Scales(1.0, 1.0)).check(self.kernel)
+        self._adopt(self.n, 1)
 
     @property
     def basis(self) -> SpectralBasis:
@@ -86,8 +91,19 @@ class ScalarFieldGP(FieldGP):
             self._bases["scalar"] = make(k, cut=cut)
         return self._bases["scalar"]
 
-    def _parts(self) -> list[SpectralPart]:
-        return [SpectralPart.of("scalar", self.basis)]
+    def _parts(self, member: str) -> list[SpectralPart]:
+        # Communicability is a function of the adjacency matrix, which only graphs have.
+        if member != "communicability" or not isinstance(self.domain, Graph):
+            return [SpectralPart.of("scalar", self.basis)]
+        if "adjacency" not in self._bases:
+            k, cut = (self.n, None) if self.n <= self.full_below else (min(self.rank, self.n), "gap")
+            self._bases["adjacency"] = self.domain.basis(k, "adjacency", cut=cut)
+        return [SpectralPart.of("adjacency", self._bases["adjacency"])]
+
+    def _markov(self, nu: float) -> MarkovKernel:
+        if self.manifold is not None:
+            return MarkovKernel.on(self.manifold, "scalar", nu + 0.5 * self.manifold.dim, self.manifold.scale)
+        return MarkovKernel(self.domain.laplacian(True), 2, nu + 1.0, self._size())
 
     def _size(self) -> float:
         if self.manifold is not None:
@@ -106,6 +122,9 @@ class ScalarFieldGP(FieldGP):
             ambient=self._points is not None,
             vector=False,
             parts=self._parts,
+            markov=self._markov if isinstance(self.domain, Manifold | Graph) else None,
+            truncated=self.n > self.full_below,
+            unknowns=self.n,
         )
 
     def _extra_terms(self, scales: Scales) -> list[Term]:
@@ -155,8 +174,6 @@ class ScalarFieldGP(FieldGP):
         """
         columns = 0 if self._points is None else self._points.shape[1]
         observations = observe_values(where, values, noise, "values", self.n, columns, self.manifold)
-        if self._setting(Scales(1.0, 1.0)).uses_basis(self.kernel):
-            _ = self.basis
         return self._fit(observations, starts, seed, progress)
 
     def predict(self, where: Any = None, *, draws: int | None = None) -> ScalarPrediction:

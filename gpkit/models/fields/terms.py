@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from gpkit.errors import InvalidDataError
@@ -21,6 +22,7 @@ from gpkit.geometry import SpectralBasis
 from gpkit.inference.log_parameters import LogParameter
 from gpkit.models.fields.radial import RADIALS, correlation, gradient_correlation
 from gpkit.models.fields.sites import Sites
+from gpkit.operators.sparse_symmetric import SparsePattern
 
 __all__ = [
     "ConstantTerm",
@@ -31,6 +33,7 @@ __all__ = [
     "SpectralPart",
     "SpectralTerm",
     "Term",
+    "between",
     "heat_response",
 ]
 
@@ -89,6 +92,14 @@ class Term(ABC):
     def marginal(self, theta: Tensor, sites: Sites) -> Tensor:
         """Prior covariances (m, d, d) at each place by itself."""
 
+    def mean_variance(self, theta: Tensor) -> Tensor | None:
+        """Prior variance of a coordinate, the mean over the nodes; None for terms that know places by coordinates."""
+        return None
+
+    def unresolved(self, theta: Tensor, sites: Sites) -> Tensor:
+        """Prior variance (m,) of a coordinate between the nodes about which the nodes say nothing."""
+        return torch.zeros(len(sites), dtype=torch.float64)
+
     def scan(self) -> list[tuple[float, ...]]:
         """Starting points (logarithms) among which a fit chooses the best; length scales vary, the rest is as given."""
         start = [math.log(p.start) for p in self.parameters]
@@ -134,6 +145,7 @@ class SpectralPart:
         label: What the part is, where there are several.
         size: Number of modes that there would be without a cut.
         dim: Dimension of the manifold, for the growth of the eigenvalues that were cut.
+        bound: At least the largest eigenvalue that there is, cut or not; 0 if nothing is known.
     """
 
     basis: str
@@ -141,12 +153,19 @@ class SpectralPart:
     label: str = ""
     size: int = 0
     dim: int = 2
+    bound: float = 0.0
 
     @classmethod
     def of(cls, name: str, basis: SpectralBasis, label: str = "") -> SpectralPart:
         """The part made of all modes of a basis."""
-        size = basis.n * basis.components if basis.kind in ("connection", "scalar") else basis.k
-        return cls(name, torch.from_numpy(np.maximum(basis.eigenvalues, 0.0)), label, size, max(basis.dim, 1))
+        whole = basis.kind in ("connection", "scalar")
+        size = basis.n * basis.components if whole else basis.k
+        bound = 0.0
+        if whole and basis.manifold is not None and not basis.complete:
+            # Gershgorin's circles.
+            bound = float(abs(basis.manifold.laplacian(basis.kind).symmetric).sum(1).max())
+        values = torch.from_numpy(np.maximum(basis.eigenvalues, 0.0))
+        return cls(name, values, label, size, max(basis.dim, 1), bound)
 
 
 class SpectralTerm(Term):
@@ -168,10 +187,13 @@ class SpectralTerm(Term):
         lengthscale = () if self._flat else (scales.lengthscale("lengthscale"),)
         self.parameters = (*lengthscale, scales.amplitude("amplitude"))
 
+    def log_response(self, theta: Tensor, eigenvalues: Tensor) -> Tensor:
+        """Log of the filter (k,) at eigenvalues (k,)."""
+        return torch.zeros_like(eigenvalues) if self._flat else self.response(eigenvalues, torch.exp(theta[0]))
+
     def log_spectrum(self, theta: Tensor) -> Tensor:
         """Logarithms of the weights' variances (k,), which sum to the variance of the field."""
-        values = self.part.eigenvalues
-        response = torch.zeros_like(values) if self._flat else self.response(values, torch.exp(theta[0]))
+        response = self.log_response(theta, self.part.eigenvalues)
         return 2.0 * theta[-1] + response - torch.logsumexp(response, 0)
 
     def tail(self, theta: Tensor) -> float:
@@ -180,40 +202,59 @@ class SpectralTerm(Term):
         The eigenvalues that were cut are taken to grow as Weyl's law says, lam ~ number^(2 / dim), from the last one.
         """
         values, k = self.part.eigenvalues, len(self.part.eigenvalues)
-        if self._flat or k >= self.part.size:
+        if not k or k >= self.part.size:
             return 0.0
         number = torch.arange(k + 1, self.part.size + 1, dtype=torch.float64)
         beyond = values[-1] * (number / k) ** (2.0 / self.part.dim)
-        lengthscale = torch.exp(theta[0])
-        inside = torch.exp(self.response(values, lengthscale)).sum()
-        outside = torch.exp(self.response(beyond, lengthscale)).sum()
-        return float(outside / (inside + outside))
+        if self.part.bound:
+            beyond = beyond.clamp_max(max(self.part.bound, float(values[-1])))
+        log_all = self.log_response(theta, torch.cat([values, beyond]))
+        return float(torch.exp(torch.logsumexp(log_all[k:], 0) - torch.logsumexp(log_all, 0)))
 
     def features(self, sites: Sites) -> Tensor:
         """Values (m d, k) of the basis functions."""
         return sites.features[self.part.basis].flatten(0, 1)
 
     def prepare(self, left: Sites, right: Sites) -> Prepared:
-        """Features of both sides, and where a far place meets itself."""
-        far = torch.zeros(0)
-        if left is right and left.far.any():
-            far = torch.as_tensor(np.repeat(left.far, left.d)).double()
-        return self.features(left), self.features(right), far
+        """Features of both sides, and the places between the nodes where they are the same."""
+        return self.features(left), self.features(right), between(left, right)
 
     def evaluate(self, theta: Tensor, prepared: Prepared) -> Tensor:
-        """Phi diag(S) Phi'^T; far places have the mean prior variance and no relation to any other."""
-        left, right, far = prepared
-        log_spectrum = self.log_spectrum(theta)
-        block = (left * torch.exp(log_spectrum)) @ right.mT
-        return block if not far.numel() else block + torch.diag(torch.exp(log_spectrum).sum() * far)
+        """Phi diag(S) Phi'^T, with the variance that is lost between the nodes on the diagonal."""
+        left, right, inside = prepared
+        spectrum = torch.exp(self.log_spectrum(theta))
+        block = (left * spectrum) @ right.mT
+        if not inside.numel():
+            return block
+        own = block.diagonal().reshape(len(inside), -1)
+        lost = inside * (spectrum.sum() - own.mean(1)).clamp_min(0.0)
+        return block + torch.diag(lost.repeat_interleave(own.shape[1]))
+
+    def mean_variance(self, theta: Tensor) -> Tensor:
+        """The sum of the spectrum."""
+        return torch.exp(self.log_spectrum(theta)).sum()
+
+    def unresolved(self, theta: Tensor, sites: Sites) -> Tensor:
+        """What is left of the mean variance where modes are damped between the nodes; all of it at far places."""
+        inside = between(sites, sites)
+        if not inside.numel():
+            return torch.zeros(len(sites), dtype=torch.float64)
+        spectrum = torch.exp(self.log_spectrum(theta))
+        own = (self.features(sites).square() @ spectrum).reshape(len(sites), -1).mean(1)
+        return inside * (spectrum.sum() - own).clamp_min(0.0)
 
     def marginal(self, theta: Tensor, sites: Sites) -> Tensor:
         """Prior covariances at each place."""
         spectrum = torch.exp(self.log_spectrum(theta))
         features = self.features(sites).reshape(len(sites), sites.d, -1)
-        blocks = (features * spectrum) @ features.mT
         eye = torch.eye(sites.d, dtype=torch.float64)
-        return blocks + torch.as_tensor(sites.far).double()[:, None, None] * spectrum.sum() * eye
+        return (features * spectrum) @ features.mT + self.unresolved(theta, sites)[:, None, None] * eye
+
+
+def between(left: Sites, right: Sites) -> Tensor:
+    """Ones (m,) where a place is not a node and both sides are the same; nothing where there is no such place."""
+    inside = (left.nodes < 0) | left.far
+    return torch.as_tensor(inside).double() if left is right and inside.any() else torch.zeros(0)
 
 
 def _distances(left: Sites, right: Sites) -> Tensor:
@@ -346,6 +387,20 @@ class ConstantTerm(Term):
         """The variance at each place."""
         return torch.full((len(sites), 1, 1), self.variance, dtype=torch.float64)
 
-    def features(self, sites: Sites) -> Any:
+    def features(self, sites: Sites) -> Tensor:
         """One column of ones."""
         return torch.ones((sites.rows, 1), dtype=torch.float64)
+
+    @property
+    def pattern(self) -> SparsePattern:
+        """Of the precision of one unknown."""
+        return SparsePattern.of(sparse.identity(1, format="csc"))
+
+    def precision(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """The precision and its logarithm."""
+        value = torch.tensor([1.0 / self.variance], dtype=torch.float64)
+        return value, value.log().squeeze()
+
+    def selection(self, sites: Sites) -> Any:
+        """The unknown is in every row; sparse (m d, 1)."""
+        return sparse.csr_matrix(np.ones((sites.rows, 1)))

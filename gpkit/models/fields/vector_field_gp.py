@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from gpkit.errors import InvalidDataError
 from gpkit.geometry import Manifold, PointCloud, SpectralBasis
+from gpkit.kernels.markov import MarkovKernel
 from gpkit.models.fields.calculus import FieldFunctional, curl_operator, divergence_operator
 from gpkit.models.fields.field_gp import FieldGP
 from gpkit.models.fields.fit_result import FieldFit
@@ -32,14 +33,17 @@ class VectorFieldGP(FieldGP):
         manifold: A :class:`gpkit.geometry.PointCloud` or :class:`gpkit.geometry.Mesh`, or points (n, D).
         kernel: "auto" compares intrinsic kernels (connection Laplacian), ambient ones projected to the tangent
             spaces (with and without the structure of potential and rotational flows) and their sum by evidence;
-            "intrinsic", "projected", "helmholtz" or "ambient" compares the members of a family; a full name such as
-            "helmholtz:rbf + intrinsic:heat" compares nothing. A GPyTorch kernel (see
-            :class:`gpkit.models.fields.kernel_term.KernelTerm`) or terms may be given instead of a name.
+            "intrinsic", "markov", "projected", "helmholtz" or "ambient" compares the members of a family; a full name
+            such as "helmholtz:rbf + intrinsic:heat" compares nothing. "markov" has all modes of the Laplacian by a
+            sparse precision matrix; filters of "intrinsic" are Matern ("matern12" to "matern4"), "heat",
+            "regularised-laplacian", "p-step", "cosine", "communicability" and the learnt "monotone". A GPyTorch kernel
+            (:func:`gpkit.models.fields.kernel_term.terms_of_kernel` says how it is used) or terms may be given instead.
         combine: Predictions are of the mixture of the compared kernels that predicts left-out places best
             ("stacking"), or of the kernel with the highest evidence ("best").
         rank: Number of eigenfields of intrinsic kernels where there are more than ``full_below`` coordinates.
         full_below: Up to this many coordinates (n d) intrinsic kernels use all eigenfields.
         dense_rows: Up to this many observed coordinates ambient kernels are used.
+        sparse_unknowns: Up to this many coordinates kernels with all modes are tried where the modes are too few.
         length_unit: Of the points, for reports.
         value_unit: Of the vectors, for reports.
 
@@ -58,6 +62,7 @@ class VectorFieldGP(FieldGP):
         rank: int = 300,
         full_below: int = 2500,
         dense_rows: int = 6000,
+        sparse_unknowns: int = 30_000,
         length_unit: str = "",
         value_unit: str = "",
     ) -> None:
@@ -67,12 +72,12 @@ class VectorFieldGP(FieldGP):
             rank=rank,
             full_below=full_below,
             dense_rows=dense_rows,
+            sparse_unknowns=sparse_unknowns,
             length_unit=length_unit,
             value_unit=value_unit,
         )
         self.manifold: Manifold = manifold if isinstance(manifold, Manifold) else PointCloud(manifold)
-        self._bases: dict[str, SpectralBasis] = {}
-        self._setting(Scales(1.0, 1.0)).check(self.kernel)
+        self._adopt(self.manifold.n, self.manifold.dim)
 
     # -- geometry -------------------------------------------------------------------------------------------------
 
@@ -85,8 +90,11 @@ class VectorFieldGP(FieldGP):
             self._bases["connection"] = self.manifold.connection_basis(k, cut=cut)
         return self._bases["connection"]
 
-    def _parts(self) -> list[SpectralPart]:
+    def _parts(self, member: str) -> list[SpectralPart]:
         return [SpectralPart.of("connection", self.basis)]
+
+    def _markov(self, nu: float) -> MarkovKernel:
+        return MarkovKernel.on(self.manifold, "connection", nu + 0.5 * self.manifold.dim, self.manifold.scale)
 
     def _size(self) -> float:
         return self.manifold.scale
@@ -99,6 +107,9 @@ class VectorFieldGP(FieldGP):
             ambient=True,
             vector=True,
             parts=self._parts,
+            markov=self._markov,
+            truncated=self.manifold.n * self.manifold.dim > self.full_below,
+            unknowns=self.manifold.n * self.manifold.dim,
         )
 
     def sites(self, where: Any = None) -> Sites:
@@ -138,12 +149,7 @@ class VectorFieldGP(FieldGP):
         if isinstance(where, str):
             raise InvalidDataError(f"where must be node numbers, a mask or points, got {where!r}")
         observations = observe_vectors(self.manifold, where, vectors, noise)
-        self._prepare_bases()
         return self._fit(observations, starts, seed, progress)
-
-    def _prepare_bases(self) -> None:
-        if self._setting(Scales(1.0, 1.0)).uses_basis(self.kernel):
-            _ = self.basis
 
     def predict(self, where: Any = None, *, draws: int | None = None) -> FieldPrediction:
         """The field at nodes or points: reconstruction, inpainting, super-resolution and denoising are all this.
@@ -197,16 +203,14 @@ class VectorFieldGP(FieldGP):
         sites = self.sites()
         mixture = self._components(None)
         mean = sum(weight * component.moments(sites)[0] for component, weight in mixture)
-        joints = [component.joint(sites) for component, _ in mixture]
+        samplers = [component.sampler(sites) for component, _ in mixture]
         weights = np.array([weight for _, weight in mixture])
 
         def draw(count: int, number: int) -> Array:
             rng = np.random.default_rng([seed, number])
-            fields = []
-            for index in rng.choice(len(joints), size=count, p=weights / weights.sum()):
-                centre, root = joints[index]
-                fields.append(centre + root @ rng.standard_normal(root.shape[1]))
-            return np.stack(fields).reshape(count, self.manifold.n, self.manifold.dim)
+            chosen = rng.choice(len(samplers), size=count, p=weights / weights.sum())
+            fields = [samplers[index](int((chosen == index).sum()), rng) for index in np.unique(chosen)]
+            return np.concatenate(fields).reshape(count, self.manifold.n, self.manifold.dim)
 
         return find_singularities(self.manifold, np.asarray(mean), draw, draws=draws, seed=seed, radius=radius)
 

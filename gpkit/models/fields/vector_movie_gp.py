@@ -122,7 +122,7 @@ class VectorMovieGP:
             oriented=self.manifold.dim == 2 and self.manifold.orientable,
             ambient=True,
             vector=True,
-            parts=lambda: [SpectralPart.of("connection", self.basis)],
+            parts=lambda member: [SpectralPart.of("connection", self.basis)],
         )
 
     def sites(self, where: Any = None) -> Sites:

@@ -142,12 +142,12 @@ def test_known_noise_and_points_as_manifold(sphere: Surface) -> None:
 
 def test_draws_of_fields(fitted: VectorFieldGP, sphere: Surface) -> None:
     prediction = fitted.predict(sphere.others)
-    draws = prediction.sample(400, seed=1)
-    assert draws.shape == (400, 60, 3)
+    draws = prediction.sample(4000, seed=1)
+    assert draws.shape == (4000, 60, 3)
     spread = np.sqrt(prediction.variance.max())
     np.testing.assert_allclose(draws.mean(0), prediction.mean, atol=0.3 * spread)
     np.testing.assert_allclose(draws.var(0), prediction.variance, atol=0.3 * spread**2)
-    np.testing.assert_array_equal(draws, prediction.sample(400, seed=1))
+    np.testing.assert_array_equal(draws, prediction.sample(4000, seed=1))
     np.testing.assert_allclose(prediction.weights.sum(), 1.0)
     axes, directions = prediction.region(0.95)
     assert axes.shape == (60, 2) and (np.diff(axes) >= 0.0).all() and directions.shape == (60, 3, 2)
