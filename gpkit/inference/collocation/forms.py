@@ -110,7 +110,7 @@ class Data:
         constant: A number, used where there is neither a function nor values.
         values: Values on the tensor grid of ``axes``, or None.
         axes: The coordinates of ``values`` along each axis (of a face: without its normal axis), increasing.
-        noise: Standard deviation of independent Gaussian noise on the values, in their units; 0 is exact.
+        noise: Standard deviation of independent Gaussian noise on the values, in their units; 0 is exact, nan unknown.
         unknowns: Names of parameters that ``parametric`` depends on.
         parametric: Called with coordinates and parameters, added to the rest; for sources of unknown strength.
     """
@@ -234,7 +234,7 @@ class Observation:
         terms: Of the expression.
         points: (m, d).
         values: (m,).
-        noise: Standard deviation, (m,).
+        noise: Standard deviation, (m,); 0 is exact, nan unknown.
     """
 
     terms: tuple[Term, ...]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gpkit.errors import InvalidDataError
@@ -182,7 +183,7 @@ class Layout:
         return self.problem.equations
 
     @property
-    def orders(self) -> Array:
+    def orders(self) -> NDArray[np.int64]:
         """Highest derivative of each field along each axis in the equations, (F, d)."""
         found = np.zeros((self.count, self.dim), dtype=int)
         for equation in self.equations:

@@ -17,7 +17,7 @@ import numpy as np
 
 from gpkit.errors import ConvergenceError, InvalidDataError
 from gpkit.inference.collocation.axes import Axis
-from gpkit.inference.collocation.bases import Array, Basis
+from gpkit.inference.collocation.bases import Array, Basis, evaluate_points
 from gpkit.inference.collocation.forms import Jet
 from gpkit.inference.collocation.frequencies import clean
 from gpkit.inference.collocation.lattice import LatticeBasis
@@ -39,11 +39,24 @@ _LOOSE = 0.05  # mean square misfit of exact rows, in units of their noise, abov
 
 
 def is_noisy(layout: Layout) -> bool:
-    """Whether equations or conditions have noise, or a field has no equation: then a prior is needed."""
+    """Whether a prior is needed: data have noise, a field has no equation, or observations stand in for conditions."""
     problem = layout.problem
     noises = [s.data.noise for s in layout.sources] + [f.value.data.noise for f in layout.faces]
     noises += [right.data.noise for _, right in layout.others]
-    return bool(problem.free or any(n != 0.0 for n in noises) or has_unknown_noise(problem))
+    if problem.free or any(n != 0.0 for n in noises) or has_unknown_noise(problem):
+        return True
+    return any(bool((o.noise > 0.0).any()) for o in problem.observations) and not _is_conditioned(layout)
+
+
+def _is_conditioned(layout: Layout) -> bool:
+    """Whether every field has as many conditions along every axis as its equations have derivatives."""
+    for field, orders in enumerate(layout.orders):
+        for axis, order in enumerate(orders):
+            given = len(layout.faces_of(field, axis))
+            given += sum(c.axis == axis and any(t.jet.field == field for t in c.terms) for c, _ in layout.others)
+            if axis not in layout.problem.periodic and given < order:
+                return False
+    return True
 
 
 @dataclass
@@ -136,13 +149,14 @@ def solve_noisy(layout: Layout, grid: Sequence[int]) -> WeightPosterior:
     low, reach = {1: (40, 12), 2: (9, 2)}.get(layout.dim, (3, 1))
     if not complete:
         low = {1: max(grid), 2: 14}.get(layout.dim, 5)
-    share, fit = 1e-4, None
+    share, fit, relative = 1e-4, None, 0.0
     for _ in range(6):
         bases = _bases(layout, grid, picks, low, reach)
         if bases is None:
             break
         fit = _fit(layout, grid, bases, picks, share, fit)
-        spread = _spread(layout, fit) / fit.scale
+        std, relative = _spread(layout, fit)
+        spread = std / fit.scale
         missed = fit.exact > _LOOSE and math.sqrt(fit.exact) * share > 0.1 * spread
         if (missed or fit.surprise > 5.0) and low < max(grid):
             low = int(1.4 * low) + 1  # the functions cannot follow the solution
@@ -171,6 +185,7 @@ def solve_noisy(layout: Layout, grid: Sequence[int]) -> WeightPosterior:
         "noise_misfit": math.sqrt(fit.noisy),
         "newton_steps": fit.steps,
         "components": _components(layout, fit, picks),
+        "residual_tolerance": 0.1 * min(relative, 1.0),  # well below what is uncertain
     }
     if fit.levels:
         diagnostics["noise_levels"] = fit.levels
@@ -197,13 +212,18 @@ def _components(layout: Layout, fit: _Fit, picks: list[list[float]]) -> dict[str
     return {"offered": offered, "kept": len(kept), "frequencies": kept, "hidden": max(hidden, default=0.0)}
 
 
-def _spread(layout: Layout, fit: _Fit) -> float:
-    """Smallest typical standard deviation of a field inside the box."""
+def _spread(layout: Layout, fit: _Fit) -> tuple[float, float]:
+    """Smallest typical standard deviation of a field inside the box, and the smallest relative to its size there."""
     generator = np.random.default_rng(0)
     points = np.stack([generator.uniform(*ends, size=64) for ends in layout.ends], axis=1)
     covariance = DenseCovariance(fit.rows.bare(), fit.root)
-    zero = (0,) * layout.dim
-    return min(float(np.sqrt(np.median(covariance.variance(Jet(f, zero), points)))) for f in range(layout.count))
+    means, found = fit.rows.fields(fit.mean), []
+    for f in range(layout.count):
+        jet = Jet(f, (0,) * layout.dim)
+        std = float(np.sqrt(np.median(covariance.variance(jet, points))))
+        size = float(np.sqrt(np.mean(evaluate_points(fit.rows.disc.bases, jet.orders, means[f], points) ** 2)))
+        found.append((std, std / max(size, 1e-300)))
+    return min(s for s, _ in found), min(r for _, r in found)
 
 
 def _fit(

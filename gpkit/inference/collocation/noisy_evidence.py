@@ -143,6 +143,7 @@ class Evidence:
                 break
             active |= asked > idle
         inverse, _ = linalg.lapack.dtrtri(factor, lower=1)
+        rest = float(asked.sum() - told[~active].sum())  # theirs to first order
         moments = 1.0 + asked - told
         moments[active] = white**2 + np.einsum("ij,ij->j", inverse, inverse)
         full = np.zeros((len(variances), len(root)))
@@ -150,7 +151,7 @@ class Evidence:
         rank = len(root) - float(np.einsum("ij,ij->", inverse, inverse))
         quadratic = s.square - float(half @ half)
         log_det = 2.0 * float(np.log(np.diagonal(factor)).sum())
-        density = -0.5 * (quadratic + log_det + s.log_noise + s.count * math.log(2.0 * math.pi))
+        density = -0.5 * (quadratic + log_det - rest + s.log_noise + s.count * math.log(2.0 * math.pi))
         return Posterior(mean, full, moments, rank, density)
 
     def value(self, theta: Array) -> float:

@@ -24,6 +24,9 @@ _SMOOTHEST = 0.5  # width of the component at zero: nothing is assumed to vary o
 _BROADEST = 30.0
 _TYPICAL = 0.5
 _SPREAD = 1.5  # standard deviation of the logarithm of widths under their prior
+_DECAY = 4.0  # powers of 1 + z^2 / (2 a - 1): a = 4 is Matern-7/2, large ones are squared-exponential
+_SLOWEST, _FASTEST = 3.25, 40.0
+_DECAY_SPREAD = 1.0
 _REACH = 1.5  # by how many cycles per length a centre may move
 
 
@@ -52,9 +55,11 @@ class TensorSpectrum:
         start, low, high = [-math.log(size)] * size, [-math.inf] * size, [math.inf] * size
         for unit, own in zip(self._units, centres, strict=True):
             for c in own:
-                start += [math.log(_TYPICAL * unit), c]
+                start += [math.log(_TYPICAL * unit), c, math.log(_DECAY)]
                 low += [math.log((_SMOOTHEST if c == 0.0 else _NARROWEST) * unit), max(0.0, c - _REACH * unit)]
                 high += [math.log(_BROADEST * unit), 0.0 if c == 0.0 else c + _REACH * unit]
+                low.append(math.log(_SLOWEST if c == 0.0 else _DECAY))
+                high.append(math.log(_FASTEST if c == 0.0 else _DECAY))
         # Weights have no bounds: L-BFGS-B takes a full first step where every variable has two.
         self.start, self.bounds = np.array(start), list(zip(low, high, strict=True))
 
@@ -72,27 +77,29 @@ class TensorSpectrum:
         """W, (Q_1, ..., Q_d)."""
         return np.where(self.alive, np.exp(np.minimum(theta[: self.size], 600.0)).reshape(self.counts), 0.0)
 
-    def _shapes(self, theta: Array) -> tuple[list[Array], list[Array], list[Array]]:
-        """S of each axis, (Q, r), and its logarithmic derivatives with respect to log width and centre."""
-        shapes, by_width, by_centre = [], [], []
+    def _shapes(self, theta: Array) -> tuple[list[Array], list[Array]]:
+        """S of each axis, (Q, r), and its derivatives with respect to log width, centre and log decay, (3, Q, r)."""
+        shapes, slopes = [], []
         at = self.size
         for lattice, count in zip(self._lattices, self.counts, strict=True):
-            log_widths, centres = theta[at : at + 2 * count].reshape(count, 2).T
-            at += 2 * count
-            total, in_width, in_centre = (np.zeros((count, len(lattice))) for _ in range(3))
+            log_widths, centres, log_decays = theta[at : at + 3 * count].reshape(count, 3).T[:, :, None]
+            at += 3 * count
+            widths, decays = np.exp(log_widths), np.exp(log_decays)
+            degrees = 2.0 * decays - 1.0
+            total, changes = np.zeros((count, len(lattice))), np.zeros((3, count, len(lattice)))
             for sign in (1.0, -1.0):
-                z = (lattice - sign * centres[:, None]) / np.exp(log_widths)[:, None]
-                fall = 1.0 + z**2 / 7.0
-                hump = fall**-4.0
-                steep = hump / fall * (8.0 / 7.0) * z  # minus the derivative in z
+                z = (lattice - sign * centres) / widths
+                fall = 1.0 + z**2 / degrees
+                hump = fall**-decays
+                steep = 2.0 * decays / degrees * z * hump / fall  # minus the derivative in z
                 total += hump
-                in_width += steep * z
-                in_centre += sign * steep / np.exp(log_widths)[:, None]
+                changes[0] += steep * z
+                changes[1] += sign * steep / widths
+                changes[2] += decays * hump * (2.0 * decays * z**2 / degrees**2 / fall - np.log(fall))
             sums = total.sum(1, keepdims=True)
             shapes.append(total / sums)
-            by_width.append((in_width - shapes[-1] * in_width.sum(1, keepdims=True)) / sums)
-            by_centre.append((in_centre - shapes[-1] * in_centre.sum(1, keepdims=True)) / sums)
-        return shapes, by_width, by_centre
+            slopes.append((changes - shapes[-1] * changes.sum(-1, keepdims=True)) / sums)
+        return shapes, slopes
 
     @staticmethod
     def _combined(weights: Array, shapes: Sequence[Array]) -> Array:
@@ -107,7 +114,7 @@ class TensorSpectrum:
     def gradient(self, theta: Array, slopes: Array) -> Array:
         """Derivatives with respect to the parameters of a function whose derivatives in the variances are given."""
         weights = self.weights(theta)
-        shapes, by_width, by_centre = self._shapes(theta)
+        shapes, by_parameter = self._shapes(theta)
         tensor = slopes.reshape([len(lattice) for lattice in self._lattices])
         out = [(weights * self._combined(tensor, [s.T for s in shapes])).ravel()]
         for j in range(len(shapes)):
@@ -115,7 +122,7 @@ class TensorSpectrum:
             # (components of the other axes, functions of this one) against the weights of this axis' components
             moved = np.moveaxis(own, j, -1).reshape(-1, shapes[j].shape[1])
             mixed = np.moveaxis(weights, j, 0).reshape(self.counts[j], -1) @ moved
-            out.append(np.stack([(mixed * by_width[j]).sum(1), (mixed * by_centre[j]).sum(1)], 1).ravel())
+            out.append(np.einsum("qi,pqi->qp", mixed, by_parameter[j]).ravel())
         return np.concatenate(out)
 
     def shares(self, theta: Array, values: Array) -> Array:
@@ -132,13 +139,17 @@ class TensorSpectrum:
         return np.asarray(weights**2 * self._combined(ratio, [s.T**2 for s in shapes]))
 
     def log_prior(self, theta: Array) -> tuple[float, Array]:
-        """Weak preference for widths near one half per length of the axis; weights have none (Jeffreys')."""
+        """Weak preference for widths near one half per length of the axis, and for the decay of Matern-7/2.
+
+        Weights have none (Jeffreys').
+        """
         value, gradient = 0.0, np.zeros_like(theta)
         at = self.size
         for unit, count in zip(self._units, self.counts, strict=True):
-            places = at + 2 * np.arange(count)
-            off = theta[places] - math.log(_TYPICAL * unit)
-            value -= 0.5 * float(off @ off) / _SPREAD**2
-            gradient[places] = -off / _SPREAD**2
-            at += 2 * count
+            for offset, centre, spread in ((0, _TYPICAL * unit, _SPREAD), (2, _DECAY, _DECAY_SPREAD)):
+                places = at + 3 * np.arange(count) + offset
+                off = theta[places] - math.log(centre)
+                value -= 0.5 * float(off @ off) / spread**2
+                gradient[places] = -off / spread**2
+            at += 3 * count
         return value, gradient

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -201,7 +202,8 @@ class Observe:
         target: The expression.
         points: (m, d), or (m,) in one dimension.
         values: (m,).
-        noise: Standard deviation of their independent Gaussian noise, one number or (m,); 0: exact, such as a gauge.
+        noise: Standard deviation of their independent Gaussian noise, one number or (m,); 0: exact, such as a gauge;
+            None: one number that is found from the data.
 
     Raises:
         InvalidDataError: Shapes do not fit, something is not finite, or the noise is negative.
@@ -213,7 +215,8 @@ class Observe:
         self.target = target
         self.points = values_tensor(points, "the points of observations")
         self.values = values_tensor(values, "observed values").reshape(-1)
-        self.noise = values_tensor(noise, "the noise of observations")
+        unknown = torch.full((1,), math.nan, dtype=torch.float64)
+        self.noise = unknown if noise is None else values_tensor(noise, "the noise of observations")
         m = self.values.numel()
         if self.noise.numel() not in (1, m) or bool((self.noise < 0.0).any()):
             raise InvalidDataError(

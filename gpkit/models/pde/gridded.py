@@ -77,7 +77,7 @@ class Gridded:
     Attributes:
         values: Of shape (N_1, ..., N_d).
         axes: Their coordinates; None: equispaced with both ends of the box.
-        noise: Standard deviation of the independent Gaussian noise on them; 0: they are exact.
+        noise: Standard deviation of the independent Gaussian noise on them; 0: they are exact; nan: it is not known.
     """
 
     values: Tensor
@@ -135,7 +135,7 @@ class Noisy(Gridded):
 
     Args:
         values: Array of shape (N_1, ..., N_d); of a condition, without the axis of its face.
-        noise: Standard deviation of their independent Gaussian noise, in their unit.
+        noise: Standard deviation of their independent Gaussian noise, in their unit; None: it is found from the values.
         axes: Coordinates along each axis; equispaced with both ends of the box if not given.
 
     Raises:
@@ -143,8 +143,11 @@ class Noisy(Gridded):
     """
 
     def __init__(self, values: Any, noise: Any, axes: Sequence[Any] | None = None) -> None:
-        if isinstance(noise, bool) or not isinstance(noise, int | float) or not (math.isfinite(noise) and noise >= 0.0):
-            raise InvalidDataError(f"the noise of values is one number, zero or more, got {noise!r}")
+        if noise is None:
+            noise = math.nan
+        number = isinstance(noise, int | float) and not isinstance(noise, bool)
+        if not number or noise < 0.0 or math.isinf(noise):
+            raise InvalidDataError(f"the noise of values is one number, zero or more, or None; got {noise!r}")
         tensor = values_tensor(values, "noisy values")
         super().__init__(tensor, _checked_axes(axes, tensor, "noisy values"), float(noise))
 

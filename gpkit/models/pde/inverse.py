@@ -18,6 +18,7 @@ from gpkit.inference.collocation.coefficient_posterior import CoefficientPosteri
 from gpkit.inference.collocation.forms import Problem
 from gpkit.inference.collocation.inverse import InverseDensity, Mode, find_mode, sample_unknowns
 from gpkit.inference.collocation.inverse_fields import EliminatedFields, FieldPrior
+from gpkit.inference.collocation.noisy_levels import has_unknown_noise
 from gpkit.models.pde.residuals import measure
 from gpkit.models.pde.solution import Solution
 from gpkit.models.pde.solving import findings_of, grid_of
@@ -121,6 +122,8 @@ def infer(
         raise InvalidDataError(
             f"{names} cannot be inferred without observations: add Observe(u, points, values, noise)"
         )
+    if has_unknown_noise(problem):
+        raise InvalidDataError("unknowns are inferred from observations whose noise is stated")
     if min(draws, chains) < 1 or tune < 0:
         raise InvalidDataError(f"sampling needs draws and chains, got {draws} draws in {chains} chains")
     begun = time.process_time()

@@ -11,6 +11,7 @@ from gpkit.models.pde.conditions import FaceCondition, Initial, Observe, Periodi
 from gpkit.models.pde.expressions import Equation, Unknown
 from gpkit.models.pde.fields import Field
 from gpkit.models.pde.inverse import Inference, infer
+from gpkit.models.pde.noise import noise_found
 from gpkit.models.pde.normal import equation_form, fields_of
 from gpkit.models.pde.solution import Solution
 from gpkit.models.pde.solving import solve
@@ -131,9 +132,13 @@ class PDE:
             S. Fang, M. Cooley, D. Long, S. Li, R. Kirby, S. Zhe. Solving High Frequency and Multi-Scale PDEs with
             Gaussian Processes. ICLR 2024.
         """
-        return solve(
-            self, grid, kernel=kernel, method=method, parameters=parameters, progress=progress, seed=seed, **options
+        stated, levels = noise_found(self, grid, parameters)
+        solution = solve(
+            stated, grid, kernel=kernel, method=method, parameters=parameters, progress=progress, seed=seed, **options
         )
+        if levels:
+            solution.diagnostics["noise_levels"] = levels
+        return solution
 
     def infer(
         self,

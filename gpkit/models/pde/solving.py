@@ -190,7 +190,7 @@ def _automatic(
         methods.append("exact")
     history = []
     for method in methods:
-        if tried and tried[0][0] <= _limit(problem):
+        if tried and tried[0][0] <= _limit(problem, tried[0][1].diagnostics):
             break
         try:
             posterior = _engine(method)(problem, grid, **_keywords(method, given, kernel, progress, 0), **options)
@@ -233,10 +233,11 @@ def _on_few_waves(
     return posterior, residuals
 
 
-def _limit(problem: Problem) -> float:
-    """Residual of an equation that is still small."""
+def _limit(problem: Problem, diagnostics: Mapping[str, Any] | None = None) -> float:
+    """Residual of an equation that is still small; where data are noisy, beside what is uncertain."""
     order = max(sum(jet.orders) for e in problem.equations for jet in e.all_jets)
-    return LARGE_RESIDUAL if order <= 2 else 10.0 * LARGE_RESIDUAL
+    limit = LARGE_RESIDUAL if order <= 2 else 10.0 * LARGE_RESIDUAL
+    return max(limit, float((diagnostics or {}).get("residual_tolerance", 0.0)))
 
 
 def _score(residuals: Residuals) -> float:
@@ -257,12 +258,12 @@ def findings_of(problem: Problem, residuals: Residuals, diagnostics: Mapping[str
         for k, (r, z) in enumerate(zip(residuals.equations, residuals.standardised, strict=True))
         if math.isnan(z)
     ]
-    if exact and not max(exact)[0] <= _limit(problem):
+    if exact and not max(exact)[0] <= _limit(problem, diagnostics):
         size, number = max(exact)
         which = f" of equation {number + 1}" if len(problem.equations) > 1 else ""
         place = ", ".join(f"{n}={x:.4g}" for n, x in zip(problem.box.names, residuals.at[number], strict=True))
         found.append(f"the residual{which} is {size:.1e} of its terms off the grid, largest at {place}")
-    if not residuals.condition <= LARGE_RESIDUAL:
+    if not residuals.condition <= max(LARGE_RESIDUAL, float(diagnostics.get("residual_tolerance", 0.0))):
         name, size = max(residuals.conditions, key=lambda c: c[1])
         found.append(f"the {name} is missed by {size:.1e}")
     for what, values in (("right side", residuals.standardised), ("observations", residuals.observations)):
