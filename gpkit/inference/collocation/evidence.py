@@ -193,7 +193,9 @@ def learn(
         bounds += [(float(w) - 30.0, float(w) + 30.0) for w in m.weights.log()]
         low, high = math.log(1.5 * step), math.log(5.0 * length)
         bounds += [(low, high)] * q
-        bounds += [(0.0, 0.5 * length / step)] * q
+        # A frequency above half a cycle a step is kept where it was found: between the points it is no alias.
+        found = [0.0] * q if m.frequencies is None else (m.frequencies * length).tolist()
+        bounds += [(0.0, max(0.5 * length / step, f + 1.0)) for f in found]
     record: dict[str, Any] = {"evaluations": 0, "best": -math.inf, "at": first, "first": None}
 
     def objective(packed: Array) -> tuple[float, Array]:

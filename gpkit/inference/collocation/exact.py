@@ -52,6 +52,5 @@ def solve(
     """
     axes = collocation_axes(problem.box, grid, problem.periodic)
     engine = LinearEngine(problem, axes, parameters or {}, kernel, learn, progress)
-    if problem.is_linear:
-        return engine.condition()
-    return gauss_newton(engine, progress)
+    posterior = engine.condition() if problem.is_linear else gauss_newton(engine, progress)
+    return engine.covering(posterior)

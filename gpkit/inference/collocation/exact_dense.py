@@ -12,7 +12,16 @@ from torch import Tensor
 
 from gpkit.errors import NotPositiveDefiniteError
 from gpkit.inference.collocation.exact_priors import FieldPrior
-from gpkit.inference.collocation.exact_rows import Rows, RowTerm, apply, dense, grid_rows, jet_rows, prior_variance
+from gpkit.inference.collocation.exact_rows import (
+    Rows,
+    RowTerm,
+    apply,
+    chunks,
+    dense,
+    grid_rows,
+    jet_rows,
+    prior_variance,
+)
 from gpkit.inference.collocation.forms import Jet
 
 __all__ = ["DensePosterior", "ScaledCholesky", "assemble", "factorise"]
@@ -160,10 +169,12 @@ class DensePosterior:
 
     def variance(self, jet: Jet, points: Tensor) -> Tensor:
         """Posterior variance of a jet at points (m, d)."""
+        return self.row_variance(jet_rows(jet, points))
+
+    def row_variance(self, rows: Rows) -> Tensor:
+        """Posterior variance of linear functionals at points or on one axis, (m,)."""
         parts = []
-        step = max(1, 8_000_000 // max(1, len(self.weights)))
-        for start in range(0, len(points), step):
-            at = jet_rows(jet, points[start : start + step])
+        for _, at in chunks(rows, max(1, 8_000_000 // max(1, len(self.weights)))) if len(rows) else ():
             white = self.factor.whiten(self.cross(at))
             prior = prior_variance(at, self.priors)
             # Below the jitter nothing is resolved: what cancels there is not certainty.

@@ -22,6 +22,7 @@ from gpkit.inference.collocation.exact_rows import (
     Rows,
     RowTerm,
     apply,
+    chunks,
     contract,
     dense,
     grid_rows,
@@ -166,6 +167,7 @@ class GridPosterior:
         lifts: Mean that the conditions' values give, one per field.
         tolerance: Relative residual of the linear systems.
         fit_scale: Whether the priors are multiplied by the scale of largest likelihood; only without noise.
+        like: Posterior of nearly the same rows: its weights and nugget are where iterations start.
 
     Raises:
         ConvergenceError: No nugget up to 1e-8 let the iteration converge.
@@ -178,15 +180,18 @@ class GridPosterior:
         lifts: Sequence[Lift],
         tolerance: float = 1e-10,
         fit_scale: bool = True,
+        like: GridPosterior | None = None,
     ) -> None:
         """Solve for the mean."""
         self.rows = tuple(rows)
         self.priors = tuple(priors)
         self.lifts = tuple(lifts)
         self.tolerance = tolerance
+        self.nugget: float = _NUGGETS[0]
+        self._preconditioner: RowsPreconditioner
         values = torch.cat([r.values for r in rows if r.values is not None])
         self.diagnostics: dict[str, Any] = {}
-        result = self._converge(values[:, None])
+        result = self._converge(values[:, None], like)
         self.weights = result.solution[:, 0]
         self._parts = torch.split(self.weights, [len(r) for r in rows])
         quadratic = float(values @ self.weights)
@@ -206,17 +211,18 @@ class GridPosterior:
         }
         self._quadratic = quadratic
 
-    def _converge(self, right: Tensor) -> KrylovResult:
+    def _converge(self, right: Tensor, like: GridPosterior | None) -> KrylovResult:
         """Find the least nugget with which the iteration converges."""
         best: KrylovResult | None = None
-        for nugget in _NUGGETS:
+        start = None if like is None or len(like.weights) != len(right) else like.weights[:, None]
+        for nugget in [n for n in _NUGGETS if like is None or n >= like.nugget]:
             priors = self._with_nugget(nugget)
             try:
                 preconditioner = RowsPreconditioner(self._nodes_rows, priors)
             except (NotPositiveDefiniteError, RuntimeError):
                 continue
             operator = GridOperator(self._nodes_rows, priors)
-            result = conjugate_gradients(operator, preconditioner.solve, right, self.tolerance, _LIMIT)
+            result = conjugate_gradients(operator, preconditioner.solve, right, self.tolerance, _LIMIT, start=start)
             if best is None or result.residual < best.residual:
                 best = result
                 self._operator, self._preconditioner, self.nugget = operator, preconditioner, nugget
@@ -254,9 +260,12 @@ class GridPosterior:
 
     def variance(self, jet: Jet, points: Tensor) -> Tensor:
         """Posterior variance of a jet at points (m, d): one linear system a point, solved in blocks."""
+        return self.row_variance(jet_rows(jet, points))
+
+    def row_variance(self, rows: Rows) -> Tensor:
+        """Posterior variance of linear functionals at points, (m,)."""
         parts = []
-        for start in range(0, len(points), _BLOCK):
-            at = jet_rows(jet, points[start : start + _BLOCK])
+        for _, at in chunks(rows, _BLOCK) if len(rows) else ():
             cross = torch.cat([dense(r, at, self.priors) for r in self.rows])
             solved = self.solve(cross)
             prior = prior_variance(at, self.priors)

@@ -55,7 +55,7 @@ class Start:
     candidates: list[list[MixtureAxis]] = field(default_factory=list)
 
 
-def mixtures_for(problem: Problem, kernel: Any, rows: Sequence[Rows]) -> Start:
+def mixtures_for(problem: Problem, kernel: Any, rows: Sequence[Rows], points: Sequence[int] | None = None) -> Start:
     """Priors of every field and axis.
 
     Args:
@@ -63,6 +63,7 @@ def mixtures_for(problem: Problem, kernel: Any, rows: Sequence[Rows]) -> Start:
         kernel: "auto", the name of an envelope, a `MixtureAxis` for all axes, one per axis, a GPyTorch kernel, or a
             mapping from the names of fields to any of these.
         rows: Of the problem, whose values are looked at for frequencies.
+        points: Of the collocation grid along each axis; those of the finest rows by default.
 
     Raises:
         InvalidDataError: The kernel is of none of these kinds, or a field has none.
@@ -71,23 +72,23 @@ def mixtures_for(problem: Problem, kernel: Any, rows: Sequence[Rows]) -> Start:
         missing = [name for name in problem.fields if name not in kernel]
         if missing:
             raise InvalidDataError(f"no kernel is given for the field {missing[0]!r}")
-        parts = [mixtures_for(problem, kernel[name], rows) for name in problem.fields]
+        parts = [mixtures_for(problem, kernel[name], rows, points) for name in problem.fields]
         mixtures = [part.mixtures[f] for f, part in enumerate(parts)]
         return Start(mixtures, parts[0].picked, all(part.fixed for part in parts))
     if kernel == "auto" or isinstance(kernel, str):
         if kernel != "auto" and kernel not in _NAMES:
             raise InvalidDataError(f"the kernel {kernel!r} is unknown: use 'auto', {', '.join(map(repr, _NAMES))}")
-        return _from_data(problem, _NAMES.get(kernel, GaussianEnvelope()), rows)
+        return _from_data(problem, _NAMES.get(kernel, GaussianEnvelope()), rows, points)
     axes = _given(kernel, problem.box.dim)
     return Start([axes for _ in problem.fields], fixed=True)
 
 
-def _from_data(problem: Problem, envelope: Envelope, rows: Sequence[Rows]) -> Start:
+def _from_data(problem: Problem, envelope: Envelope, rows: Sequence[Rows], points: Sequence[int] | None) -> Start:
     picked, candidates = [], []
     for j, length in enumerate(problem.box.lengths):
         found = _frequencies(rows, j)
-        points = max(len(r.coordinates[j]) for r in rows if r.is_grid)
-        lines, band = picked_mixture(envelope, found, length), broadband(envelope, length, points)
+        count = max(len(r.coordinates[j]) for r in rows if r.is_grid) if points is None else points[j]
+        lines, band = picked_mixture(envelope, found, length), broadband(envelope, length, count)
         picked.append(found)
         candidates.append([band] if found.residual > 0.3 else [lines, band, lines.plus(band, 1e-6)])
     first = tuple(c[0] for c in candidates)

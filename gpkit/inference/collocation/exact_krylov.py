@@ -34,7 +34,13 @@ class KrylovResult:
 
 
 def conjugate_gradients(
-    matrix: Apply, preconditioner: Apply, right: Tensor, tolerance: float, iterations: int, patience: int = 40
+    matrix: Apply,
+    preconditioner: Apply,
+    right: Tensor,
+    tolerance: float,
+    iterations: int,
+    patience: int = 40,
+    start: Tensor | None = None,
 ) -> KrylovResult:
     """Preconditioned conjugate gradients on k independent systems.
 
@@ -48,17 +54,18 @@ def conjugate_gradients(
         tolerance: Relative to the norm of each right side.
         iterations: Limit.
         patience: After so many, a residual that has stayed above 3 % ends the iteration.
+        start: Where to start, (n, k); zero by default.
     """
     norms = right.norm(dim=0).clamp_min(torch.finfo(right.dtype).tiny)
-    solution = torch.zeros_like(right)
+    solution = torch.zeros_like(right) if start is None else start.clone()
     history: list[float] = []
     true = 1.0
     used = 0
     best = solution
     best_residual = math.inf
     for _ in range(3):
-        residual = right - matrix(solution) if used else right.clone()
-        true = float((residual.norm(dim=0) / norms).max()) if used else 1.0
+        residual = right - matrix(solution) if used or start is not None else right.clone()
+        true = float((residual.norm(dim=0) / norms).max())
         if true < best_residual:
             best, best_residual = solution.clone(), true
         if true <= tolerance or used >= iterations or (used and true > 0.5 * history[0] and true > 1.0):

@@ -1,19 +1,15 @@
-"""Which form of exact conditioning a linear problem gets, and its hyper-parameters.
-
-All forms have the same posterior. In the space of weights where the prior is, to rounding, a finite sum of waves; by
-conjugate gradients where equations are on a grid and conditions on whole faces; by one Cholesky factorisation else.
-"""
+"""The engine of exact conditioning: its rows, its hyper-parameters, and the form that meets the equations best."""
 
 from __future__ import annotations
 
-import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gpkit.errors import ConvergenceError, InvalidDataError
+from gpkit.errors import ConvergenceError, InvalidDataError, NotPositiveDefiniteError
 from gpkit.inference.collocation.evidence import (
     Evidence,
     Learned,
@@ -22,32 +18,37 @@ from gpkit.inference.collocation.evidence import (
     learn,
     line_evidence,
 )
-from gpkit.inference.collocation.exact_conditions import Separated, conditioned, lift_of, separate
-from gpkit.inference.collocation.exact_dense import DensePosterior
-from gpkit.inference.collocation.exact_features import field_features, projections
-from gpkit.inference.collocation.exact_grid import GridPosterior
+from gpkit.inference.collocation.exact_forms import Conditioner, Form
+from gpkit.inference.collocation.exact_guide import approximate_solution, guide_rows
+from gpkit.inference.collocation.exact_held_out import (
+    CoveringPosterior,
+    held_out_points,
+    held_out_scores,
+    off_grid_residual,
+)
 from gpkit.inference.collocation.exact_kernels import Mixtures, Start, mixtures_for
-from gpkit.inference.collocation.exact_lift import Lift
-from gpkit.inference.collocation.exact_priors import AxisPrior, FieldPrior, MixtureAxis, WaveAxis
+from gpkit.inference.collocation.exact_priors import FieldPrior, MixtureAxis, WaveAxis
 from gpkit.inference.collocation.exact_problem import (
+    collocation_axes,
     condition_rows,
     equation_axes,
     equation_rows,
     observation_rows,
 )
-from gpkit.inference.collocation.exact_rows import Rows, RowTerm, prior_variance
+from gpkit.inference.collocation.exact_rows import Rows, prior_variance
 from gpkit.inference.collocation.exact_start import broadband, is_uniform, lines_along
-from gpkit.inference.collocation.exact_weights import FeaturePosterior
 from gpkit.inference.collocation.forms import Jet, Problem
-from gpkit.kernels.stationary import GaussianEnvelope, MaternEnvelope
+from gpkit.inference.collocation.posterior import FieldPosterior
 
 __all__ = ["LinearEngine", "States"]
 
-_CHOLESKY = "exact: one Cholesky factorisation of the covariance of all rows"
-_DENSE_ROWS = 6000
-_WEIGHTS = 3000
-_DESIGN = 4e7
 _EVIDENCE_WEIGHTS = 300
+_RESOLVED = 1e-4
+_GOOD = 0.03
+_SCORED = 32
+_HELPFUL = 0.3
+_FINEST = 40_000
+_FINEST_SOURCE = 400_000
 
 States = Sequence[Mapping[Jet, Tensor]]
 """Jets of a state at the collocation points of each equation."""
@@ -83,12 +84,23 @@ class LinearEngine:
         self.equation_axes = [equation_axes(e, axes) for e in problem.equations]
         self.conditions = [condition_rows(c, problem.box, axes, parameters) for c in problem.conditions]
         self.observations = observation_rows(problem, parameters)
-        self.separated = separate(problem)
+        self.conditioner = Conditioner(problem, axes, parameters, self.conditions, self.observations, self.is_exact)
         linear = self.equation_rows(None)
-        self.start: Start = mixtures_for(problem, kernel, [*linear, *self.conditions])
+        self.guide, self._guides = self._find_guide(kernel)
+        points = [len(x) for x in axes]
+        self.start: Start = mixtures_for(problem, kernel, self._guides or self._finer_rows(linear), points)
         self.mixtures: Mixtures = self._sized(self.start.mixtures, linear)
         self.learned: list[Learned] = []
-        self._is_learned = False
+        self.form: Form | None = None
+        self._points = held_out_points(problem.box, axes)
+
+    def _find_guide(self, kernel: Any) -> tuple[FieldPosterior | None, list[Rows]]:
+        """The spectral solution where Newton needs a start or two and more axes have hyper-parameters to learn."""
+        if not self.is_exact or (self.problem.is_linear and self.problem.box.dim == 1):
+            return None, []
+        learns = self.learn_kernel and isinstance(kernel, str)
+        guide = approximate_solution(self.problem, self.axes, self.parameters)
+        return guide, guide_rows(self.problem, self.axes, guide) if learns else []
 
     def equation_rows(self, states: States | None) -> list[Rows]:
         """Rows of all equations, linearised at a state where it is given."""
@@ -97,6 +109,16 @@ class LinearEngine:
             label = f"equation {i + 1}" if len(self.problem.equations) > 1 else "the equation"
             rows.append(equation_rows(e, axes, self.parameters, states[i] if states else None, label))
         return rows
+
+    def _finer_rows(self, rows: list[Rows]) -> list[Rows]:
+        """Sources and boundary data as they are between the points as well, so that no frequency has an alias."""
+        box, periodic = self.problem.box, self.problem.periodic
+        grid = [2 * len(x) if j in periodic else 2 * len(x) - 1 for j, x in enumerate(self.axes)]
+        if math.prod(grid) > _FINEST_SOURCE or any(e.source.values is not None for e in self.problem.equations):
+            return [*rows, *self.conditions]
+        axes = collocation_axes(box, grid, periodic)
+        finer = [equation_rows(e, axes, self.parameters) for e in self.problem.equations]
+        return [*finer, *(condition_rows(c, box, axes, self.parameters) for c in self.problem.conditions)]
 
     @property
     def is_exact(self) -> bool:
@@ -120,14 +142,25 @@ class LinearEngine:
         size = max(ratios, default=1.0) ** (1.0 / self.problem.box.dim)
         return [tuple(a.times(size) for a in m) for m in mixtures]
 
-    def condition(self, states: States | None = None) -> Any:
-        """The posterior given all rows."""
+    def condition(self, states: States | None = None, like: Any = None) -> Any:
+        """The posterior given all rows.
+
+        Args:
+            states: Where the equations are linearised.
+            like: The posterior at a state near it, from which iterations start.
+        """
         rows = self.equation_rows(states)
-        if not self._is_learned:
+        if self.form is None:
             self._learn(rows)
-            self._is_learned = True
-        posterior, method = self._posterior(rows)
-        posterior.diagnostics["method"] = method
+            self.form, posterior = self._choose(rows)
+        else:
+            posterior = self.conditioner.posterior(self.form, self.mixtures, rows, like)
+            if posterior is None:
+                raise ConvergenceError(
+                    "least squares with the factor at the state before did not converge, and the whole design "
+                    "does not fit: use a coarser grid"
+                )
+        posterior.diagnostics["method"] = self.form.text
         posterior.diagnostics["kernel"] = self._describe()
         if self.learned:
             posterior.diagnostics["learning"] = [
@@ -135,6 +168,84 @@ class LinearEngine:
                 for r in self.learned
             ]
         return posterior
+
+    def _choose(self, rows: list[Rows]) -> tuple[Form, Any]:
+        """The first form whose posterior meets the equations off the grid, or the one that meets them best."""
+        best: tuple[Form, Any] | None = None
+        least, error, hopeless = float("inf"), None, set[str]()
+        for form in self.conditioner.forms(self.mixtures, rows, self.start.fixed):
+            if best is not None and form.kind in hopeless:
+                continue
+            try:
+                posterior = self.conditioner.posterior(form, self.mixtures, rows)
+            except (ConvergenceError, InvalidDataError, NotPositiveDefiniteError) as failure:
+                error = failure
+                continue
+            if posterior is None:
+                continue
+            residual = off_grid_residual(self.problem, posterior, self.parameters, self._points)
+            if not self.is_exact or residual is None:
+                return form, posterior
+            if best is not None and residual > least:
+                hopeless.add(form.kind)
+            if best is None or residual < 0.5 * least:
+                best, least = (form, posterior), residual
+            if residual < (_RESOLVED if form.kind == "weights" else _GOOD):
+                break
+        if best is None:
+            raise error or ConvergenceError("the problem is too large for every form of exact conditioning")
+        return best
+
+    def covering(self, posterior: Any) -> FieldPosterior:
+        """The posterior with deviations that cover its discretisation error, where no data have noise."""
+        diagnostics = posterior.diagnostics
+        residual = off_grid_residual(self.problem, posterior, self.parameters, self._points)
+        if not self.is_exact or residual is None:
+            return posterior
+        scored = self._points[:: max(1, len(self._points) // _SCORED)]
+        square = held_out_scores(self.problem, posterior, self.parameters, scored)
+        guide = self.guide or approximate_solution(self.problem, self.axes, self.parameters)
+        guide_residual = self._residual_of(guide)
+        if guide_residual > _HELPFUL * residual:
+            refined = self._refined(posterior)
+            refined_residual = self._residual_of(refined)
+            if refined_residual < guide_residual:
+                guide, guide_residual = refined, refined_residual
+        inflation = max(1.0, square if square is not None else 1.0)
+        diagnostics |= {
+            "held_out_residual": residual,
+            "held_out_score": square,
+            "variance_inflation": inflation,
+            "guide_residual": guide_residual,
+        }
+        usable = guide if guide_residual < float("inf") else None
+        return CoveringPosterior(posterior, usable, residual, guide_residual, inflation, self._points)
+
+    def _residual_of(self, guide: FieldPosterior | None) -> float:
+        if guide is None:
+            return float("inf")
+        found = off_grid_residual(self.problem, guide, self.parameters, self._points)
+        return float("inf") if found is None else found
+
+    def _refined(self, posterior: Any) -> FieldPosterior | None:
+        """The same prior and form on a grid twice as fine, linearised at the posterior's mean."""
+        box, periodic = self.problem.box, self.problem.periodic
+        grid = [2 * len(x) if j in periodic else 2 * len(x) - 1 for j, x in enumerate(self.axes)]
+        if self.form is None or math.prod(grid) > _FINEST:
+            return None
+        axes = collocation_axes(box, grid, periodic)
+        rows = []
+        for e in self.problem.equations:
+            state = None if e.is_linear else {j: posterior.mean_on_grid(j, axes) for j in e.all_jets}
+            rows.append(equation_rows(e, axes, self.parameters, state))
+        conditions = [condition_rows(c, box, axes, self.parameters) for c in self.problem.conditions]
+        conditioner = Conditioner(self.problem, axes, self.parameters, conditions, [], self.is_exact)
+        try:
+            if self.form not in conditioner.forms(self.mixtures, rows, self.start.fixed):
+                return None
+            return conditioner.posterior(self.form, self.mixtures, rows)
+        except (ConvergenceError, InvalidDataError, NotPositiveDefiniteError):
+            return None
 
     def _describe(self) -> list[list[dict[str, Any]]]:
         """Hyper-parameters by field and axis."""
@@ -166,7 +277,7 @@ class LinearEngine:
             self.mixtures = [(m,) for m in result.mixtures]
             return
         blind = [set(range(box.dim)) for _ in self.problem.fields]
-        for r in rows:
+        for r in [*self._guides, *rows]:
             self._learn_axes(r, blind)
         for r in self.conditions:
             self._learn_axes(r, blind)
@@ -224,8 +335,8 @@ class LinearEngine:
                 scores = []
                 for mixture in tried:
                     self._set_axis(f, j, mixture)
-                    waves = self._wave_priors()
-                    found = None if waves is None else self._by_weights(rows, waves)
+                    waves = self.conditioner.wave_priors(self.mixtures)
+                    found = None if waves is None else self.conditioner.by_weights(rows, waves)
                     scores.append(float("-inf") if found is None else found.diagnostics["log_evidence"])
                 self._set_axis(f, j, tried[scores.index(max(scores))])
 
@@ -243,173 +354,3 @@ class LinearEngine:
                         value *= float(other.variances(zero, [pair])[pair][0])
                 moments[s.jet.orders[axis], t.jet.orders[axis]] += value
         return moments
-
-    def _posterior(self, rows: list[Rows]) -> tuple[Any, str]:
-        dim = self.problem.box.dim
-        waves = self._wave_priors()
-        if waves is not None:
-            found = self._by_weights(rows, waves)
-            if found is not None:
-                return found, "exact: in the space of weights, since the prior is a finite sum of waves to rounding"
-        total = sum(len(r) for r in [*rows, *self.conditions, *self.observations])
-        priors = [FieldPrior(m) for m in self.mixtures]
-        if dim == 1 or (total <= _DENSE_ROWS and (self.separated is None or self.observations)):
-            self._require_dense(total)
-            return self._dense(rows, priors), _CHOLESKY
-        if self.separated is not None and not self.observations and not self.problem.periodic:
-            posterior = self._by_gradients(rows, priors, self.separated)
-            if isinstance(posterior, DensePosterior):
-                return posterior, f"{_CHOLESKY}, since conjugate gradients did not converge"
-            return posterior, (
-                "exact: conjugate gradients with a Sylvester preconditioner, conditions in the prior of each axis"
-            )
-        self._require_dense(total)
-        return self._dense(rows, priors), _CHOLESKY
-
-    def _require_dense(self, total: int) -> None:
-        if total > 2 * _DENSE_ROWS:
-            size = 3 * 8 * total**2 / 1e9
-            raise InvalidDataError(
-                f"exact conditioning on {total} rows that are not on whole faces would take {size:.0f} GB: "
-                "use a coarser grid or method='spectral'"
-            )
-
-    def _wave_priors(self) -> list[FieldPrior] | None:
-        """Priors as finite sums of waves, where all axes are."""
-        box = self.problem.box
-        priors = []
-        for mixtures in self.mixtures:
-            axes: list[AxisPrior] = []
-            for j, m in enumerate(mixtures):
-                if j in self.problem.periodic:
-                    axes.append(self._on_circle(m, j))
-                    continue
-                waves = WaveAxis.of_mixture(m, box.lengths[j])
-                if waves is None:
-                    return None
-                axes.append(waves)
-            priors.append(FieldPrior(tuple(axes)))
-        return priors
-
-    def _on_circle(self, mixture: MixtureAxis, axis: int) -> WaveAxis:
-        length, points = self.problem.box.lengths[axis], len(self.axes[axis])
-        return WaveAxis.wrapped(mixture, length, 1.0 * points / length)
-
-    def _by_weights(self, rows: Sequence[Rows], priors: list[FieldPrior]) -> FeaturePosterior | None:
-        lifts: list[Lift] | None = None
-        every = [*rows, *self.observations]
-        # Exact rows beside noisy ones would have weights that differ by more digits than there are.
-        if self.separated is not None and (self.problem.box.dim > 1 or not self.is_exact):
-            own = self.separated
-            priors = [conditioned(p, own.constraints[f]) for f, p in enumerate(priors)]
-            lifts = [lift_of(self.problem, f, p, own, self.parameters) for f, p in enumerate(priors)]
-            every = [_minus_lift(r, lifts) for r in every]
-        else:
-            every += self.conditions
-        limit = 20_000 if self.problem.box.dim == 1 else _WEIGHTS
-        fields = []
-        for f, p in enumerate(priors):
-            features = field_features(p, every, f, limit)
-            if features is None:
-                return None
-            fields.append(features)
-        weights = sum(len(f) for f in fields)
-        if weights > limit or any(projections(r, fields) is None and len(r) * weights > _DESIGN for r in every):
-            return None
-        return FeaturePosterior(every, fields, lifts, fit_scale=self.is_exact)
-
-    def _dense(self, rows: list[Rows], priors: list[FieldPrior]) -> DensePosterior:
-        if self.problem.periodic:
-            priors = self._with_circles(priors)
-        return DensePosterior([*self.conditions, *rows, *self.observations], priors, fit_scale=self.is_exact)
-
-    def _with_circles(self, priors: list[FieldPrior]) -> list[FieldPrior]:
-        return [
-            FieldPrior(
-                tuple(
-                    self._on_circle(m, j) if j in self.problem.periodic else m for j, m in enumerate(self.mixtures[f])
-                )
-            )
-            for f, _ in enumerate(priors)
-        ]
-
-    def _by_gradients(
-        self, rows: list[Rows], priors: list[FieldPrior], own: Separated
-    ) -> GridPosterior | DensePosterior:
-        """With the mixture's own envelope if it was given; else with the smoothest Student spectrum that converges."""
-        if self.start.fixed:
-            return self._on_grid(rows, priors, own)
-        highest = max(o for r in rows for t in r.terms for o in t.jet.orders)
-        smoothness = [nu for nu in (4.5, 3.5, 2.5) if 2 * highest <= 2.0 * nu - 1.0]
-        for nu in smoothness:
-            lengths = self.problem.box.lengths
-            rougher = [
-                FieldPrior(tuple(_rougher(a, nu, 0.5 * n) for a, n in zip(m, lengths, strict=True)))
-                for m in self.mixtures
-            ]
-            try:
-                posterior = self._on_grid(rows, rougher, own)
-            except ConvergenceError:
-                if nu > smoothness[-1]:
-                    continue
-                if sum(len(r) for r in rows) > _DENSE_ROWS:
-                    raise
-                return self._dense(rows, rougher)
-            posterior.diagnostics["smoothness"] = nu
-            return posterior
-        raise InvalidDataError(f"no kernel of these methods has the derivatives of order {2 * highest} that are needed")
-
-    def _on_grid(self, rows: list[Rows], priors: list[FieldPrior], own: Separated) -> GridPosterior:
-        priors = [conditioned(p, own.constraints[f]) for f, p in enumerate(priors)]
-        lifts = [lift_of(self.problem, f, p, own, self.parameters) for f, p in enumerate(priors)]
-        inner = [_minus_lift(_inside(r, own, self.problem), lifts) for r in rows]
-        return GridPosterior(inner, priors, lifts, fit_scale=self.is_exact)
-
-
-def _rougher(axis: MixtureAxis, smoothness: float, longest: float) -> MixtureAxis:
-    """The same mixture with a Student spectrum and not too long scales: not numerically singular on a grid."""
-    if not isinstance(axis.envelope, GaussianEnvelope):
-        return axis
-    lengths = axis.lengthscales.clamp_max(longest)
-    return dataclasses.replace(axis, envelope=MaternEnvelope(smoothness), lengthscales=lengths)
-
-
-def _minus_lift(rows: Rows, lifts: Sequence[Lift]) -> Rows:
-    """The same rows for what the lift leaves over."""
-    total = torch.zeros(rows.shape, dtype=torch.float64)
-    size = rows.size
-    for t in rows.terms:
-        lift = lifts[t.jet.field]
-        if rows.is_grid:
-            values = lift.on_grid(t.jet, rows.coordinates)
-        else:
-            values = lift.at(t.jet, torch.stack(rows.coordinates, dim=1))
-        total = total + t.coefficient * values
-        size = max(size, float((t.coefficient * values).pow(2).mean().sqrt()))
-    assert rows.values is not None
-    size = max(size, float(rows.values.pow(2).mean().sqrt()))
-    return dataclasses.replace(rows, values=rows.values - total.reshape(-1), size=size)
-
-
-def _inside(rows: Rows, own: Separated, problem: Problem) -> Rows:
-    """Without the points on faces where the main field's value is given: the prior does not vary there."""
-    fields = rows.fields()
-    index: list[Tensor] = []
-    for j, x in enumerate(rows.coordinates):
-        keep = torch.ones(len(x), dtype=torch.bool)
-        for f in fields:
-            for c in own.constraints[f][j]:
-                if c.orders == (0,):
-                    keep &= (x - c.points[0]).abs() > 1e-12 * problem.box.lengths[j]
-        index.append(torch.nonzero(keep)[:, 0])
-    if all(len(i) == len(x) for i, x in zip(index, rows.coordinates, strict=True)):
-        return rows
-    coordinates = tuple(x[i] for x, i in zip(rows.coordinates, index, strict=True))
-    mesh = torch.meshgrid(*index, indexing="ij")
-    assert rows.values is not None
-    values = rows.values.reshape(rows.shape)[mesh].reshape(-1)
-    terms = tuple(
-        RowTerm(t.jet, t.coefficient.expand(rows.shape)[mesh] if t.coefficient.dim() else t.coefficient)
-        for t in rows.terms
-    )
-    return Rows(terms, coordinates, True, values, rows.noise, rows.label)

@@ -38,14 +38,14 @@ def gauss_newton(engine: LinearEngine, progress: bool) -> Any:
     Raises:
         ConvergenceError: The residual does not fall, with its history.
     """
-    state = _zero(engine)
+    state = _zero(engine) if engine.guide is None else _state_of(engine, engine.guide)
     residual = _residual(engine, state)
     history: list[float] = [residual]
     steps: list[float] = []
     posterior: Any = None
     bar = tqdm(range(_STEPS), desc="Gauss-Newton steps", disable=None if progress else True)
     for _ in bar:
-        posterior = engine.condition(state)
+        posterior = engine.condition(state, posterior)
         target = _state_of(engine, posterior)
         factor, moved, found = 1.0, target, _residual(engine, target)
         while not found <= max(2.0 * residual, 1e-12) and factor > 1e-3 and len(steps) > 0:

@@ -16,7 +16,18 @@ from torch import Tensor
 from gpkit.inference.collocation.exact_priors import FieldPrior
 from gpkit.inference.collocation.forms import Jet
 
-__all__ = ["RowTerm", "Rows", "apply", "contract", "dense", "gram_bytes", "grid_rows", "jet_rows", "prior_variance"]
+__all__ = [
+    "RowTerm",
+    "Rows",
+    "apply",
+    "chunks",
+    "contract",
+    "dense",
+    "gram_bytes",
+    "grid_rows",
+    "jet_rows",
+    "prior_variance",
+]
 
 _CHUNK = 4_000_000
 """Numbers in one block of a covariance that is only multiplied with."""
@@ -170,7 +181,7 @@ def apply(a: Rows, b: Rows, priors: Sequence[FieldPrior], v: Tensor) -> Tensor:
         return out
     if not b.is_grid or len(a.coordinates) == 1:
         step = max(1, _CHUNK // max(1, len(b)))
-        for start, part in _chunks(a, step):
+        for start, part in chunks(a, step):
             out[start : start + len(part)] = dense(part, b, priors) @ v
         return out
     blocks = _blocks(a, b, priors)
@@ -220,7 +231,7 @@ def _at_points(factors: Sequence[Tensor], tensor: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _chunks(rows: Rows, step: int) -> Iterator[tuple[int, Rows]]:
+def chunks(rows: Rows, step: int) -> Iterator[tuple[int, Rows]]:
     """Consecutive parts of at most ``step`` rows; a grid is flattened unless it fits."""
     if len(rows) <= step:
         yield 0, rows

@@ -17,23 +17,23 @@ from torch import Tensor
 from gpkit.errors import NotPositiveDefiniteError
 from gpkit.inference.collocation.exact_features import FieldFeatures, projections
 from gpkit.inference.collocation.exact_lift import Lift
-from gpkit.inference.collocation.exact_rows import Rows, contract, jet_rows
+from gpkit.inference.collocation.exact_rows import Rows, chunks, contract, jet_rows
 from gpkit.inference.collocation.forms import Jet
 
-__all__ = ["FeaturePosterior", "design"]
+__all__ = ["ROUNDING", "FeaturePosterior", "SeenRows", "design"]
 
-_ROUNDING = 1e-13
+ROUNDING = 1e-13
 _CHOLESKY_ROUNDING = 1e-7
 _LIFT_ROUNDING = 1e-11
 _LARGEST_SVD = 600
 _LARGEST_DUAL = 1500
 _LARGEST_BASIS = 2500
-_LARGEST_QR = 6e10
+_LARGEST_QR = 1.2e11
 _CHUNK = 8_000_000
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
+class SeenRows:
     """Rows divided by the standard deviation of their noise.
 
     Attributes:
@@ -43,6 +43,7 @@ class _Seen:
         rest: Sum of squares of what was projected out of the values.
         count: Number of rows.
         prior: Their mean prior variance, for priors of scale one.
+        deviation: Standard deviation of their noise, a number where it is the same for all.
     """
 
     design: Tensor
@@ -51,6 +52,7 @@ class _Seen:
     rest: float
     count: int
     prior: float
+    deviation: float | Tensor
 
 
 def design(rows: Rows, fields: Sequence[FieldFeatures], onto: Sequence[Tensor] | None = None) -> Tensor:
@@ -78,6 +80,7 @@ class FeaturePosterior:
         lifts: Added to the mean, one per field; None for none.
         fit_scale: Whether the priors are multiplied by the scale of largest likelihood.
         rounding: Standard deviation of what arithmetic does to values without noise, relative to their prior.
+        like: A posterior of nearly the same rows: its scale and rounding are tried first.
     """
 
     def __init__(
@@ -86,13 +89,17 @@ class FeaturePosterior:
         fields: Sequence[FieldFeatures],
         lifts: Sequence[Lift] | None = None,
         fit_scale: bool = True,
-        rounding: float = _ROUNDING,
+        rounding: float = ROUNDING,
+        like: FeaturePosterior | None = None,
     ) -> None:
         """Factorise."""
         self.fields = tuple(fields)
         self.lifts = lifts
+        self.rounding: float = rounding
         weights = sum(len(f) for f in fields)
         self.scale = 1.0
+        if like is not None and fit_scale:
+            self.scale, rounding = like.scale, max(rounding, like.rounding)
         used = self._condition(rows, weights, rounding)
         # What the scale of the prior is, what the rows determine, and how well they are met depend on each other.
         floor = 0.0
@@ -118,19 +125,19 @@ class FeaturePosterior:
             "effective_rank": self._rank,
             "rounding": used,
             "output_scale": self.scale,
-            "log_evidence": self.evidence(False)[0],
             "quadratic_form_per_row": self._quadratic / max(n, 1),
+            **self._own_diagnostics(),
         }
+        self.rounding = rounding
+
+    def _own_diagnostics(self) -> dict[str, float]:
+        return {"log_evidence": self.evidence(False)[0]}
 
     def _condition(self, rows: Sequence[Rows], weights: int, rounding: float) -> float:
         """Condition on the rows at the present scale of the prior; returns the rounding that was assumed."""
-        seen = [self._see(r, rounding) for r in rows]
+        self._seen = seen = [self._see(r, rounding) for r in rows]
         a, y = torch.cat([p.design for p in seen]), torch.cat([p.values for p in seen])
-        self._quadratic = sum(p.rest for p in seen)
-        self._logdet = sum(p.log_noise for p in seen)
-        self._count = sum(p.count for p in seen)
-        square = sum(float(r.values.pow(2).mean()) for r in rows if r.values is not None)
-        self._data_scale = square / max(sum(p.prior for p in seen), 1e-300)
+        self._count_rows(rows, seen)
         dual = len(a) < weights and len(a) <= _LARGEST_DUAL
         if weights <= _LARGEST_SVD or dual:
             self._by_singular_values(a, y)
@@ -140,6 +147,13 @@ class FeaturePosterior:
             rounding = max(rounding, _CHOLESKY_ROUNDING)
             self._by_cholesky(a, y)
         return rounding
+
+    def _count_rows(self, rows: Sequence[Rows], seen: Sequence[SeenRows]) -> None:
+        self._quadratic = sum(p.rest for p in seen)
+        self._logdet = sum(p.log_noise for p in seen)
+        self._count = sum(p.count for p in seen)
+        square = sum(float(r.values.pow(2).mean()) for r in rows if r.values is not None)
+        self._data_scale = square / max(sum(p.prior for p in seen), 1e-300)
 
     def evidence(self, profile: bool) -> tuple[float, float]:
         """Log marginal likelihood and the scale of the priors at which it is taken.
@@ -157,7 +171,7 @@ class FeaturePosterior:
         root = self._spread(torch.eye(len(self.mean_weights), dtype=torch.float64))
         return self.mean_weights**2 / scale + (root**2).sum(1)
 
-    def _see(self, r: Rows, rounding: float) -> _Seen:
+    def _see(self, r: Rows, rounding: float) -> SeenRows:
         onto = projections(r, self.fields) if r.noise.dim() == 0 else None
         a = math.sqrt(self.scale) * design(r, self.fields, onto)
         values = torch.zeros(len(r), dtype=torch.float64) if r.values is None else r.values
@@ -167,15 +181,21 @@ class FeaturePosterior:
             noise = r.noise.expand(len(r)) + rounding**2 * size
             sd = noise.clamp_min(1e-300).sqrt()
             mean = float(prior.mean()) / self.scale
-            return _Seen(a / sd[:, None], values / sd, 2.0 * float(sd.log().sum()), 0.0, len(r), mean)
+            return SeenRows(a / sd[:, None], values / sd, 2.0 * float(sd.log().sum()), 0.0, len(r), mean, sd)
         prior_mean = float((a * a).sum()) / len(r)
-        square = max(prior_mean, r.size**2, float(values.pow(2).mean()))
-        one = math.sqrt(max(float(r.noise) + rounding**2 * square, 1e-300))
+        one = self._deviation(r, prior_mean, rounding)
         inside = contract([q.T for q in onto], values.reshape(*r.shape, 1), True).reshape(-1)
         # The difference of two squares would lose what rounding leaves: the rest is measured on the grid.
         back = contract(list(onto), inside.reshape(*[q.shape[1] for q in onto], 1), True).reshape(-1)
         rest = float(((values - back) ** 2).sum()) / one**2
-        return _Seen(a / one, inside / one, 2.0 * len(r) * math.log(one), rest, len(r), prior_mean / self.scale)
+        log_noise = 2.0 * len(r) * math.log(one)
+        return SeenRows(a / one, inside / one, log_noise, rest, len(r), prior_mean / self.scale, one)
+
+    @staticmethod
+    def _deviation(r: Rows, prior: float, rounding: float) -> float:
+        """Standard deviation of noise and rounding, the same for all rows of a block."""
+        square = 0.0 if r.values is None else float(r.values.pow(2).mean())
+        return math.sqrt(max(float(r.noise) + rounding**2 * max(prior, r.size**2, square), 1e-300))
 
     def _by_singular_values(self, a: Tensor, y: Tensor) -> None:
         if a.shape[0] > 2 * a.shape[1]:
@@ -241,11 +261,7 @@ class FeaturePosterior:
         """Apply a function of the design in chunks of rows; only for points or one axis."""
         weights = max(1, len(self.mean_weights))
         step = max(1, _CHUNK // weights)
-        parts = []
-        for start in range(0, len(at), step):
-            sl = slice(start, start + step)
-            part = Rows(at.terms, tuple(x[sl] for x in at.coordinates), at.is_grid)
-            parts.append(action(design(part, self.fields)))
+        parts = [action(design(part, self.fields)) for _, part in chunks(at, step)] if len(at) else []
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
 
     def mean(self, jet: Jet, points: Tensor) -> Tensor:
@@ -280,11 +296,15 @@ class FeaturePosterior:
 
     def variance(self, jet: Jet, points: Tensor) -> Tensor:
         """Posterior variance of a jet at points (m, d)."""
-        around = self.scale * self._evaluate(jet_rows(jet, points), lambda a: (self._spread(a) ** 2).sum(1))
+        around = self.row_variance(jet_rows(jet, points))
         if self.lifts is None or any(jet.orders):
             return around
         # The lift is a sum of products whose factors are known to some digits fewer than the data.
         return around + (_LIFT_ROUNDING * self.lifts[jet.field].size) ** 2
+
+    def row_variance(self, at: Rows) -> Tensor:
+        """Posterior variance of linear functionals at points or on one axis, (m,)."""
+        return self.scale * self._evaluate(at, lambda a: (self._spread(a) ** 2).sum(1))
 
     def covariance(self, a: Rows, b: Rows) -> Tensor:
         """Posterior covariance of rows a with rows b."""
@@ -293,14 +313,15 @@ class FeaturePosterior:
     def sample(self, n: int, generator: torch.Generator) -> FeatureDraws:
         """N joint draws: functions of drawn weights."""
         white = torch.randn(len(self.mean_weights), n, generator=generator, dtype=torch.float64)
+        return FeatureDraws(self, math.sqrt(self.scale) * self._move(white))
+
+    def _move(self, white: Tensor) -> Tensor:
+        """A square root of the weights' posterior covariance times (W, n)."""
         if self._factor is not None:
-            move = torch.linalg.solve_triangular(self._factor.T, white, upper=True)
-        else:
-            inside = self._rotation.T @ white
-            move = self._rotation @ (self._shrinkage.sqrt()[:, None] * inside)
-            if self._has_complement:
-                move = move + white - self._rotation @ inside
-        return FeatureDraws(self, math.sqrt(self.scale) * move)
+            return torch.linalg.solve_triangular(self._factor.T, white, upper=True)
+        inside = self._rotation.T @ white
+        move = self._rotation @ (self._shrinkage.sqrt()[:, None] * inside)
+        return move + white - self._rotation @ inside if self._has_complement else move
 
 
 class FeatureDraws:
