@@ -1,4 +1,4 @@
-"""Fields that no model of this package has made: potential flows, spherical harmonics, flows on folded sheets.
+"""Fields that no model of this package has made: potential flows, harmonics, flows on folded sheets, wind.
 
 Every set is a cloud of points on a surface, its normals, and a tangent field of unit root mean square. None of them
 uses a graph Laplacian.
@@ -126,6 +126,28 @@ def harmonic_set(n: int, rng: np.random.Generator, degree: int = 6) -> Set:
             )
         )
     return Set("harmonics", x, x, unit(parts[0] + np.cross(x, parts[1])))
+
+
+def harmonic_torus(n: int, rng: np.random.Generator, big: float = 1.0, small: float = 0.4) -> Set:
+    """A field without divergence or curl on a torus of revolution, at points far from each other.
+
+    With angles u along the ring and v around the tube, and w = big + small cos v, the harmonic forms are du and dv / w.
+    """
+    u, v = rng.uniform(0.0, 2.0 * math.pi, (2, 16 * n))
+    kept = rng.uniform(0.0, big + small, 16 * n) < big + small * np.cos(v)  # uniform in area
+    u, v = u[kept], v[kept]
+
+    def at(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        w = big + small * np.cos(v)
+        return np.stack([w * np.cos(u), w * np.sin(u), small * np.sin(v)], axis=1)
+
+    chosen = furthest_point_sample(at(u, v), count=n, start=0)
+    u, v = u[chosen], v[chosen]
+    w = (big + small * np.cos(v))[:, None]
+    along = np.stack([-np.sin(u), np.cos(u), np.zeros(n)], axis=1)
+    around = np.stack([-np.sin(v) * np.cos(u), -np.sin(v) * np.sin(u), np.cos(v)], axis=1)
+    a, b = rng.standard_normal(2)
+    return Set("torus, harmonic", at(u, v), np.cross(along, around), unit(a * along / w + b * around / (small * w)))
 
 
 def _sheet(name: str, n: int, rng: np.random.Generator, ell: float, curve, length: float, width: float) -> Set:
