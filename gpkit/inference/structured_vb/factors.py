@@ -126,6 +126,10 @@ class Factor(ABC):
         """Posterior means (M, R) and covariances (M, R, R) at any coordinates, exact given the sites."""
 
     @abstractmethod
+    def prior_covariance(self, coordinates: Array) -> Array:
+        """Prior covariance (M, M) of one function at distinct coordinates, increasing for ordered modes."""
+
+    @abstractmethod
     def sample(self, coordinates: Array, n: int, rng: np.random.Generator) -> Array:
         """Joint draws (n, M, R) of the functions at any coordinates."""
 
@@ -191,6 +195,12 @@ class MarkovFactor(Factor):
             )
         return found.mean.numpy()[where], found.covariance.numpy()[where]
 
+    def prior_covariance(self, coordinates: Array) -> Array:
+        """The kernel's own."""
+        with torch.no_grad():
+            dense: Array = self.kernel(torch.from_numpy(np.ascontiguousarray(coordinates))).to_dense().numpy()
+        return dense
+
     def sample(self, coordinates: Array, n: int, rng: np.random.Generator) -> Array:
         """Joint draws along the path."""
         nodes, precision, information, where = self._merged(coordinates)
@@ -227,6 +237,10 @@ class IndependentFactor(Factor):
         mean = np.where(seen[:, None], self.mean[safe], 0.0)
         covariance = np.where(seen[:, None, None], self.covariance[safe], np.eye(self.rank))
         return mean, covariance
+
+    def prior_covariance(self, coordinates: Array) -> Array:
+        """The identity."""
+        return np.eye(len(coordinates))
 
     def sample(self, coordinates: Array, n: int, rng: np.random.Generator) -> Array:
         """Draws; equal codes have equal values."""
@@ -330,6 +344,11 @@ class BasisFactor(Factor):
         basis, left = self._basis(coordinates)
         mean, covariance = self._project(basis)
         return mean, covariance + left[:, None, None] * np.eye(self.rank)
+
+    def prior_covariance(self, coordinates: Array) -> Array:
+        """Of the components, with what they leave out on the diagonal."""
+        basis, left = self._basis(coordinates)
+        return basis @ basis.T + np.diag(left)
 
     def sample(self, coordinates: Array, n: int, rng: np.random.Generator) -> Array:
         """Joint draws of the components' weights; what they leave out is drawn independently."""

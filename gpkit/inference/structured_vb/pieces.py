@@ -146,7 +146,7 @@ class Minibatches(Entries):
 
     The average moves by ``(1 + t)^-decay`` in step t towards the batch's statistics times N over the batch's size,
     which is a step of the natural gradient of all sites. A sweep over this object is one such step; the bound that it
-    returns is an estimate. Where there are more than 2^20 entries a batch consists of short blocks of neighbouring rows.
+    returns is an estimate. Beyond 2^20 entries a batch consists of short blocks of neighbouring rows.
 
     Args:
         pieces: the entries.

@@ -129,7 +129,8 @@ class TensorTrain(Form):
         which = self.links[k].weight
         return mean[which], second[np.ix_(which, which)]
 
-    def _prior(self, k: int) -> tuple[Array, Array]:
+    def expected_precision(self, k: int) -> tuple[Array, Array]:
+        """E[alpha] and E[ln alpha] of the weights of a mode, (I,) each."""
         size = self.links[k].weights
         if not self.ard:
             return np.ones(size), np.zeros(size)
@@ -217,7 +218,7 @@ class TensorTrain(Form):
         if not self.weights[k].size:
             return
         square, linear = self._by_weight(statistics)
-        self.weights[k].update(noise_precision * square, noise_precision * linear, self._prior(k)[0])
+        self.weights[k].update(noise_precision * square, noise_precision * linear, self.expected_precision(k)[0])
         if self.ard:
             squares = self.weights[k].squares
             shape = np.full(len(squares), ARD_SHAPE + 0.5)
@@ -231,7 +232,7 @@ class TensorTrain(Form):
 
     def divergence(self) -> float:
         """Of all weights and precisions."""
-        own = sum(w.divergence(*self._prior(k)) for k, w in enumerate(self.weights) if w.size)
+        own = sum(w.divergence(*self.expected_precision(k)) for k, w in enumerate(self.weights) if w.size)
         return own + sum(p.divergence() for p in self.precisions)
 
     def evaluate(self, mode: int, grouping: Grouping, tables: Sequence[Array]) -> tuple[Array, Array]:

@@ -342,6 +342,37 @@ class FunctionalTensor:
 
         return load_tensor(path)
 
+    def sample(
+        self,
+        coordinates: Any = None,
+        *,
+        draws: int = 500,
+        tune: int = 500,
+        chains: int = 2,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> Any:
+        """The posterior of the function by NUTS (Pyro), as a reference for small tables, as ``arviz.InferenceData``.
+
+        Functions, coefficients and noise are sampled jointly, length scales stay as they were learned, and the entries
+        are those that the start with the largest bound has seen. Variables: ``f`` at these entries, ``f_new`` at other
+        coordinates, in the unit of y (the linear predictor of counts).
+
+        Args:
+            coordinates: of other points, as for :meth:`predict`.
+            draws: of each chain.
+            tune: steps before them.
+            chains: one after the other.
+            seed: of everything random.
+            progress: whether a bar is shown.
+
+        Raises:
+            InvalidDataError: for a model with a local residual, one whose entries have left memory, or a large one.
+        """
+        from gpkit.models.functional_tensor.nuts import sample_tensor
+
+        return sample_tensor(self, coordinates, draws=draws, tune=tune, chains=chains, seed=seed, progress=progress)
+
     def to_inference_data(self, draws: int = 500, seed: int = 0) -> Any:
         """Posterior draws of main effects and principal functions of every mode as ``arviz.InferenceData``."""
         from gpkit.models.functional_tensor.draws import tensor_inference_data
