@@ -13,10 +13,14 @@ __all__ = ["ParameterSearch"]
 _FIXED = ("period", "frequency")  # named by the user, in the unit of the coordinate
 _LENGTHS = ("lengthscale", "timescale")
 _WIDEST, _NARROWEST = math.log(2.0), 0.01
+_LONGEST_PAUSE = 8
 
 
 class ParameterSearch:
     """Multiplies one parameter in turn by a factor that grows with success and shrinks without.
+
+    A parameter that was right in its turn is left alone for one turn, then for two, four and eight: near the end of a
+    fit nearly all of the evidences would only confirm it.
 
     Args:
         kernel: changed in place; periods and frequencies are left as they are.
@@ -39,6 +43,8 @@ class ParameterSearch:
             else:
                 self._limits[path] = (1e-4, 1e4)
         self._step = dict.fromkeys(self._limits, _WIDEST)
+        self._pause = dict.fromkeys(self._limits, 0)
+        self._waits = dict.fromkeys(self._limits, 0)
         self._turn = 0
 
     def _within_period(self, path: str) -> bool:
@@ -75,6 +81,9 @@ class ParameterSearch:
             return
         path = list(self._limits)[self._turn % len(self._limits)]
         self._turn += 1
+        if self._waits[path]:
+            self._waits[path] -= 1
+            return
         now, (low, high) = self._get(path), self._limits[path]
         best, kept = evidence(), now
         moved = False
@@ -87,3 +96,5 @@ class ParameterSearch:
                 break
         self._set(path, kept)
         self._step[path] = min(max(self._step[path] * (1.4 if moved else 0.5), _NARROWEST), _WIDEST)
+        self._pause[path] = 0 if moved else min(max(2 * self._pause[path], 1), _LONGEST_PAUSE)
+        self._waits[path] = self._pause[path]
