@@ -21,6 +21,7 @@ from gpkit.operators.covariances import GIVEN
 __all__ = ["RepeatedPath"]
 
 Array = NDArray[np.float64]
+_REMEMBERED = 3  # sets of transitions
 
 
 class RepeatedPath:
@@ -47,9 +48,10 @@ class RepeatedPath:
             raise NotSortedError(f"coordinates must not decrease along a path, that at {where} exceeds the next")
         self.functions = functions
         self._kept: dict[Any, Any] = {}
+        self._transitions: dict[Any, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": {}}  # what is kept is made again where it is needed
+        return {**self.__dict__, "_kept": {}, "_transitions": {}}  # what is kept is made again where it is needed
 
     def _prior(self, kernel: Any) -> tuple[Any, Any, Any]:
         """Prior, stored arrays and room for the recursions."""
@@ -61,8 +63,16 @@ class RepeatedPath:
         if closed and kernel.structure != GIVEN and not kernel.batch_shape:
             structure = kernel.structure
             blocks, b = block_shape(structure)
-            params = kernel._closed_form_params().detach().numpy()
-            transitions, first = linear.transition_blocks(marker(structure), params, self.coordinates, blocks, b)
+            # A search asks for one more value of a parameter and then for one of those before.
+            key = (id(kernel), *(float(raw.detach()) for raw in kernel.parameters()))
+            if key not in self._transitions:
+                params = kernel._closed_form_params().detach().numpy()
+                found = linear.transition_blocks(marker(structure), params, self.coordinates, blocks, b)
+                self._transitions = {
+                    **dict(list(self._transitions.items())[1 - _REMEMBERED :]),
+                    key: (*found, kernel),
+                }  # the kernel stays, so that its id does
+            transitions, first, _ = self._transitions[key]
             first = first.reshape(1, blocks, b)
             which = tuple(range(blocks)) * functions
             owner = tuple(r for r in range(functions) for _ in range(blocks))
@@ -74,15 +84,15 @@ class RepeatedPath:
             transitions = paths.transitions.reshape(paths.transitions.shape[-4:]).numpy()
             first = paths.covariance[..., 0].reshape(-1, *paths.covariance.shape[-3:-1]).numpy()
             which, owner, b, blocks = paths.which, paths.owner, paths.block, transitions.shape[1]
-        key = (which, owner, b)
-        if key not in self._kept:
+        shape = (which, owner, b)
+        if shape not in self._kept:
             d = len(which) * b
-            self._kept[key] = (
+            self._kept[shape] = (
                 path_layout(b, functions, which, owner),
                 sites.stored_for(n, functions, d, False, np.float64),
                 sites.room_for(functions, d, b, blocks, np.float64),
             )
-        layout, stored, room = self._kept[key]
+        layout, stored, room = self._kept[shape]
         spread = np.ascontiguousarray(first[:, layout.which].reshape(len(first), -1))
         prior = sites.Prior(layout.shape, np.ascontiguousarray(transitions), layout.which, layout.owner, spread)
         return prior, stored, room
