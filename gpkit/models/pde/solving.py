@@ -275,6 +275,6 @@ def findings_of(problem: Problem, residuals: Residuals, diagnostics: Mapping[str
         for name, count in zip(problem.box.names, torch.as_tensor(periods).reshape(-1).tolist(), strict=False):
             if count < FEWEST_POINTS_PER_PERIOD:
                 found.append(
-                    f"the grid has {count:.2g} points per period along {name}, fewer than {FEWEST_POINTS_PER_PERIOD}"
+                    f"the grid has {count:.3g} points per period along {name}, fewer than {FEWEST_POINTS_PER_PERIOD}"
                 )
     return found
