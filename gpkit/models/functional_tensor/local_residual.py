@@ -122,5 +122,5 @@ class LocalResidual:
 
 
 def _features(variances: list[Array], gap: Array) -> list[Array]:
-    """Variances that the members claim, and their disagreement, floored at a hundredth of a typical variance."""
-    return [*variances, gap**2 + 0.01 * float(np.mean(variances[0]))]
+    """Variances that the members claim, and the first with their disagreement: none is small where they agree."""
+    return [*variances, gap**2 + variances[0]]
