@@ -22,6 +22,7 @@ __all__ = ["LeastSquares", "gauss_newton", "megabytes"]
 Fields = list[Array]
 _STEPS = 60
 _RANK = 1e-15
+_GAIN = 1e-3  # of the misfit
 
 
 def megabytes(points: int, columns: int) -> float:
@@ -140,6 +141,8 @@ def gauss_newton(
         solved = LeastSquares.of(matrix, lack)
         step = rows.fields(solved.solution)
         share, before, free = 1.0, float(np.linalg.norm(lack)), solved.misfit
+        if report.steps and before - free <= _GAIN * free:
+            break  # what is left no coefficients explain: this is the least
         candidate = [c + s for c, s in zip(state, step, strict=True)]
         while True:
             after = float(np.linalg.norm(_rows(problem, rows, candidate)[1]))

@@ -55,6 +55,7 @@ class Collocation:
     Attributes:
         sources: Values of the right sides on the nodes.
         strength: Factor of the nonlinear terms, for continuation.
+        is_closed: Whether derivatives of the functions are such functions, so that a direct solution leaves nothing.
     """
 
     def __init__(self, disc: Discretisation) -> None:
@@ -64,7 +65,7 @@ class Collocation:
         self.coordinates = open_grid(disc.nodes)
         self.shape = tuple(len(x) for x in disc.nodes)
         # Only derivatives that a basis has exactly are taken in coefficients.
-        closed = not any(isinstance(b, PickedBasis) for b in disc.bases)
+        self.is_closed = closed = not any(isinstance(b, PickedBasis) for b in disc.bases)
         self._fixed: list[dict[Jet, float]] = [dict(part.constant) if closed else {} for part in self.layout.linear]
         self._variable: list[list[tuple[Jet, float | Array]]] = [
             [(jet, c(self.coordinates).expand(self.shape).numpy()) for jet, c in part.variable]

@@ -85,13 +85,15 @@ def newton(
         report.steps.append(relative)
         report.damping.append(share)
         if linear:
-            # A second solve refines the first; more would only repeat rounding.
+            # A second solve refines the first; more would only repeat rounding where functions are closed under
+            # differentiation.
             if report.rounding > _SINGULAR:
                 raise InvalidDataError(
                     "the operator is singular under these conditions, or so near to it that rounding decides (by"
                     f" {min(report.rounding, 1.0):.0e} of the solution): give a gauge or another condition"
                 )
-            if krylov.iterations == 0 or len(report.steps) >= 2 or relative < tolerance:
+            is_direct = krylov.iterations == 0
+            if relative < tolerance or (problem.is_closed and (is_direct or len(report.steps) >= 2)):
                 report.converged = True
                 return state, report
             continue

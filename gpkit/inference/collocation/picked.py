@@ -26,7 +26,7 @@ from gpkit.inference.collocation.layout import Layout
 from gpkit.inference.collocation.picked_basis import PickedBasis, projection
 from gpkit.inference.collocation.picked_plan import Plan, homogeneous
 from gpkit.inference.collocation.residuals import Residuals
-from gpkit.inference.collocation.resolution import Resolution, data_lines, limits, resample
+from gpkit.inference.collocation.resolution import Resolution, data_lines, limits, resample, tails
 from gpkit.inference.collocation.rows import Columns
 from gpkit.inference.collocation.uncertainty import CoefficientVariances, DenseCovariance, Uncertainty
 
@@ -38,6 +38,7 @@ _LONGEST = 131_072  # points of a line
 _ROUNDS = 8
 _DONE = 3e-12
 _LARGE = 1e-6
+_RESOLVED = 1e-12
 _GAIN = 0.5  # a round that leaves more than this share of the residual has gained nothing
 _DENSITY = {1: 6.0, 2: 3.0, 3: 2.0}
 _FEWEST_ROWS = 120  # columns up to which dense rows are as quick as anything
@@ -188,7 +189,11 @@ def _add_what_is_left(layout: Layout, grid: Sequence[int], plans: Sequence[Plan]
         rest = left - table @ linalg.lstsq(table, left, cond=1e-12, lapack_driver="gelsy", check_finite=False)[0]
         size = float(np.linalg.norm(left))
         missing.append((float(np.linalg.norm(rest)) / size if size > 0.0 else 0.0, x, rest))
-    for plan, (share, x, rest) in zip(plans, missing, strict=True):
+    falls = np.max([tails(c) for c in attempt.state], axis=0)
+    for plan, (share, x, rest), fall in zip(plans, missing, falls, strict=True):
+        if not plan.is_picked and fall > _RESOLVED:
+            plan.widen()  # coefficients of polynomials say themselves that there are more
+            continue
         if share < 0.3 * max(m[0] for m in missing) or share < 1e-3:
             continue
         found = clean(x, rest, tolerance=0.1, most=3, refine=True).frequencies

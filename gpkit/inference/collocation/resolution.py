@@ -19,7 +19,7 @@ from gpkit.inference.collocation.layout import Layout, LinearPart, RightSide
 __all__ = ["Resolution", "data_lines", "limits", "resample", "tails"]
 
 _LINES = 5
-_NOTHING = 1e-13
+_NOTHING = 1e-14
 
 
 def limits(grid: Sequence[int], periodic: frozenset[int]) -> tuple[int, ...]:
@@ -125,17 +125,37 @@ def data_lines(layout: Layout, axis: int, x: Array) -> list[Array]:
         found.append(np.array(columns).T)
 
     for source, linear in zip(layout.sources, layout.linear, strict=True):
+        if source.is_constant:
+            continue
         look(source)
-        if found and float(np.abs(found[-1]).max()) < _NOTHING * _size_of_terms(layout, linear):
-            found.pop()  # what a manufactured source of zero leaves of its terms
+        size = float(np.abs(found[-1]).max())
+        # What a manufactured source of zero leaves of its terms; these are looked at only where it may be that.
+        if size < _NOTHING * _size_of_terms(layout, linear, [len(x)] * layout.dim) and (
+            size < _NOTHING * _size_of_terms(layout, linear, [_top(layout, j, len(x)) for j in range(layout.dim)])
+        ):
+            found.pop()
     for face in layout.faces:
         if face.axis != axis:
             look(face.value, face.axis, layout.ends[face.axis][face.end.side])
     return found
 
 
-def _size_of_terms(layout: Layout, linear: LinearPart) -> float:
-    """Size of the left side of an equation for fields as large as their boundary data, that vary once over the box."""
+def _top(layout: Layout, axis: int, count: int) -> int:
+    """Degree of the highest polynomial that matters in boundary data along an axis."""
+    lower, upper = layout.ends[axis]
+    x = lower + 0.5 * (upper - lower) * (1.0 - np.cos(math.pi * (np.arange(count) + 0.5) / count))
+    top = 1
+    for face in layout.faces:
+        if face.axis != axis and not face.value.is_constant:
+            grid = [np.array([a + 0.37 * (b - a)]) for a, b in layout.ends]
+            grid[axis], grid[face.axis] = x, np.array([layout.ends[face.axis][face.end.side]])
+            size = np.abs(fft.dct(face.value.on_grid(grid).ravel()))
+            top = max(top, _last(size, 1e-3) if size.max() > 0.0 else 1)
+    return top
+
+
+def _size_of_terms(layout: Layout, linear: LinearPart, degrees: Sequence[int]) -> float:
+    """Size of the left side of an equation for fields as large as their boundary data, of degrees along the axes."""
     middle = [np.linspace(*ends, 7) for ends in layout.ends]
     largest = 0.0
     for face in layout.faces:
@@ -143,10 +163,10 @@ def _size_of_terms(layout: Layout, linear: LinearPart) -> float:
             grid = list(middle)
             grid[face.axis] = np.array([layout.ends[face.axis][face.end.side]])
             largest = max(largest, float(np.abs(face.value.on_grid(grid)).max()))
+    rates = [2.0 * n / (upper - lower) for n, (lower, upper) in zip(degrees, layout.ends, strict=True)]
     strength = 1.0
     for jet, c in linear.constant.items():
-        lengths = [upper - lower for lower, upper in layout.ends]
-        strength = max(strength, abs(c) / math.prod(n**o for n, o in zip(lengths, jet.orders, strict=True)))
+        strength = max(strength, abs(c) * math.prod(r**o for r, o in zip(rates, jet.orders, strict=True)))
     return largest * strength
 
 

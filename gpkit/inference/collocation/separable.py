@@ -27,7 +27,8 @@ Symbol = Mapping[int, float]
 Values = NDArray[Any]  # real, or complex where an axis has complex eigenvalues
 Number = float | complex
 _SINGULAR = 1e-12
-_WELL_CONDITIONED = 1e5
+_WELL_CONDITIONED = 1e5  # eigenvectors
+_PROJECTED = 2e-15
 _FLOOR = 2e-16  # masses of the highest modes, which nothing depends on, may round to less than zero
 
 
@@ -226,6 +227,7 @@ class SeparableSolver:
 
     def __init__(self, axes: Sequence[Axis], symbols: Sequence[Symbol], shift: float = 0.0) -> None:
         self._shapes = tuple(a.basis.size for a in axes)
+        self._is_picked = any(isinstance(a.basis, PickedBasis) for a in axes)
         reduced: list[_Reduced | None] = []
         for j, (axis, symbol) in enumerate(zip(axes, symbols, strict=True)):
             same = next((i for i in range(j) if axes[i] is axis and symbols[i] == symbol), None)
@@ -282,6 +284,8 @@ class SeparableSolver:
         relative = np.abs(total) / np.where(size > 0.0, size, largest)
         where = np.unravel_index(int(np.argmin(relative)), relative.shape)
         self.gap = float(relative[where]) if float(size[where]) > 1e-30 * largest else 0.0
+        if self._is_picked and float(np.abs(total).min()) < _PROJECTED * largest:
+            self.gap = 0.0  # eigenvalues of projected operators are known to rounding of the largest
         if self.gap < _SINGULAR:
             raise InvalidDataError(
                 "the operator is singular under these boundary conditions (an eigenvalue is zero"

@@ -1,0 +1,505 @@
+"""Waves of picked frequencies: the basis, the search, the choice between it and the broadband one, and its traps."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import cos, exp, sin
+
+from gpkit.errors import ConvergenceWarning, InvalidDataError
+from gpkit.inference.collocation import residuals as judge
+from gpkit.inference.collocation.bases import LegendreBasis
+from gpkit.inference.collocation.candidates import choose
+from gpkit.inference.collocation.forms import Data, Equation, Jet, Observation, Problem, evaluate_on_grid
+from gpkit.inference.collocation.layout import Layout
+from gpkit.inference.collocation.picked import pick
+from gpkit.inference.collocation.picked_basis import PickedBasis, Wave, projection
+from gpkit.inference.collocation.picked_plan import Plan, homogeneous
+from gpkit.inference.collocation.resolution import Resolution
+from gpkit.inference.collocation.spectral import solve
+from gpkit.models.pde import PDE, Box, Dirichlet, Field, Noisy, laplacian
+from tests.inference.collocation.problems import (
+    FULL,
+    UNIT,
+    box,
+    derivative,
+    dirichlet,
+    face,
+    others,
+    poisson,
+    published,
+    smooth,
+    term,
+    unit_orders,
+)
+from tests.inference.collocation.problems import laplacian as terms_of_laplacian
+
+PUBLISHED, OTHERS = published(), others()
+WAVES = (Wave(degree=6), Wave(40.0, degree=3), Wave(0.0, -30.0), Wave(25.0, 12.0, 1))
+
+
+def points_of(case, count=200, seed=0):
+    rng = np.random.default_rng(seed)
+    ends = zip(case.problem.box.lower, case.problem.box.upper, strict=True)
+    return torch.from_numpy(np.stack([rng.uniform(a, b, count) for a, b in ends], axis=1))
+
+
+def covered(case, posterior, widths=2.0, field=0):
+    """Share of points where the error is less than some standard deviations."""
+    x, value = points_of(case), Jet(field, (0,) * len(case.grid))
+    exact = (case.exact[field] if isinstance(case.exact, (tuple, list)) else case.exact)(*x.T)
+    error = (posterior.mean(value, x) - exact).abs()
+    return float((error <= widths * posterior.variance(value, x).sqrt()).double().mean())
+
+
+# ------------------------------------------------------------------------------------------------------- the basis
+
+
+def test_functions_are_orthonormal_and_span_the_waves():
+    basis = PickedBasis(-1.0, 2.0, WAVES)
+    x, w = np.polynomial.legendre.leggauss(400)
+    x, w = 0.5 + 1.5 * x, 1.5 * w
+    table = basis.evaluate(x)
+    np.testing.assert_allclose(table.T @ (w[:, None] * table), np.eye(basis.size), atol=1e-11)
+    assert basis.size == basis.offered == 7 + 8 + 1 + 4
+    for function in (
+        x**6,
+        x**3 * np.sin(40.0 * x),
+        np.exp(-30.0 * (x + 1.0)),
+        np.exp(12.0 * (x - 2.0)) * np.cos(25.0 * x),
+    ):
+        left = function - table @ (table.T @ (w * function))
+        assert np.abs(left).max() < 1e-10 * np.abs(function).max()
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_derivatives_of_the_functions(order):
+    basis = PickedBasis(-1.0, 2.0, WAVES)
+    x = np.linspace(-1.0, 2.0, 41)
+    # A polynomial through Chebyshev points is an oracle that knows nothing of waves.
+    nodes = np.polynomial.chebyshev.chebpts1(220)
+    fitted = np.polynomial.chebyshev.chebfit(nodes, basis.evaluate(0.5 + 1.5 * nodes), 219)
+    expected = (
+        np.polynomial.chebyshev.chebval((x - 0.5) / 1.5, np.polynomial.chebyshev.chebder(fitted, order)).T / 1.5**order
+    )
+    got = basis.evaluate(x, order)
+    assert np.abs(got - expected).max() < 1e-11 * 220.0 ** (2 * order)
+    closed = basis.evaluate(x) @ basis.derivative(order)
+    assert np.abs(got - closed).max() < 1e-9 * np.abs(got).max()
+
+
+def test_larger_bases_begin_with_the_same_functions():
+    basis = PickedBasis(0.0, 1.0, (Wave(degree=8), Wave(300.0, degree=4)), (Wave(300.0, 0.0, 7, 5), Wave(90.0)))
+    x = np.linspace(0.0, 1.0, 50)
+    larger = basis.grown()
+    assert larger.size == basis.size + 6 + 2
+    assert np.array_equal(larger.resized(basis.size).evaluate(x), basis.evaluate(x))
+    np.testing.assert_allclose(larger.evaluate(x)[:, : basis.size], basis.evaluate(x), atol=1e-12)
+    assert np.array_equal(basis.resized(5).evaluate(x), basis.evaluate(x)[:, :5])
+    np.testing.assert_allclose(projection(larger, basis), np.eye(larger.size, basis.size), atol=1e-12)
+
+
+def test_functions_that_others_nearly_make_are_left_out():
+    twice = PickedBasis(0.0, 1.0, (Wave(degree=8), Wave(50.0, degree=2), Wave(50.0 + 1e-9, degree=2)))
+    assert twice.offered == 21 and twice.size == 15
+    polynomials, same = LegendreBasis(0.0, 1.0, 9), PickedBasis(0.0, 1.0, (Wave(degree=8),))
+    matrix = projection(same, polynomials)
+    np.testing.assert_allclose(matrix @ matrix.T, np.eye(9), atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "waves", [WAVES, (Wave(degree=8), Wave(6e4, degree=4)), (Wave(degree=30), Wave(500.0, degree=12))]
+)
+def test_nodes_tell_waves_apart(waves):
+    basis = PickedBasis(0.0, 1.0, waves)
+    x, weights = basis.nodes(3 * basis.size)
+    assert (np.diff(x) > 0.0).all() and weights.sum() == pytest.approx(1.0)
+    assert np.linalg.cond(basis.evaluate(x) * np.sqrt(weights)[:, None]) < 10.0
+
+
+# -------------------------------------------------------------------------------------------------------- the plan
+
+
+def test_frequencies_that_are_close_share_a_carrier():
+    plan = Plan(0.0, 1.0, broadband=500)
+    for frequency in (80.0, 80.6, 20.0):
+        plan.add(frequency)
+    assert plan.is_picked and len(plan.frequencies()) == 2
+    assert sorted(plan.frequencies())[1] == pytest.approx(80.3)
+    before = plan.count
+    plan.add(80.2)  # is there
+    assert plan.count == before
+    plan.add(80.2, insist=True)
+    assert plan.count > before
+    plan.add(1.0)  # polynomials hold it
+    assert len(plan.frequencies()) == 2
+
+
+def test_polynomials_are_taken_where_they_are_fewer():
+    plan = Plan(0.0, 1.0, broadband=30)
+    plan.add(4.0)
+    assert not plan.is_picked and plan.frequencies() == () and isinstance(plan.basis(), LegendreBasis)
+
+
+def test_solutions_of_the_equation_without_source_are_waves():
+    decaying = Problem(box(UNIT), ("u",), (Equation((term(1.0, 2), term(-900.0, 0)), Data()),), dirichlet(sin, 1))
+    found = homogeneous(Layout(decaying), [Plan(0.0, 1.0)], 0)
+    assert sorted(w.rate for w in found) == pytest.approx([-30.0, 30.0]) and {w.omega for w in found} == {0.0}
+    heat = Problem(
+        box(UNIT, UNIT, names="xt"), ("u",), (Equation((term(1.0, 0, 1), term(-0.01, 2, 0)), Data()),),
+        dirichlet(lambda x, t: 0.0 * x, 2, axes=[0]),
+    )  # fmt: skip
+    plans = [Plan(0.0, 1.0, broadband=900), Plan(0.0, 1.0)]
+    plans[0].add(50.0 / math.pi)
+    (wave,) = homogeneous(Layout(heat), plans, 1)
+    assert wave.rate == pytest.approx(-100.0) and wave.omega == 0.0
+
+
+# ------------------------------------------------------------------------------------------------------ solutions
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_problems_on_picked_waves(name):
+    case = PUBLISHED[name]
+    posterior = solve(case.problem, case.grid, basis="picked")
+    assert case.error(posterior) < 2e-9
+    found = posterior.diagnostics["basis"]
+    assert found["chosen"] == "picked" and found["tried"][0]["residual"] < 1e-11
+    assert max(found["kept"]) < 60 and all(k <= o for k, o in zip(found["kept"], found["offered"], strict=True))
+    assert posterior.diagnostics["trusted"] and posterior.diagnostics["reasons"] == []
+    assert covered(case, posterior) == 1.0
+
+
+@pytest.mark.parametrize("name", ["P2", "P7"])
+def test_the_solution_is_that_of_plain_least_squares_on_the_same_functions(name):
+    """Oracle: rows of equation and conditions at points of its own, and numpy's solver."""
+    case = PUBLISHED[name]
+    posterior = solve(case.problem, case.grid, basis="picked")
+    rng = np.random.default_rng(3)
+    dim, bases = len(case.grid), posterior.bases
+    functions = math.prod(b.size for b in bases)
+
+    def rows(points, orders):
+        out = np.ones((len(points), 1))
+        for j, basis in enumerate(bases):
+            out = (out[:, :, None] * basis.evaluate(points[:, j], orders[j])[:, None, :]).reshape(len(points), -1)
+        return out
+
+    lower, upper = np.array(case.problem.box.lower), np.array(case.problem.box.upper)
+    inside = rng.uniform(lower, upper, (3 * functions, dim))
+    left = sum(rows(inside, unit_orders(dim, j, 2)) for j in range(dim))
+    right = case.problem.equations[0].source.function(*torch.from_numpy(inside.T)).numpy()
+    scale = np.abs(right).max()
+    blocks, values = [left / scale], [right / scale]
+    for j in range(dim):
+        for end in (lower[j], upper[j]):
+            face_points = rng.uniform(lower, upper, (200 if dim > 1 else 1, dim))
+            face_points[:, j] = end
+            blocks.append(rows(face_points, (0,) * dim))
+            values.append(case.exact(*torch.from_numpy(face_points.T)).numpy())
+    solution = np.linalg.lstsq(np.concatenate(blocks), np.concatenate(values), rcond=1e-14)[0]
+    x = points_of(case)
+    got = posterior.mean(Jet(0, (0,) * dim), x).numpy()
+    np.testing.assert_allclose(got, rows(x.numpy(), (0,) * dim) @ solution, atol=1e-9)
+
+
+def sums(*parts):
+    return lambda x: sum(a * sin(w * x + p) for a, w, p in parts)
+
+
+def standing(x, t):
+    return sin(200 * math.pi * x) * cos(400 * math.pi * t)
+
+
+def decaying(x, t):
+    return sin(200 * math.pi * x) * exp(-0.001 * (200 * math.pi) ** 2 * t)
+
+
+def moving(x, t):
+    return sin(2 * math.pi * 150 * (x - t))
+
+
+def half(x, y):
+    return cos(300 * x) * exp(sin(2 * math.pi * y)) + sin(5 * y)
+
+
+def plane(x, y):
+    return sin(200 * x + 170 * y) + cos(150 * x - 90 * y)
+
+
+def cube(x, y, z):
+    return sin(300 * x) * cos(250 * y) * sin(200 * z + 1)
+
+
+def line(u, *more, grid=400, ends=UNIT):
+    return smooth(u, [term(1.0, 2), *more], dirichlet(u, 1), [ends], (grid,))
+
+
+HARD = {
+    "frequencies 1 % apart": line(sums((1, 2 * math.pi * 80, 0), (1, 2 * math.pi * 80.8, 1))),
+    "frequencies 1.00 and 1.01": line(sums((1, 2 * math.pi, 0), (1, 2 * math.pi * 1.01, 1))),
+    "no common period": line(sums((1, 99.0, 0), (0.3, 346.4, 1), (1, 27.2, 0)), grid=500, ends=(0.0, 1.7)),
+    "homogeneous solution of another frequency": line(sums((1, 100, 0), (0.5, 300, 0.3)), term(9e4, 0)),
+    "frequency that the source is weak in": line(sums((1, 3000, 0), (1, 40, 0)), grid=4000),
+    "wave": smooth(
+        standing, [term(1.0, 0, 2), term(-4.0, 2, 0)],
+        [*dirichlet(standing, 2, axes=[0]), face(1, 0, standing, 2, "initial"),
+         face(1, 0, derivative(standing, 0, 1), 2, "initial", 1)], [UNIT, UNIT], (500, 1000), names="xt",
+    ),
+    "heat": smooth(
+        decaying, [term(1.0, 0, 1), term(-0.001, 2, 0)],
+        [*dirichlet(decaying, 2, axes=[0]), face(1, 0, decaying, 2, "initial")], [UNIT, (0.0, 0.05)], (600, 400),
+        names="xt",
+    ),
+    "periodic transport": smooth(
+        moving, [term(1.0, 1, 0), term(1.0, 0, 1)], [face(1, 0, moving, 2, "initial")], [UNIT, UNIT], (600, 600),
+        periodic=frozenset({0}), names="xt",
+    ),
+    "waves along one axis": smooth(half, terms_of_laplacian(2), dirichlet(half, 2), [UNIT] * 2, (800, 100)),
+    "oblique waves": smooth(plane, terms_of_laplacian(2), dirichlet(plane, 2), [UNIT] * 2, (400, 400)),
+    "three dimensions": smooth(cube, terms_of_laplacian(3), dirichlet(cube, 3), [UNIT] * 3, (300, 300, 300)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_what_few_waves_hold(name):
+    case = HARD[name]
+    posterior = solve(case.problem, case.grid, basis="picked")
+    assert case.error(posterior) < 2e-10
+    assert posterior.diagnostics["trusted"] and posterior.diagnostics["residual"] < 1e-11
+    assert covered(case, posterior) == 1.0
+    assert math.prod(posterior.diagnostics["basis"]["kept"]) < 7000
+
+
+@pytest.mark.parametrize(
+    "name", ["coupled", "burgers", "mixed conditions", "variable 2-D", "oblique", "beam", "heat 2-D"]
+)
+def test_smooth_problems_of_every_kind_are_polynomials_of_the_same_engine(name):
+    case = OTHERS[name]
+    posterior = solve(case.problem, case.grid, basis="picked")
+    assert posterior.diagnostics["trusted"]
+    for f in range(len(case.problem.fields)):
+        assert case.error(posterior, field=f) < 1e-8
+        assert covered(case, posterior, widths=3.0, field=f) == 1.0
+
+
+def cubic(amplitude, frequency, strength):
+    value = (Jet(0, (0,)),)
+    equation = Equation(
+        (term(1.0, 2),), Data(lambda x: amplitude * sin(frequency * x)), value, lambda x, j, p: strength * j[0] ** 3
+    )
+    return Problem(box(FULL), ("u",), (equation,), dirichlet(lambda x: 0.0 * x, 1))
+
+
+def test_harmonics_that_products_make_are_picked_from_the_residual():
+    problem = cubic(3e4, 100.0, 1.0)
+    found = solve(problem, (1200,), basis="picked")
+    other = solve(problem, (1200,), basis="broadband")
+    rounds = found.diagnostics["basis"]["tried"][0]["rounds"]
+    assert len(rounds) > 1 and rounds[0] > 1e-5 and found.diagnostics["residual"] < 1e-11
+    frequencies = np.array(found.diagnostics["frequencies"][0]) * 2.0 * math.pi
+    assert np.abs(frequencies - 100.0).min() < 5.0 and np.abs(frequencies - 300.0).min() < 5.0
+    assert found.diagnostics["sizes"][0] < 0.1 * other.diagnostics["sizes"][0]
+    x, value = torch.linspace(0.0, 2.0 * math.pi, 301)[:, None], Jet(0, (0,))
+    apart = (found.mean(value, x) - other.mean(value, x)).abs()
+    assert bool((apart <= 3.0 * (found.variance(value, x) + other.variance(value, x)).sqrt()).all())
+    assert float(apart.max()) < 1e-8 * float(other.mean(value, x).abs().max())
+
+
+def test_draws_and_derivatives():
+    case = HARD["oblique waves"]
+    posterior = solve(case.problem, case.grid, basis="picked")
+    x = points_of(case, 20)
+    for orders in ((1, 0), (0, 2), (1, 1)):
+        expected = derivative(plane, *orders)(*x.T)
+        size = float(expected.abs().max())
+        torch.testing.assert_close(posterior.mean(Jet(0, orders), x), expected, atol=1e-9 * size, rtol=0.0)
+    axes = [torch.linspace(0.0, 1.0, 5), torch.linspace(0.0, 1.0, 4)]
+    mesh = torch.stack([m.ravel() for m in torch.meshgrid(*axes, indexing="ij")], dim=1)
+    jet, value = Jet(0, (0, 1)), Jet(0, (0, 0))
+    torch.testing.assert_close(posterior.mean_on_grid(jet, axes).ravel(), posterior.mean(jet, mesh))
+    draws = posterior.sample(400, torch.Generator().manual_seed(1))(value, x)
+    spread = posterior.variance(value, x).sqrt()
+    assert float((draws.std(0) / spread - 1.0).abs().max()) < 0.2
+    z = (draws.mean(0) - posterior.mean(value, x)) / (spread / 20.0)
+    assert float(z.abs().max()) < 4.5
+
+
+@pytest.mark.parametrize("name", ["P1", "P6"])
+def test_gridded_sources_are_picked_from_their_interpolant(name):
+    case = PUBLISHED[name]
+    ends = zip(case.problem.box.lower, case.problem.box.upper, case.grid, strict=True)
+    axes = tuple(torch.linspace(a, b, n) for a, b, n in ends)
+    equation = case.problem.equations[0]
+    values = evaluate_on_grid(equation.source.function, axes, "the source")
+    gridded = dataclasses.replace(equation, source=Data(values=values, axes=axes))
+    posterior = solve(dataclasses.replace(case.problem, equations=(gridded,)), case.grid, basis="picked")
+    assert case.error(posterior) < 1e-8 and covered(case, posterior, widths=3.0) > 0.98
+
+
+# ------------------------------------------------------------------------------------------------------ the choice
+
+
+@pytest.mark.parametrize("name", ["chirp", "front", "packet 2-D", "variable 2-D", "periodic"])
+def test_what_is_no_few_waves_is_broadband(name):
+    case = OTHERS[name]
+    posterior = solve(case.problem, case.grid)
+    assert posterior.diagnostics["basis"]["chosen"] == "broadband"
+    assert case.error(posterior) < 1e-9
+
+
+def test_large_broadband_problems_are_looked_at_for_waves_first():
+    case = PUBLISHED["P6"]
+    found = solve(case.problem, case.grid).diagnostics["basis"]
+    assert found["chosen"] == "picked" and len(found["tried"]) == 1 and "operations" in found["why"]
+
+
+def test_the_lower_residual_is_kept_where_the_first_is_not_small():
+    """Three points per period: too few for polynomials, enough for a wave."""
+    case = PUBLISHED["P1"]
+    posterior = solve(case.problem, (220,))
+    found = posterior.diagnostics["basis"]
+    assert [t["basis"] for t in found["tried"]] == ["broadband", "picked"]
+    assert found["tried"][0]["residual"] > 1e-6 > found["tried"][1]["residual"]
+    assert found["chosen"] == "picked" and "lower residual" in found["why"]
+    assert case.error(posterior) < 1e-9 and covered(case, posterior) == 1.0
+
+
+def test_ten_thousand_periods_in_two_dimensions():
+    """Broadband: a thousand million coefficients, refused. Picked: under a thousand."""
+
+    def fast(x, y):
+        return sin(1e4 * x + 1.0) * cos(8e3 * y) + sin(x) * y
+
+    def source(x, y):
+        return -1.64e8 * sin(1e4 * x + 1.0) * cos(8e3 * y) - sin(x) * y
+
+    case = poisson(fast, source, FULL, 40_000, 2)
+    with pytest.raises(InvalidDataError, match="GiB"):
+        solve(case.problem, case.grid, basis="broadband")
+    posterior = solve(case.problem, case.grid)
+    assert posterior.diagnostics["basis"]["chosen"] == "picked"
+    assert math.prod(posterior.diagnostics["sizes"]) < 1000
+    assert case.error(posterior) < 1e-6 and covered(case, posterior) > 0.98
+
+
+def test_grids_that_do_not_fit_are_for_few_waves_only():
+    u = Field("u", Box(x=(0, 1), y=(0, 1)))
+
+    def exact(x, y):
+        return sin(9e3 * x) * sin(7e3 * y)
+
+    problem = PDE(laplacian(u) == (lambda x, y: -1.3e8 * exact(x, y)), Dirichlet(u, exact))
+    solution = problem.solve(60_000, progress=False)
+    assert solution.is_trustworthy and "memory" in solution.diagnostics["basis"]["why"]
+    x = torch.rand(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(solution.mean(x), exact(*x.T), atol=1e-6, rtol=0.0)
+    for keywords in ({"basis": "broadband"}, {"method": "exact"}):
+        with pytest.raises(InvalidDataError, match="GiB"):
+            problem.solve(60_000, progress=False, **keywords)
+
+
+# ------------------------------------------------------------------------------------------------------- the traps
+
+
+@pytest.mark.parametrize("basis", ["auto", "picked"])
+@pytest.mark.parametrize("n", [100, 150, 200, 250, 318])
+def test_waves_above_the_band_of_the_grid_are_warned_about(n, basis):
+    """1000 radians per unit on grids that carry half of that and less: right or wrong, never without a warning."""
+    case = line(sums((1, 1000.0, 0)), grid=n)
+    posterior = solve(case.problem, case.grid, basis=basis)
+    assert any("points per period" in reason for reason in posterior.diagnostics["reasons"])
+    assert not (posterior.diagnostics["trusted"] and case.error(posterior) > 1e-8)
+    assert covered(case, posterior) > 0.98
+
+
+@pytest.mark.parametrize("amplitude", [1e-3, 1e-9])
+def test_a_weak_wave_above_the_band_is_seen_in_the_residual(amplitude):
+    case = line(sums((1, 50.0, 0), (amplitude, 2000.0, 0)), grid=300)
+    posterior = solve(case.problem, case.grid, basis="picked")
+    assert not posterior.diagnostics["trusted"]
+    assert any("residual" in reason for reason in posterior.diagnostics["reasons"])
+    assert covered(case, posterior) > 0.98
+
+
+def test_the_public_api_warns():
+    u = Field("u", Box(x=(0, 1)))
+    problem = PDE(laplacian(u) == (lambda x: -1e6 * sin(1000 * x)), Dirichlet(u, lambda x: sin(1000 * x)))
+    with pytest.warns(ConvergenceWarning, match="points per period"):
+        problem.solve(200, basis="picked", progress=False)
+
+
+RESONANT = [term(1.0, 2, 0), term(1.0, 0, 2), term(2.0, 0, 0)]
+
+
+def fast(x, y):
+    return sin(100 * x) * cos(90 * y)
+
+
+def slopes(u, dim):
+    return [face(j, s, derivative(u, *unit_orders(dim, j, 1)), dim, "neumann", 1) for j in range(dim) for s in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        smooth(fast, terms_of_laplacian(2), slopes(fast, 2), [UNIT] * 2, (400, 400)),
+        smooth(sin, [term(1.0, 2)], slopes(sin, 1), [UNIT], (400,)),
+        smooth(fast, RESONANT, dirichlet(fast, 2), [(0.0, math.pi)] * 2, (400, 400)),
+        line(sums((1, 100.0, 0)), term(49.0, 0), ends=(0.0, math.pi)),
+    ],
+    ids=["neumann", "neumann 1-D", "resonance", "resonance 1-D"],
+)
+@pytest.mark.parametrize("basis", ["auto", "picked"])
+def test_singular_operators_are_refused(case, basis):
+    with pytest.raises(InvalidDataError, match="gauge"):
+        solve(case.problem, case.grid, basis=basis)
+
+
+def test_a_gauge_makes_the_solution_unique():
+    case = smooth(fast, terms_of_laplacian(2), slopes(fast, 2), [UNIT] * 2, (400, 400))
+    at = torch.tensor([[0.3, 0.4]], dtype=torch.float64)
+    gauge = Observation((term(1.0, 0, 0),), at, fast(*at.T), torch.zeros(1, dtype=torch.float64))
+    posterior = solve(dataclasses.replace(case.problem, observations=(gauge,)), case.grid, basis="picked")
+    assert case.error(posterior) < 1e-9 and covered(case, posterior) == 1.0
+
+
+def test_noise_is_not_for_picked_waves():
+    u = Field("u", Box(x=(0, 1)))
+    x = torch.linspace(0.0, 1.0, 200, dtype=torch.float64)
+    noisy = Noisy(-900.0 * sin(30 * x) + torch.randn(200, generator=torch.Generator().manual_seed(0)).double(), 1.0)
+    problem = PDE(laplacian(u) == noisy, Dirichlet(u, lambda x: sin(30 * x)))
+    with pytest.raises(InvalidDataError, match="have noise"):
+        problem.solve(200, basis="picked", progress=False)
+
+
+def test_arguments():
+    case = PUBLISHED["P2"]
+    with pytest.raises(InvalidDataError, match="no basis 'chosen'"):
+        solve(case.problem, case.grid, basis="chosen")
+    u = Field("u", Box(x=(0, 1)))
+    problem = PDE(laplacian(u) == 1.0, Dirichlet(u, 0.0))
+    with pytest.raises(InvalidDataError, match="no basis 'chosen'"):
+        problem.solve(50, basis="chosen", progress=False)
+    with pytest.raises(InvalidDataError, match='option of method="spectral"'):
+        problem.solve(50, basis="picked", method="exact", progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert problem.solve(50, basis="picked", progress=False).is_trustworthy
+
+
+def test_residual_lines_are_those_of_the_equation():
+    case = PUBLISHED["P7"]
+    layout = Layout(case.problem)
+    resolution = Resolution.of(layout, case.grid)
+    kept = choose(layout, case.grid, resolution, "picked", 1e-6, patient=False).kept
+    x = np.linspace(0.0, 2.0 * math.pi, 30)
+    wrong = [1.001 * c for c in kept.attempt.state]
+    found = judge.lines(layout, kept.attempt.disc.bases, wrong, 0, x)
+    assert found.shape == (30, 4) and 1e-5 < np.abs(found).max() < 1e-2
+    assert [len(p.tones) for p in pick(layout, case.grid, resolution)] == [2, 2]
