@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import linalg
 
-from gpkit.errors import ConvergenceError, InvalidDataError
+from gpkit.errors import ConvergenceError, InvalidDataError, NotPositiveDefiniteError
 from gpkit.inference.collocation.bases import Array
 from gpkit.inference.collocation.inverse_fields import EliminatedFields, State
 
@@ -89,17 +91,31 @@ class InverseDensity:
         return z
 
     def scatter(self, generator: np.random.Generator) -> Array:
-        """A start elsewhere: each number as its prior has it, or a factor away."""
+        """A start elsewhere: each number between the tenths of its prior.
+
+        Numbers whose prior has no quantiles (:attr:`without_quantiles`) move by one unit of their unconstrained
+        coordinate, which is a factor of e for positive ones.
+        """
         z = self.start()
         for k, (prior, mapping) in enumerate(zip(self.priors, self._maps, strict=True)):
-            z[k] += generator.normal()
-            if prior is not None and hasattr(prior, "icdf"):
-                try:
-                    u = torch.tensor(generator.uniform(0.1, 0.9), dtype=torch.float64)
-                    z[k] = float(mapping.inv(torch.as_tensor(prior.icdf(u), dtype=torch.float64)))
-                except (NotImplementedError, RuntimeError, ValueError):
-                    continue
+            if self.model.names[k] in self.without_quantiles:
+                z[k] += generator.normal()
+            else:
+                u = torch.tensor(generator.uniform(0.1, 0.9), dtype=torch.float64)
+                z[k] = float(mapping.inv(torch.as_tensor(prior.icdf(u), dtype=torch.float64)))
         return z
+
+    @cached_property
+    def without_quantiles(self) -> tuple[str, ...]:
+        """Names of the unknown numbers whose prior is missing or has no quantile function."""
+        half = torch.tensor(0.5, dtype=torch.float64)
+        found = []
+        for name, prior in zip(self.model.names, self.priors, strict=True):
+            try:
+                found += [name] if prior is None or not math.isfinite(float(prior.icdf(half))) else []
+            except (AttributeError, NotImplementedError):
+                found.append(name)
+        return tuple(found)
 
     def _prior(self, z: Array) -> tuple[float, Array, Array, Array]:
         """Minus log prior with the Jacobian: value, gradient, curvature; and dx/dz of the numbers."""
@@ -199,9 +215,11 @@ def find_mode(density: InverseDensity, *, starts: int = 3, seed: int = 0, iterat
 
     Raises:
         ConvergenceError: No start has a finite density.
+        NotPositiveDefiniteError: The density does not fall in every direction around its maximum, so that there is no
+            normal approximation.
     """
     generator = np.random.default_rng(seed)
-    found: list[tuple[float, Array, list[float], bool]] = []
+    found: list[tuple[float, Array, list[float], bool, State]] = []
     failure: ConvergenceError | None = None
     for k in range(starts if density.priors else 1):
         begin = density.start() if k == 0 else density.scatter(generator)
@@ -212,23 +230,43 @@ def find_mode(density: InverseDensity, *, starts: int = 3, seed: int = 0, iterat
     if not found:
         assert failure is not None
         raise failure
-    value, z, trace, converged = min(found, key=lambda f: f[0])
+    value, z, trace, converged, reached = min(found, key=lambda f: f[0])
     agreeing = sum(f[0] < value + 0.01 for f in found)
-    density._last = None
+    density._last = reached  # the fields are found from where they were found before
     _, _, gauss, state, sensitivity = density.evaluate(z)
     hessian, exact = gauss, False
     if density.dimension <= _LARGEST_HESSIAN:
         own = _hessian(density, z, gauss)
         if np.linalg.eigvalsh(own).min() > 0.0:
             hessian, exact = own, True
-    covariance = np.linalg.inv(hessian)
     return Mode(
-        z, 0.5 * (covariance + covariance.T), value, state, sensitivity, trace, converged, exact, (agreeing, len(found))
+        z, _inverse_of(hessian, density), value, state, sensitivity, trace, converged, exact, (agreeing, len(found))
     )
 
 
-def _climb(density: InverseDensity, z: Array, iterations: int) -> tuple[float, Array, list[float], bool]:
-    value, gradient, gauss, *_ = density.evaluate(z)
+def _inverse_of(hessian: Array, density: InverseDensity) -> Array:
+    """Covariance of the normal approximation, by a Cholesky factor of the curvature in units of its diagonal."""
+    diagonal = np.diagonal(hessian)
+    names = [*density.model.names, *(f"coordinate {k} of the fields" for k in range(len(hessian)))]
+    if not diagonal.min() > 0.0:
+        raise NotPositiveDefiniteError(
+            f"the posterior density does not fall on both sides of its maximum along {names[int(np.argmin(diagonal))]}:"
+            " give it a narrower prior or more observations, or use method='nuts'"
+        )
+    scale = 1.0 / np.sqrt(diagonal)
+    try:
+        factor = linalg.cho_factor(hessian * scale[:, None] * scale, lower=True)
+    except linalg.LinAlgError:
+        raise NotPositiveDefiniteError(
+            "the curvature of the posterior density at its maximum is not positive definite: some combination of"
+            f" {', '.join(density.model.names) or 'the unknown fields'} is not determined by observations and priors"
+        ) from None
+    covariance = linalg.cho_solve(factor, np.diag(scale)) * scale[:, None]
+    return np.asarray(0.5 * (covariance + covariance.T))
+
+
+def _climb(density: InverseDensity, z: Array, iterations: int) -> tuple[float, Array, list[float], bool, State]:
+    value, gradient, gauss, state, _ = density.evaluate(z)
     damping, trace = 1e-3, [value]
     for _ in range(iterations):
         curvature = np.maximum(np.diagonal(gauss), 1e-8)
@@ -246,18 +284,18 @@ def _climb(density: InverseDensity, z: Array, iterations: int) -> tuple[float, A
             better = False
         if better:
             decrease = value - trial[0]
-            z, value, gradient, gauss = z + step, trial[0], trial[1], trial[2]
+            z, value, gradient, gauss, state = z + step, trial[0], trial[1], trial[2], trial[3]
             trace.append(value)
             damping = max(damping / 5.0, 1e-12)
             if decrease < 1e-10 * (1.0 + abs(value)) and length < 1e-5:
-                return value, z, trace, True
+                return value, z, trace, True, state
         else:
             if length < 1e-7:
-                return value, z, trace, True
+                return value, z, trace, True, state
             damping = max(damping * 6.0, 1e-6)
             if damping > 1e12:
-                return value, z, trace, length < 1e-4
-    return value, z, trace, False
+                return value, z, trace, length < 1e-4, state
+    return value, z, trace, False, state
 
 
 def _hessian(density: InverseDensity, z: Array, gauss: Array) -> Array:

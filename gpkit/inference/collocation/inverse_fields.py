@@ -244,9 +244,12 @@ class EliminatedFields:
     ) -> tuple[Array, list[tuple[Jet, Array]], Array]:
         """Residual on the face, the coefficient of every jet, and the slope in every unknown number."""
         m = len(face.value)
-        unknown = self._unknowns(theta, m)
+        fixed = face.condition.value.parametric is None and not any(
+            t.coefficient.unknowns for t in face.condition.terms
+        )
+        unknown = {} if fixed else self._unknowns(theta, m)
         coefficients = []
-        with torch.enable_grad():
+        with torch.set_grad_enabled(not fixed):
             total: Any = -face.value
             if face.condition.value.parametric is not None:
                 total = total - face.condition.value.parametric(face.coordinates, unknown)

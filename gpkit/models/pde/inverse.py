@@ -36,6 +36,7 @@ _FIRST = {1: 24, 2: 12, 3: 6}
 _MOST = {1: 400, 2: 45, 3: 13}
 _TAIL = 1e-8
 _FIELD_DRAWS = 400
+_R_HAT = 1.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +141,8 @@ def infer(
         posterior = _linear(model, density, mode, diagnostics)
     divergent = int(np.sum(statistics.get("diverging", 0)))
     diagnostics["divergences"] = divergent
+    if method == "nuts":
+        diagnostics |= _convergence(z)
     values = density.natural(z)
     natural = {name: values[..., k] for k, name in enumerate(model.names)}
     parameters = dict(zip(model.names, (float(t) for t in density.natural(mode.z)), strict=True))
@@ -152,6 +155,9 @@ def infer(
         findings.append("the maximum of the posterior density was not reached")
     if divergent > 0.01 * draws * chains:
         findings.append(f"{divergent} of {draws * chains} draws diverged")
+    mixed = not diagnostics.get("r_hat", 1.0) > _R_HAT  # too few draws to tell (nan) are not said to disagree
+    if not mixed:
+        findings.append(f"the chains disagree: r-hat is {diagnostics['r_hat']:.3f}, draw more")
     if findings:
         warnings.warn("; ".join(findings), ConvergenceWarning, stacklevel=3)
     diagnostics |= {"residual": residuals.equation, "boundary_residual": residuals.condition}
@@ -170,7 +176,19 @@ def infer(
         problem=pde,
     )
     data = _inference_data(problem, posterior, natural, statistics, seed, solution)
-    return Inference(solution, parameters, natural, data, mode.converged and divergent <= 0.01 * draws * chains)
+    converged = mode.converged and mixed and divergent <= 0.01 * draws * chains
+    return Inference(solution, parameters, natural, data, converged)
+
+
+def _convergence(z: Array) -> dict[str, float]:
+    """Worst split r-hat and bulk effective sample size over the coordinates, from draws (chains, draws, D)."""
+    import arviz
+
+    found = arviz.convert_to_dataset({"z": z})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one draw or one chain: the numbers are nan then
+        worst, least = arviz.rhat(found)["z"].max(), arviz.ess(found)["z"].min()
+    return {"r_hat": float(worst), "effective_draws": float(least)}
 
 
 def _resolved(
@@ -215,6 +233,7 @@ def _diagnostics(
         "curvature": "exact" if mode.exact else "Gauss-Newton",
         "collocation_residual": mode.state.residual,
         "unknown_fields": list(fields),
+        "priors_without_quantiles": list(density.without_quantiles),  # their starts are drawn around the middle
     }
 
 

@@ -171,8 +171,10 @@ class PDE:
             ConvergenceWarning: The fields are not resolved, the mode was not reached, or draws diverged.
 
         Raises:
-            InvalidDataError: There is nothing unknown, or there are no observations with noise.
+            InvalidDataError: There is nothing unknown, there are no observations with noise, or the fields need more
+                than 2600 coefficients, for which dense factors are taken at every step.
             ConvergenceError: The equations cannot be solved at any start.
+            NotPositiveDefiniteError: The data and the priors leave a direction open, for "laplace".
         """
         return infer(
             self,
