@@ -25,14 +25,14 @@ _TOGETHER = 32
 
 @numba.njit(**ENTRY)
 def group_entries(index, size):  # type: ignore[no-untyped-def]
-    """Counting sort: entries n in the order of ``index`` (N,), and where each of ``size`` groups begins (size + 1,)."""
+    """Counting sort: entries in the order of ``index`` (N,), int32, and where each of the groups begins (size + 1,)."""
     starts = np.zeros(size + 1, np.int64)
     for n in range(index.size):
         starts[index[n] + 1] += 1
     for j in range(size):
         starts[j + 1] += starts[j]
     at = starts[:-1].copy()
-    order = np.empty(index.size, np.int64)
+    order = np.empty(index.size, np.int32)
     for n in range(index.size):
         j = index[n]
         order[at[j]] = n

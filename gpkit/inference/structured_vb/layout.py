@@ -38,7 +38,7 @@ class Grouping:
         self.others = np.empty((len(target), len(rest)), np.int32)
         for at, column in enumerate(rest):
             self.others[:, at] = column[order]
-        self.order = order.astype(np.int32)
+        self.order = order
         self.set_observations(target, weight)
 
     def set_observations(self, target: Array, weight: Array) -> None:
@@ -94,13 +94,16 @@ class Layout(Entries):
         self.power: Array = np.ones(1) if power is None else power
         self.count = float(self.power.sum()) if self.power.size > 1 else float(self.power[0]) * self.entries
         self.groupings = [Grouping(index, k, size, y, self.power) for k, size in enumerate(sizes)]
-        self.set_observations(y, self.power)
+        self._take(y, self.power)
 
     def set_observations(self, target: Array, weight: Array) -> None:
         """New targets and weights of the entries."""
-        self.target, self.weight = target, weight
         for grouping in self.groupings:
             grouping.set_observations(target, weight)
+        self._take(target, weight)
+
+    def _take(self, target: Array, weight: Array) -> None:
+        self.target, self.weight = target, weight
         each = weight if weight.size > 1 else np.broadcast_to(weight, target.shape)
         self.squares = float(np.einsum("n,n,n->", each, target, target, optimize=False))
 

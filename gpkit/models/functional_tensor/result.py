@@ -71,9 +71,6 @@ def describe(
     power = {"noise_variance": 2, "noise_scale": 1}
     for name, value in best.posterior.observation.parameters().items():
         parameters[name] = value * state.unit ** power.get(name, 0)
-    joined = state.index[0].astype(np.int64)
-    for column in state.index[1:]:
-        joined = joined * (int(column.max()) + 1) + column
     return TensorFit(
         elbo=np.array([member.elbo for member in members]),
         traces=tuple(member.trace.elbo for member in members),
@@ -81,8 +78,18 @@ def describe(
         ranks=ranks,
         n=state.entries,
         exclusions=dict(exclusions),
-        repeated=len(joined) - len(np.unique(joined)),
+        repeated=_repeated(state.index),
         parameters=parameters,
         left_out=left_out,
         seconds=seconds,
     )
+
+
+def _repeated(index: Sequence[NDArray[np.int32]]) -> int:
+    """Number of entries whose coordinates an earlier one has; in place, for tables that just fit into memory."""
+    joined = index[0].astype(np.int64)
+    for column in index[1:]:
+        joined *= int(column.max()) + 1
+        joined += column
+    joined.sort()
+    return int(np.count_nonzero(joined[1:] == joined[:-1]))
