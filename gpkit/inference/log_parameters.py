@@ -16,12 +16,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
+from scipy import optimize, special
+from scipy.stats import qmc
 from tqdm import tqdm
 
 from gpkit.errors import ConvergenceError, InvalidDataError, NotPositiveDefiniteError
 
-__all__ = ["LogDensity", "LogFit", "LogParameter", "log_prior", "maximise_log", "sample_log"]
+__all__ = ["LogDensity", "LogFit", "LogParameter", "laplace_points", "log_prior", "maximise_log", "sample_log"]
 
 Array = NDArray[np.float64]
 
@@ -257,6 +258,39 @@ def _laplace(density: LogDensity, theta: Array, low: Array, high: Array, step: f
     half = prior[:, None] * vectors / np.sqrt(precision)
     log_volume = 0.5 * size * math.log(2.0 * math.pi) + float(np.log(prior).sum() - 0.5 * np.log(precision).sum())
     return half @ half.T, log_volume
+
+
+def laplace_points(density: LogDensity, fit: LogFit, count: int) -> tuple[Array, Array]:
+    """A few parameters (S, P) with weights (S,) that stand for the posterior around a fit.
+
+    Points of a Sobol sequence under Laplace's normal approximation, weighted by what the posterior density is there
+    relative to that approximation; points outside of the bounds, or without a likelihood, are left out. The same fit
+    gives the same points.
+
+    Args:
+        density: What was fitted.
+        fit: Its mode and Laplace's covariance.
+        count: How many, a power of 2.
+    """
+    size = len(fit.theta)
+    if not size or count < 2:
+        return fit.theta[None], np.ones(1)
+    z = special.ndtri(qmc.Sobol(size, seed=0).random(count))
+    factor = np.linalg.cholesky(fit.covariance + 1e-12 * np.eye(size))
+    low, high = np.log([p.low for p in density.parameters]), np.log([p.high for p in density.parameters])
+    points = fit.theta + z @ factor.T
+    log_weights = np.full(count, -np.inf)
+    for k in np.flatnonzero(((points >= low) & (points <= high)).all(1)):
+        try:
+            value = density.value_and_gradient(points[k])[0] + log_prior(density.parameters, points[k])[0]
+        except NotPositiveDefiniteError:
+            continue
+        log_weights[k] = value + 0.5 * float(z[k] @ z[k])
+    kept = np.isfinite(log_weights)
+    if not kept.any():
+        return fit.theta[None], np.ones(1)
+    weights = np.exp(log_weights[kept] - log_weights[kept].max())
+    return points[kept], weights / weights.sum()
 
 
 def sample_log(

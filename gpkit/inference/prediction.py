@@ -17,10 +17,13 @@ from torch import Tensor
 
 from gpkit.errors import GpkitError
 from gpkit.inference.conditioning import ConditioningPredictionStrategy
+from gpkit.inference.latent_prediction import EigenbasisPredictionStrategy, SparsePrecisionPredictionStrategy
 from gpkit.operators import CrossSemiseparableLinearOperator, SemiseparableLinearOperator
 from gpkit.operators import generators as sweeps
+from gpkit.operators.eigenbasis import EigenbasisLinearOperator
 from gpkit.operators.factorised import FactorisedLinearOperator
 from gpkit.operators.posterior import PosteriorCovarianceLinearOperator
+from gpkit.operators.sparse_precision import SparsePrecisionLinearOperator
 
 __all__ = ["SemiseparablePredictionStrategy", "strategy_for"]
 
@@ -104,3 +107,13 @@ def _(operator: SemiseparableLinearOperator) -> type[DefaultPredictionStrategy]:
 @strategy_for.register
 def _(operator: FactorisedLinearOperator) -> type[DefaultPredictionStrategy]:
     return ConditioningPredictionStrategy
+
+
+@strategy_for.register
+def _(operator: EigenbasisLinearOperator) -> type[DefaultPredictionStrategy]:
+    return EigenbasisPredictionStrategy
+
+
+@strategy_for.register
+def _(operator: SparsePrecisionLinearOperator) -> type[DefaultPredictionStrategy]:
+    return SparsePrecisionPredictionStrategy

@@ -41,6 +41,8 @@ class EdgeFlowGP(FieldGP):
         rank: Number of gradient and of curl modes where there are more than ``full_below`` edges.
         full_below: Up to this many edges all modes are used.
         value_unit: Of the flows, for reports.
+        uncertainty: "map" for predictions with the fitted parameters, or "laplace" to average over eight parameters
+            around each fit: wider where few data leave them open.
 
     Raises:
         InvalidDataError: not a cell complex, or an unknown kernel.
@@ -60,8 +62,16 @@ class EdgeFlowGP(FieldGP):
         rank: int = 200,
         full_below: int = 2000,
         value_unit: str = "",
+        uncertainty: str = "map",
     ) -> None:
-        super().__init__(kernel, combine=combine, rank=rank, full_below=full_below, value_unit=value_unit)
+        super().__init__(
+            kernel,
+            combine=combine,
+            rank=rank,
+            full_below=full_below,
+            value_unit=value_unit,
+            uncertainty=uncertainty,
+        )
         if not hasattr(domain, "hodge_basis"):
             raise InvalidDataError(f"edge flows live on a CellComplex, not on a {type(domain).__name__}")
         self.domain = domain
@@ -124,7 +134,8 @@ class EdgeFlowGP(FieldGP):
         Args:
             where: Edge numbers or a mask.
             flows: (m,), positive from the first to the second node of an edge.
-            noise: None to learn one standard deviation; or known ones, one or (m,).
+            noise: None to learn one standard deviation; known ones, one or (m,); or 0 for exact observations, whose
+                unexplained part is the field's own variation between the observed places.
             starts: Starts of each kernel's fit beyond the scan of length scales.
             seed: Of the starts.
             progress: Whether a bar is shown while kernels are compared.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gpkit.errors import DataWarning, InvalidDataError
 from gpkit.geometry import SpectralBasis
 from gpkit.inference.inference_data import provenance, to_inference_data
-from gpkit.inference.log_parameters import sample_log
+from gpkit.inference.log_parameters import laplace_points, sample_log
 from gpkit.models.fields.calculus import FieldFunctional
 from gpkit.models.fields.fit_result import FieldFit
 from gpkit.models.fields.kernel_term import bases_of_terms, terms_of_kernel
@@ -36,6 +36,12 @@ Array = NDArray[np.float64]
 
 _COMPONENTS = 20
 """Draws of the parameters that predictions average over."""
+_AROUND = 8
+"""Points of Laplace's approximation that predictions average over."""
+_KEPT_ROWS = 500
+"""Observed coordinates up to which posteriors away from the fit are kept for the next prediction."""
+_ROUNDING = 1e-8
+"""Standard deviation of what was observed exactly, in units of the values."""
 _TAIL = 0.05
 """Share of an intrinsic kernel's variance that may lie beyond the basis before somebody is told."""
 _LOST = 0.1
@@ -57,6 +63,8 @@ class FieldGP(ABC):
             modes are too few; above they say so.
         length_unit: For reports.
         value_unit: For reports.
+        uncertainty: "map" for predictions with the fitted parameters; "laplace" to average over eight parameters
+            around each fit (points of Laplace's approximation, weighted by the posterior), at eight times the cost.
     """
 
     _what = "values"
@@ -72,6 +80,7 @@ class FieldGP(ABC):
         sparse_unknowns: int = 30_000,
         length_unit: str = "",
         value_unit: str = "",
+        uncertainty: str = "map",
     ) -> None:
         known = isinstance(kernel, str | gpytorch.kernels.Kernel)
         if not known and not (kernel and all(isinstance(term, Term) for term in kernel)):
@@ -82,8 +91,11 @@ class FieldGP(ABC):
                 raise InvalidDataError(f"{name} must be a positive integer, got {value!r}")
         if combine not in ("stacking", "best"):
             raise InvalidDataError(f"combine must be 'stacking' or 'best', got {combine!r}")
+        if uncertainty not in ("laplace", "map"):
+            raise InvalidDataError(f"uncertainty must be 'laplace' or 'map', got {uncertainty!r}")
         self.kernel = kernel
         self.combine = combine
+        self.uncertainty = uncertainty
         self.rank = rank
         self.full_below = full_below
         self.dense_rows = dense_rows
@@ -98,6 +110,7 @@ class FieldGP(ABC):
         self._comparison: KernelComparison | None = None
         self._mixture: list[tuple[Candidate, float]] = []
         self._cache: dict[bytes, FieldPosterior] = {}
+        self._around: dict[str, tuple[Array, Array]] = {}
         self._bases: dict[str, SpectralBasis] = {}
 
     def _adopt(self, nodes: int, components: int) -> None:
@@ -126,7 +139,7 @@ class FieldGP(ABC):
     def _fit(self, observations: Observations, starts: int, seed: int, progress: bool) -> FieldFit:
         self.observations = observations
         self.result = self.posterior = self._draws = self._best = self._comparison = None
-        self._cache = {}
+        self._cache, self._around = {}, {}
         if isinstance(self.kernel, str):
             unscaled = self._setting(Scales(1.0, 1.0))
             unscaled.prepare_bases(candidates(self.kernel, unscaled))
@@ -291,49 +304,95 @@ class FieldGP(ABC):
         )
         return self.posterior
 
-    def _components(self, draws: int | None) -> list[tuple[FieldPosterior, float]]:
-        """Posteriors of the field with weights: one a kernel, or one a draw of the sampled kernel's parameters."""
+    def _weighted(self, draws: int | None) -> list[tuple[Candidate, Array, float]]:
+        """Kernels with parameters and weights: draws of the sampled kernel, points around the fits, or the fits."""
         best = self._fitted()
-        out = []
+        out: list[tuple[Candidate, Array, float]] = []
         for candidate, weight in self._mixture:
-            thetas = [candidate.fit.theta]
+            thetas, shares = candidate.fit.theta[None], np.ones(1)
             if self._draws is not None and candidate is best:
                 flat = self._draws.reshape(-1, self._draws.shape[-1])
                 count = min(len(flat), _COMPONENTS if draws is None else max(1, draws))
-                thetas = list(flat[np.linspace(0, len(flat) - 1, count).astype(int)])
-            out += [(self._posterior_at(candidate, theta), weight / len(thetas)) for theta in thetas]
+                thetas = flat[np.linspace(0, len(flat) - 1, count).astype(int)]
+                shares = np.full(count, 1.0 / count)
+            elif self.uncertainty == "laplace":
+                if candidate.name not in self._around:
+                    self._around[candidate.name] = laplace_points(candidate.regression, candidate.fit, _AROUND)
+                thetas, shares = self._around[candidate.name]
+            out += [(candidate, theta, float(weight * share)) for theta, share in zip(thetas, shares, strict=True)]
         return out
+
+    def _components(self, draws: int | None) -> list[tuple[FieldPosterior, float]]:
+        """Posteriors of the field with weights."""
+        return [(self._posterior_at(c, theta), weight) for c, theta, weight in self._weighted(draws)]
 
     def _posterior_at(self, candidate: Candidate, theta: Array) -> FieldPosterior:
         key = candidate.name.encode() + np.asarray(theta).tobytes()
-        if key not in self._cache:
-            if len(self._cache) > 2 * _COMPONENTS:
+        if key in self._cache:
+            return self._cache[key]
+        found = candidate.regression.posterior(theta)
+        if np.array_equal(theta, candidate.fit.theta) or candidate.regression.sites.rows <= _KEPT_ROWS:
+            if len(self._cache) > 4 * _COMPONENTS:
                 self._cache.clear()
-            self._cache[key] = candidate.regression.posterior(theta)
-        return self._cache[key]
+            self._cache[key] = found
+        return found
 
     # -- predictions ----------------------------------------------------------------------------------------------
 
     def _predict(self, sites: Sites, draws: int | None = None) -> FieldPrediction:
-        mixture = self._components(draws)
-        components, weights = [c for c, _ in mixture], np.array([w for _, w in mixture])
-        self._announce(sites, components[0])
-        moments = [component.moments(sites) for component in components]
-        noise = [math.nan if c.regression.noise is not None else c.noise for c in components]
+        points = self._weighted(draws)
+        best = self._fitted()
+        self._announce(sites, self._posterior_at(best, best.fit.theta))
+        means, covariances, noise = [], [], []
+        for candidate, theta, _ in points:
+            component = self._posterior_at(candidate, theta)
+            mean, covariance = self._observed(sites, component, *component.moments(sites))
+            means.append(mean)
+            covariances.append(covariance)
+            noise.append(self._noise_of(component))
 
         def draw(n: int, seed: int) -> Array:
-            return self._draw_fields(mixture, sites, n, seed)
+            return self._draw_fields(points, sites, n, seed)
 
         return FieldPrediction(
             frames=sites.frames.numpy(),
-            component_means=np.stack([mean for mean, _ in moments]),
-            component_covariances=np.stack([covariance for _, covariance in moments]),
+            component_means=np.stack(means),
+            component_covariances=np.stack(covariances),
             noise=np.array(noise),
             far=sites.far,
             distance=sites.distance,
-            weights=weights,
+            weights=np.array([weight for _, _, weight in points]),
             _draw=draw,
         )
+
+    def _noise_of(self, component: FieldPosterior) -> float:
+        """Standard deviation of an observation's error: none where observations are exact."""
+        assert self.observations is not None
+        if self.observations.exact:
+            return 0.0
+        return math.nan if component.regression.noise is not None else component.noise
+
+    def _known(self, sites: Sites) -> tuple[NDArray[np.int64], Array]:
+        """Places that were observed exactly, and their values."""
+        assert self.observations is not None
+        where = self.observations.where
+        keys = [row.tobytes() for row in (sites.nodes if where.ndim == 1 else sites.points.numpy())]  # type: ignore[union-attr]
+        rows = {row.tobytes(): k for k, row in enumerate(where)}
+        found = np.array([rows.get(key, -1) for key in keys], dtype=np.int64)
+        if where.ndim == 1:
+            found[sites.nodes < 0] = -1
+        return np.flatnonzero(found >= 0), self.observations.coordinates[found[found >= 0]]
+
+    def _observed(self, sites: Sites, component: FieldPosterior, mean: Array, covariance: Array) -> tuple[Array, Array]:
+        """Exact observations: what was learnt as noise is the field's own variation between observed places."""
+        assert self.observations is not None
+        if not self.observations.exact:
+            return mean, covariance
+        at, values = self._known(sites)
+        mean, covariance = mean.copy(), covariance + component.noise**2 * np.eye(sites.d)
+        mean[at] = values
+        covariance[at] = (_ROUNDING * component.regression.scales.value) ** 2 * np.eye(sites.d)
+        return mean, covariance
 
     @staticmethod
     def _announce(sites: Sites, component: FieldPosterior) -> None:
@@ -355,17 +414,22 @@ class FieldGP(ABC):
                 stacklevel=4,
             )
 
-    @staticmethod
-    def _draw_fields(mixture: Sequence[tuple[FieldPosterior, float]], sites: Sites, n: int, seed: int) -> Array:
+    def _draw_fields(self, points: Sequence[tuple[Candidate, Array, float]], sites: Sites, n: int, seed: int) -> Array:
         """Draws (n, m, d) of tangent coordinates, each from a component drawn by weight."""
+        assert self.observations is not None
         rng = np.random.default_rng(seed)
-        weights = np.array([weight for _, weight in mixture])
-        chosen = rng.choice(len(mixture), size=n, p=weights / weights.sum())
+        weights = np.array([weight for _, _, weight in points])
+        chosen = rng.choice(len(points), size=n, p=weights / weights.sum())
         out = np.zeros((n, len(sites), sites.d))
         for index in np.unique(chosen):
             mine = np.flatnonzero(chosen == index)
-            fields = mixture[index][0].sampler(sites)(len(mine), rng)
-            out[mine] = fields.reshape(len(mine), len(sites), sites.d)
+            component = self._posterior_at(*points[index][:2])
+            fields = component.sampler(sites)(len(mine), rng).reshape(len(mine), len(sites), sites.d)
+            if self.observations.exact:
+                fields = fields + component.noise * rng.standard_normal(fields.shape)
+                at, values = self._known(sites)
+                fields[:, at] = values
+            out[mine] = fields
         return out
 
     def _functional(self, operator: Any, draws: int | None = None) -> FieldFunctional:

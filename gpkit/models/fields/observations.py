@@ -28,6 +28,7 @@ class Observations:
         where: Node numbers (m,), or points (m, D).
         coordinates: Tangent coordinates, (m, d).
         noise: Known standard deviations (m,), or None.
+        exact: Whether there is no noise, and what no kernel explains is the field's own.
         normal: Root mean square of what was outside of the tangent spaces.
         normal_share: The same, as a share of the root mean square length of the vectors.
         repeated: Number of observations at a node that was observed before.
@@ -39,6 +40,7 @@ class Observations:
     normal: float = 0.0
     normal_share: float = 0.0
     repeated: int = 0
+    exact: bool = False
 
     @property
     def at_nodes(self) -> bool:
@@ -95,7 +97,7 @@ def check_values(values: Any, rows: int, columns: int, name: str) -> Array:
 
 
 def check_noise(noise: Any, rows: int) -> Array | None:
-    """Standard deviations (rows,) from one number or one per place; None stays None.
+    """Standard deviations (rows,) from one number or one per place; None stays None, and so does a single zero.
 
     Raises:
         InvalidDataError: not positive and finite, or another number of them.
@@ -103,6 +105,8 @@ def check_noise(noise: Any, rows: int) -> Array | None:
     if noise is None:
         return None
     array = np.asarray(noise, dtype=np.float64).ravel()
+    if _is_exact(noise):
+        return None
     if array.size not in (1, rows):
         raise InvalidDataError(
             f"noise must be one standard deviation or one for each of {rows} places, got {array.size}"
@@ -111,9 +115,25 @@ def check_noise(noise: Any, rows: int) -> Array | None:
     if bad.any():
         at = int(np.flatnonzero(bad)[0])
         raise InvalidDataError(
-            f"noise[{at}] is {array[at]:g}: standard deviations must be positive (noise=None learns one)"
+            f"noise[{at}] is {array[at]:g}: standard deviations must be positive (noise=None learns one, noise=0 says "
+            "that all observations are exact)"
         )
     return np.broadcast_to(array, (rows,)).copy()
+
+
+def _is_exact(noise: Any) -> bool:
+    """Whether noise is the number zero."""
+    return noise is not None and np.ndim(noise) == 0 and float(noise) == 0.0
+
+
+def _refuse_contradictions(places: NDArray[Any], table: Array, exact: bool) -> None:
+    _, first, number = np.unique(places, axis=0, return_index=True, return_inverse=True)
+    differs = (table != table[first][number.ravel()]).any(1)
+    if exact and differs.any():
+        at = int(np.flatnonzero(differs)[0])
+        raise InvalidDataError(
+            f"row {at} repeats a place with another value, which exact observations (noise=0) do not"
+        )
 
 
 def observe_values(
@@ -136,7 +156,9 @@ def observe_values(
     places = as_places(where, n, ambient_dim, manifold)
     table = check_values(values, len(places), 1, name)
     repeated = len(places) - len(np.unique(places)) if places.ndim == 1 else 0
-    return Observations(places, table, check_noise(noise, len(places)), repeated=repeated)
+    _refuse_contradictions(places, table, _is_exact(noise))
+    known = check_noise(noise, len(places))
+    return Observations(places, table, known, repeated=repeated, exact=_is_exact(noise))
 
 
 def observe_vectors(manifold: Manifold, where: Any, vectors: Any, noise: Any = None) -> Observations:
@@ -181,4 +203,6 @@ def observe_vectors(manifold: Manifold, where: Any, vectors: Any, noise: Any = N
             DataWarning,
             stacklevel=3,
         )
-    return Observations(places, coordinates, check_noise(noise, len(places)), rms, rms / size, repeated)
+    exact = _is_exact(noise)
+    _refuse_contradictions(places, coordinates, exact)
+    return Observations(places, coordinates, check_noise(noise, len(places)), rms, rms / size, repeated, exact)

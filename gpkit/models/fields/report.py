@@ -85,14 +85,7 @@ def vector_field_content(
             if found.closed and float((outward * (manifold.points - manifold.points.mean(0))).sum()) < 0.0:
                 outward, extra["curl"] = -outward, -curl.mean
             extra["normals"] = outward
-    spectral = next((i for i, t in enumerate(best.regression.terms) if isinstance(t, SpectralTerm)), None)
-    if spectral is not None:
-        term: Any = best.regression.terms[spectral]
-        _, parts = best.regression.split(np.asarray(best.fit.theta))
-        import torch
-
-        variances = torch.exp(term.log_spectrum(torch.from_numpy(np.asarray(parts[spectral])))).numpy()
-        extra |= {"eigenvalues": model.basis.eigenvalues, "variances": variances}
+    extra |= _spectrum(model)
     left_out = model.leave_one_out()
     deviations = np.sqrt(np.einsum("smii->smi", left_out.component_covariances))
     each = ndtr((observations.coordinates - left_out.component_means) / deviations)
@@ -134,6 +127,29 @@ def vector_field_content(
         ),
         **extra,
     )
+
+
+def _spectrum(model: VectorFieldGP) -> dict[str, Any]:
+    """Eigenvalues, filter and first eigenfields of the kernel that is used, or of the best one that has any."""
+    import torch
+
+    best, result = model._fitted(), model.result
+    assert result is not None
+    for candidate in (best, *result.comparison.candidates):
+        terms = candidate.regression.terms
+        number = next((i for i, term in enumerate(terms) if isinstance(term, SpectralTerm)), None)
+        if number is None:
+            continue
+        term: Any = terms[number]
+        _, parts = candidate.regression.split(np.asarray(candidate.fit.theta))
+        variances = torch.exp(term.log_spectrum(torch.from_numpy(np.asarray(parts[number])))).numpy()
+        return {
+            "spectrum_of": candidate.name,
+            "eigenvalues": model.basis.eigenvalues,
+            "variances": variances,
+            "eigenfields": np.moveaxis(model.basis.truncate(min(8, model.basis.k)).ambient(), 2, 0),
+        }
+    return {}
 
 
 def _parameters(model: VectorFieldGP) -> list[dict[str, Any]]:

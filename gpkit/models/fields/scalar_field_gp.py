@@ -39,6 +39,8 @@ class ScalarFieldGP(FieldGP):
         sparse_unknowns: Up to this many nodes kernels with all modes are tried where the modes are too few.
         length_unit: Of the points, for reports.
         value_unit: Of the values, for reports.
+        uncertainty: "map" for predictions with the fitted parameters, or "laplace" to average over eight parameters
+            around each fit: wider where few data leave them open.
 
     Raises:
         InvalidDataError: a domain that cannot be used, or an unknown kernel.
@@ -57,6 +59,7 @@ class ScalarFieldGP(FieldGP):
         sparse_unknowns: int = 30_000,
         length_unit: str = "",
         value_unit: str = "",
+        uncertainty: str = "map",
     ) -> None:
         super().__init__(
             kernel,
@@ -67,6 +70,7 @@ class ScalarFieldGP(FieldGP):
             sparse_unknowns=sparse_unknowns,
             length_unit=length_unit,
             value_unit=value_unit,
+            uncertainty=uncertainty,
         )
         if mean not in ("constant", "zero"):
             raise InvalidDataError(f"mean must be 'constant' or 'zero', got {mean!r}")
@@ -163,7 +167,8 @@ class ScalarFieldGP(FieldGP):
         Args:
             where: Node numbers, a mask, or points (m, D).
             values: (m,).
-            noise: None to learn one standard deviation; or known ones, one or (m,).
+            noise: None to learn one standard deviation; known ones, one or (m,); or 0 for exact observations, whose
+                unexplained part is the field's own variation between the observed places.
             starts: Starts of each kernel's fit beyond the scan of length scales.
             seed: Of the starts.
             progress: Whether a bar is shown while kernels are compared.

@@ -73,7 +73,7 @@ class KernelComparison:
             Yao, Y., Vehtari, A., Simpson, D. and Gelman, A., Bayesian Analysis 13, 917 (2018).
         """
         each = np.stack([c.elpd_each for c in self.candidates])
-        usable = np.isfinite(each).all(1)
+        usable: NDArray[np.bool_] = np.all(np.isfinite(each), axis=1)
         if len(each) == 1 or each.shape[1] < _LEAST_PLACES or not usable[0]:
             return {self.best.name: 1.0}
         candidates = [c for c, good in zip(self.candidates, usable, strict=True) if good]

@@ -46,6 +46,8 @@ class VectorFieldGP(FieldGP):
         sparse_unknowns: Up to this many coordinates kernels with all modes are tried where the modes are too few.
         length_unit: Of the points, for reports.
         value_unit: Of the vectors, for reports.
+        uncertainty: "map" for predictions with the fitted parameters, or "laplace" to average over eight parameters
+            around each fit: wider where few data leave them open.
 
     Raises:
         InvalidDataError: a manifold that cannot be used, or an unknown kernel.
@@ -65,6 +67,7 @@ class VectorFieldGP(FieldGP):
         sparse_unknowns: int = 30_000,
         length_unit: str = "",
         value_unit: str = "",
+        uncertainty: str = "map",
     ) -> None:
         super().__init__(
             kernel,
@@ -75,6 +78,7 @@ class VectorFieldGP(FieldGP):
             sparse_unknowns=sparse_unknowns,
             length_unit=length_unit,
             value_unit=value_unit,
+            uncertainty=uncertainty,
         )
         self.manifold: Manifold = manifold if isinstance(manifold, Manifold) else PointCloud(manifold)
         self._adopt(self.manifold.n, self.manifold.dim)
@@ -137,7 +141,9 @@ class VectorFieldGP(FieldGP):
         Args:
             where: Node numbers in any integer type, a mask of all nodes, or points (m, D) near the manifold.
             vectors: (m, D), in the ambient space; components outside of the tangent spaces are left out and reported.
-            noise: None to learn one standard deviation per tangent coordinate; or known ones, one or (m,).
+            noise: None to learn one standard deviation per tangent coordinate; known ones, one or (m,); or 0 for exact
+                observations: what no kernel explains is then the field's own variation between the observed places,
+                and counts in regions and intervals (not in derivatives, which such variation has none of).
             starts: Starts of each kernel's fit beyond the scan of length scales.
             seed: Of the starts.
             progress: Whether a bar is shown while kernels are compared.
