@@ -33,9 +33,10 @@ def add_parser(commands: Any) -> None:
         "write DIR/report.html, DIR/summary.json and DIR/solution.npz; with unknowns, also DIR/posterior.nc. A "
         "solution that an earlier, interrupted run of the same problem has finished is kept.",
     )
-    pde.add_argument("path", metavar="PROBLEM.toml", help="equations, domain, conditions, grid")
+    pde.add_argument("path", metavar="PROBLEM.toml", help="equation, domain, boundary, grid")
     pde.add_argument("--out", metavar="DIR", help="folder of the results (default: <name of PROBLEM>_gpkit)")
     pde.add_argument("--method", choices=("auto", "spectral", "exact", "gphm"), help="default: the file's, or auto")
+    pde.add_argument("--basis", choices=("auto", "picked", "broadband"), help="of the spectral method (default: auto)")
     pde.add_argument("--grid", metavar="N[xN...]", help="points along each axis, such as 400x400")
     pde.add_argument("--inference", choices=("laplace", "nuts"), help="of unknowns (default: the file's, or laplace)")
     pde.add_argument("--draws", type=whole_number(4), help="posterior draws per chain, with unknowns")
@@ -59,11 +60,11 @@ def run(options: argparse.Namespace, command: str) -> int:
     from gpkit.models.pde.files import read_problem
 
     stated = read_problem(options.path)
-    settings: dict[str, Any] = {"grid": None, "method": "auto", "seed": 0, **stated.solve}
-    given = {"grid": _grid(options.grid), "method": options.method, "seed": options.seed}
+    settings: dict[str, Any] = {"grid": None, "method": "auto", "basis": "auto", "seed": 0, **stated.solve}
+    given = {"grid": _grid(options.grid), "method": options.method, "basis": options.basis, "seed": options.seed}
     settings |= {name: value for name, value in given.items() if value is not None}
     settings["inference"] = options.inference or stated.inference
-    settings["draws"] = options.draws or stated.draws
+    settings["sampling"] = {**stated.sampling, **({"draws": options.draws} if options.draws else {})}
     folder = results_folder(options.out or f"{Path(options.path).stem}_gpkit")
     solution, inference = _solved(stated, settings, folder, options)
     from gpkit.models.pde.reporting import write_report
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace, command: str) -> int:
         exact=stated.exact,
         command=command,
         seed=settings["seed"],
-        settings={k: str(v) for k, v in settings.items() if v is not None},
+        settings={k: str(v) for k, v in settings.items() if v is not None and v != {}},
         title=stated.title,
         inference=inference,
     )
@@ -114,12 +115,12 @@ def _solved(stated: Any, settings: dict[str, Any], folder: Path, options: argpar
         return solution, None if data is None else Inference.from_posterior(solution, data)
     inference = None
     if inverse:
-        keywords = {"method": settings["inference"], "draws": settings["draws"], "seed": settings["seed"]}
+        keywords = {"method": settings["inference"], "seed": settings["seed"], **settings["sampling"]}
         inference = pde.infer(settings["grid"], progress=progress, **keywords)
         solution = inference.solution
         save_inference_data(inference.posterior, posterior)
     else:
-        keywords = {"method": settings["method"], "seed": settings["seed"]}
+        keywords = {name: settings[name] for name in ("method", "basis", "seed")}
         solution = pde.solve(settings["grid"], progress=progress, **keywords)
     solution.diagnostics["fingerprint"] = fingerprint
     solution.save(file)  # last, so that its presence says that everything before it is there

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -94,9 +95,14 @@ def test_unknowns_are_inferred_from_a_data_file_and_kept(
     out = tmp_path / "results"
     arguments = ["pde", str(rod), "--out", str(out), "--grid", "14x12", "--draws", "50"]
     assert main(arguments) == 0
-    assert "k = 0." in capsys.readouterr().out
+    printed = capsys.readouterr().out
     first = json.loads((out / "summary.json").read_text(encoding="utf-8"))
-    assert first["unknowns"][0]["low"] < 0.3 < first["unknowns"][0]["high"]
+    (unknown,) = first["unknowns"]
+    # Four values of noise 0.01: the truth is in the interval, and the interval is about as wide as they allow.
+    assert unknown["low"] < 0.3 < unknown["high"] and 0.005 < unknown["high"] - unknown["low"] < 0.05
+    said = re.search(r"k = ([0-9.]+) \+- ([0-9.]+)", printed)
+    assert said and float(said[1]) == pytest.approx(unknown["mean"], abs=1e-4)
+    assert abs(float(said[1]) - 0.3) < 3.0 * float(said[2]) < 0.05
     assert (out / "posterior.nc").exists()
     assert main([*arguments, "--json"]) == 0
     said = capsys.readouterr()
@@ -122,6 +128,63 @@ def test_an_interruption_loses_nothing(beam: Path, tmp_path: Path, monkeypatch: 
         assert main(["pde", str(beam), "--out", str(out), "--quiet"]) == 0  # nothing is solved again
 
 
+PLATE = """
+equation = "laplacian(u) = -2*sin(x)*sin(y)"
+exact = "sin(x)*sin(y)"
+grid = [30, 24]
+
+[domain]
+x = [0, "pi"]
+y = [0, "pi"]
+
+[boundary]
+type = "dirichlet"
+value = 0
+"""
+
+
+def test_the_four_words_of_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "plate.toml"
+    out = tmp_path / "out"
+    for grid in ("[30, 24]", "{y = 24, x = 30}"):
+        path.write_text(PLATE.replace("[30, 24]", grid), encoding="utf-8")
+        assert main(["pde", str(path), "--out", str(out)]) == 0
+        numbers = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+        assert numbers["grid"] == [30, 24] and numbers["relative_error"] < 1e-8
+    assert main(["pde", str(path), "--out", str(out), "--grid", "20", "--basis", "broadband", "--quiet"]) == 0
+    assert json.loads((out / "summary.json").read_text(encoding="utf-8"))["grid"] == [20, 20]
+
+
+def test_noise_that_the_file_calls_unknown(tmp_path: Path) -> None:
+    x = np.linspace(0, np.pi, 120)
+    values = -9 * np.sin(3 * x) + 0.5 * np.random.default_rng(0).normal(size=120)
+    np.save(tmp_path / "f.npy", values)
+    path = tmp_path / "noisy.toml"
+    path.write_text(
+        'equation = "laplacian(u) = f"\ngrid = 120\n[domain]\nx = [0, "pi"]\n'
+        '[data]\nf = {file = "f.npy", noise = "unknown"}\n[[boundary]]\ntype = "dirichlet"\n',
+        encoding="utf-8",
+    )
+    assert main(["pde", str(path), "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    numbers = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
+    assert numbers["diagnostics"]["noise_levels"] == [pytest.approx(0.5, rel=0.2)]
+    with np.load(tmp_path / "out" / "solution.npz") as arrays:
+        np.testing.assert_allclose(arrays["u_mean"], np.sin(3 * arrays["x"]), atol=0.15)
+    assert "Noise that was found" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_sampling_is_asked_for_in_the_file(rod: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sampling = '\n[solve]\ngrid = [10, 8]\ninference = "nuts"\ndraws = 60\ntune = 40\nchains = 2\n'
+    rod.write_text(ROD + sampling, encoding="utf-8")
+    assert main(["pde", str(rod), "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "No-U-turn" in printed
+    numbers = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
+    assert numbers["unknowns"][0]["low"] < 0.3 < numbers["unknowns"][0]["high"]
+    assert numbers["diagnostics"]["r_hat"] < 1.1 and numbers["diagnostics"]["effective_draws"] > 15
+    assert "Worst r-hat of the chains" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
 WRONG = {
     "no domain": ('equations = ["laplacian(u) = 0"]', "'domain' is missing"),
     "unknown entry": (BEAM + "\n[solver]\nn = 3\n", "no entry 'solver'"),
@@ -143,6 +206,16 @@ WRONG = {
     "prior": (ROD.replace('"lognormal"', '"cauchy"'), "no prior 'cauchy'"),
     "prior argument": (ROD.replace("sd_log = 1", "low = 1"), "needs mean_log and sd_log"),
     "huge power": (BEAM.replace("sin(x)**2", "9**9**9"), "cannot be computed"),
+    "close word": (BEAM.replace("[domain]", "[domian]"), "did you mean 'domain'?"),
+    "two words": (BEAM + '\n[[boundary]]\ntype = "neumann"\n', "two words for the same"),
+    "two grids": ("grid = 30\n" + BEAM, "given twice"),
+    "grid of an axis": (PLATE.replace("[30, 24]", "{x = 30}"), "grid needs the entry 'y'"),
+    "close type": (BEAM.replace('"neumann"', '"neuman"'), "did you mean 'neumann'?"),
+    "close prior": (ROD.replace('"lognormal"', '"lognormall"'), "did you mean 'lognormal'?"),
+    "method": (BEAM + 'method = "spectrall"\n', "did you mean 'spectral'?"),
+    "sampler": (BEAM + 'inference = "hmc"\n', "no inference 'hmc': choose from laplace, nuts"),
+    "draws": (BEAM + 'draws = "many"\n', "draws must be a whole number"),
+    "equation": (PLATE.replace('"laplacian(u) = -2*sin(x)*sin(y)"', "3"), "equation must be a text, or a list"),
     "deep": (BEAM.replace("sin(x)**2", "(" * 90 + "x" + ")" * 90 + "+" + "-" * 90 + "x"), "nested too deeply"),
 }
 

@@ -287,6 +287,9 @@ class EliminatedFields:
             rows = self._scales(jacobian)
             state = self._factorised(c, jacobian, rows)
             step = -self._apply_inverse(state, value)
+            if self._is_linear:
+                norm = float(np.linalg.norm((value + jacobian @ step) * rows))
+                return State(c + step, state.factors, state.columns, rows, norm)
             size = float(np.linalg.norm(step)) / max(float(np.linalg.norm(c + step)), 1e-300)
             before, share = float(np.linalg.norm(value * rows)), 1.0
             while True:
@@ -299,8 +302,6 @@ class EliminatedFields:
                         return self._factorised(c, jacobian, rows, before)
                     raise ConvergenceError(f"Gauss-Newton does not converge at these unknowns: steps {steps}")
             c = c + share * step
-            if self._is_linear and share == 1.0:
-                return State(c, state.factors, state.columns, rows, norm)
             steps.append(float(f"{size * share:.1e}"))
             value, jacobian, _ = self._derivatives(c, theta, white)
             if share == 1.0 and (size < 1e-10 or (size < 1e-6 and previous < 1e-2)):

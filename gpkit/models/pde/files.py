@@ -1,9 +1,24 @@
-"""Problems stated in TOML files, in the expression language of `parsing`; nothing in them is executed."""
+"""Problems stated in TOML files, in the expression language of `parsing`; nothing in them is executed.
+
+A file has an equation (or a list ``equations``), a domain, boundary conditions and a grid::
+
+    equation = "laplacian(u) = -2*sin(x)*sin(y)"
+    grid = [60, 60]
+
+    [domain]
+    x = [0, "pi"]
+    y = [0, "pi"]
+
+    [[boundary]]
+    type = "dirichlet"
+    value = 0
+"""
 
 from __future__ import annotations
 
+import difflib
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +52,8 @@ _SECTIONS = {
     "observation": list,
     "solve": dict,
 }
+_ALSO = {"equation": "equations", "boundary": "condition"}  # other words for sections
+_GRID = "grid"  # may stand at the top, or under [solve]
 
 
 @dataclass(frozen=True)
@@ -47,8 +64,8 @@ class ProblemFile:
         pde: The problem.
         title: Its title, or empty.
         exact: The known solution of the first field, or None.
-        solve: Arguments of `PDE.solve`: grid, method, seed.
-        draws: Of an inference, 1000 if not given.
+        solve: Arguments of `PDE.solve`: grid, method, basis, seed.
+        sampling: Of an inference: draws, tune and chains, where they are given.
         inference: "laplace" or "nuts".
     """
 
@@ -56,7 +73,7 @@ class ProblemFile:
     title: str = ""
     exact: Callable[..., Any] | None = None
     solve: Mapping[str, Any] = field(default_factory=dict)
-    draws: int = 1000
+    sampling: Mapping[str, int] = field(default_factory=dict)
     inference: str = "laplace"
 
 
@@ -84,15 +101,37 @@ def read_problem(path: str | Path) -> ProblemFile:
 
 class _Reader:
     def __init__(self, content: dict[str, Any], file: Path) -> None:
-        self.content, self.file = content, file
+        self.file = file
+        self.content = content = self._renamed(content)
         for name, value in content.items():
             if name not in _SECTIONS:
-                raise self._error(f"there is no entry {name!r}: the entries are {', '.join(_SECTIONS)}")
+                known = [*_ALSO, _GRID, *_SECTIONS]
+                raise self._error(f"there is no entry {name!r}{_meant(name, known)}")
             if not isinstance(value, _SECTIONS[name]):
                 raise self._error(f"{name} must be a {_TYPES[_SECTIONS[name]]}")
         for name in ("domain", "equations"):
             if not content.get(name):
                 raise self._error(f"the entry {name!r} is missing")
+
+    def _renamed(self, content: dict[str, Any]) -> dict[str, Any]:
+        """The same content under one word for each section, with one equation as a list and the grid under solve."""
+        found = {name: value for name, value in content.items() if name not in _ALSO and name != _GRID}
+        for name, section in _ALSO.items():
+            if name not in content:
+                continue
+            if section in content:
+                raise self._error(f"{name} and {section} are two words for the same: use one of them")
+            value = content[name]
+            single = isinstance(value, str | dict)
+            if not single and not isinstance(value, list):
+                raise self._error(f"{name} must be {'a text' if name == 'equation' else 'a table'}, or a list of them")
+            found[section] = [value] if single else value
+        if _GRID in content:
+            solve = found.get("solve", {})
+            if not isinstance(solve, dict) or _GRID in solve:
+                raise self._error("the grid is given twice: at the top and under solve")
+            found["solve"] = {**solve, _GRID: content[_GRID]}
+        return found
 
     def _error(self, message: str) -> InvalidDataError:
         return InvalidDataError(f"{self.file.name}: {message}")
@@ -102,7 +141,7 @@ class _Reader:
             raise self._error(f"{where} must be a table")
         for name in table:
             if name not in known:
-                raise self._error(f"{where} has no entry {name!r}: it may have {', '.join(known)}")
+                raise self._error(f"{where} has no entry {name!r}{_meant(name, known)}")
         for name in needed:
             if name not in table:
                 raise self._error(f"{where} needs the entry {name!r}")
@@ -134,11 +173,21 @@ class _Reader:
             if found.jets:
                 raise self._error("exact must not hold fields")
             exact = PlainFunction(found, box)
-        known = ("grid", "method", "seed", "inference", "draws")
+        known = (_GRID, "method", "basis", "seed", "inference", "draws", "tune", "chains")
         solve = dict(self._checked(self.content.get("solve", {}), "solve", known))
+        if isinstance(solve.get(_GRID), dict):
+            sizes = self._checked(solve[_GRID], "grid", box.names, box.names)
+            solve[_GRID] = [sizes[name] for name in box.names]
+        for name, choices in _CHOICES.items():
+            if name in solve and solve[name] not in choices:
+                raise self._error(f"solve: there is no {name} {solve[name]!r}{_meant(solve[name], choices)}")
+        for name, least in (*_SAMPLING.items(), ("seed", 0)):
+            value = solve.get(name, least)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise self._error(f"solve: {name} must be a whole number, {least} or more; got {value!r}")
         return ProblemFile(
             pde, self.content.get("title", ""), exact, inference=solve.pop("inference", "laplace"),
-            draws=solve.pop("draws", 1000), solve=solve,
+            sampling={name: solve.pop(name) for name in _SAMPLING if name in solve}, solve=solve,
         )  # fmt: skip
 
     def _add(self, names: dict[str, Any], more: Mapping[str, Any]) -> None:
@@ -163,6 +212,10 @@ class _Reader:
         except (InvalidDataError, TypeError, ValueError) as error:
             raise self._error(f"{where}: {error}") from None
 
+    def _noise(self, value: Any, where: str) -> float | None:
+        """A standard deviation, or None where it is to be found."""
+        return None if value == _UNKNOWN else self._number(value, where)
+
     def _ends(self, name: str, ends: Any) -> tuple[float, float]:
         if not isinstance(ends, list) or len(ends) != 2:
             raise self._error(f'domain.{name} needs two ends, such as [0, "2*pi"]')
@@ -177,7 +230,7 @@ class _Reader:
         where = f"unknowns.{name}"
         table = self._checked(entry, where, ("prior", *sorted({k for p in _PRIORS.values() for k in p[1]})), ("prior",))
         if table["prior"] not in _PRIORS:
-            raise self._error(f"{where}: there is no prior {table['prior']!r}: choose from {', '.join(_PRIORS)}")
+            raise self._error(f"{where}: there is no prior {table['prior']!r}{_meant(table['prior'], _PRIORS)}")
         make, arguments = _PRIORS[table["prior"]]
         given = {k: v for k, v in table.items() if k != "prior"}
         if set(given) != set(arguments):
@@ -206,7 +259,7 @@ class _Reader:
             raise self._error(f"the name {name!r} is used twice")
         values = self._array(table["file"], f"data.{name}")
         if "noise" in table:
-            return Noisy(values, self._number(table["noise"], f"data.{name}.noise"))
+            return Noisy(values, self._noise(table["noise"], f"data.{name}.noise"))
         return Gridded.of(values, what=f"data.{name}")
 
     def _equation(self, text: Any, index: int) -> Equation:
@@ -227,7 +280,7 @@ class _Reader:
         table = self._checked(entry, where, known, ("type",))
         kind = table["type"]
         if kind not in _CONDITIONS:
-            raise self._error(f"{where}: there is no type {kind!r}: choose from {', '.join(_CONDITIONS)}")
+            raise self._error(f"{where}: there is no type {kind!r}{_meant(kind, _CONDITIONS)}")
         self._checked(table, f"{where} ({kind})", ("type", *_CONDITIONS[kind]))
         try:
             if kind == "periodic":
@@ -279,13 +332,27 @@ class _Reader:
         else:
             points, values, noise = table.get("points"), table.get("values"), table.get("noise")
         if points is None or values is None or noise is None:
-            raise self._error(f"{where} needs a file, or points and values; and noise")
+            raise self._error(f"{where} needs a file, or points and values; and noise (a number, or {_UNKNOWN!r})")
         try:
-            return Observe(target, points, values, noise)
+            return Observe(target, points, values, self._noise(noise, where) if isinstance(noise, str) else noise)
         except InvalidDataError as error:
             raise self._error(f"{where}: {error}") from None
 
 
+def _meant(name: Any, known: Iterable[str]) -> str:
+    """What was probably meant, or what there is."""
+    choices = list(known)
+    close = difflib.get_close_matches(str(name), choices, 1, 0.6)
+    return f": did you mean {close[0]!r}?" if close else f": choose from {', '.join(choices)}"
+
+
+_UNKNOWN = "unknown"
+_SAMPLING = {"draws": 4, "tune": 0, "chains": 1}  # at least
+_CHOICES = {
+    "method": ("auto", "spectral", "exact", "gphm"),
+    "inference": ("laplace", "nuts"),
+    "basis": ("auto", "picked", "broadband"),
+}
 _TYPES = {str: "text", list: "list", dict: "table"}
 _CONDITIONS = {
     "dirichlet": ("of", "on", "value"),

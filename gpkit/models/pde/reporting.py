@@ -153,13 +153,17 @@ def _facts(solution: Solution, relative_error: float) -> tuple[tuple[str, str], 
 
 
 def _checks(solution: Solution) -> tuple[tuple[str, str, str], ...]:
+    from gpkit.models.pde.solution import LARGE_RESIDUAL
+
     residuals, diagnostics = solution.residuals, solution.diagnostics
     rows = []
+    # Where data are noisy, what is far below the uncertainty is small enough.
+    small = max(LARGE_RESIDUAL, float(diagnostics.get("residual_tolerance", 0.0)))
     for k, (rms, top) in enumerate(zip(residuals.equations, residuals.largest, strict=True)):
         which = f" of equation {k + 1}" if len(residuals.equations) > 1 else ""
-        rows.append((f"Residual{which}, root mean square", f"{rms:.1e}", "below 1e-5"))
-        rows.append((f"Residual{which}, largest", f"{top:.1e}", "below 1e-4"))
-    rows += [(f"Residual: {name}", f"{value:.1e}", "below 1e-5") for name, value in residuals.conditions]
+        rows.append((f"Residual{which}, root mean square", f"{rms:.1e}", f"below {small:.0e}"))
+        rows.append((f"Residual{which}, largest", f"{top:.1e}", f"below {10.0 * small:.0e}"))
+    rows += [(f"Residual: {name}", f"{value:.1e}", f"below {small:.0e}") for name, value in residuals.conditions]
     for k, value in enumerate(residuals.standardised):
         if not math.isnan(value):
             rows.append((f"Residual of noisy right side {k + 1}, in standard deviations", f"{value:.2f}", "about 1"))
@@ -182,7 +186,33 @@ def _checks(solution: Solution) -> tuple[tuple[str, str, str], ...]:
     ):
         if key in diagnostics and diagnostics[key] is not None:
             rows.append((what, _short(diagnostics[key]), ""))
-    return tuple(rows)
+    return (*rows, *_noise_checks(diagnostics), *_sampling_checks(diagnostics))
+
+
+def _noise_checks(diagnostics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    rows = [("Noise that was found", _short(level), "") for level in diagnostics.get("noise_levels", ())]
+    components = diagnostics.get("components")
+    if components:
+        kept = f"{components['kept']} of {components['offered']}"
+        rows.append(("Components of the prior's spectrum that the data ask for", kept, ""))
+        if components["hidden"] > 0.0:
+            rows.append(("Smooth part that the noise could hide, standard deviation", _short(components["hidden"]), ""))
+    return rows
+
+
+def _sampling_checks(diagnostics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    rows = []
+    if "r_hat" in diagnostics:
+        rows.append(("Worst r-hat of the chains", f"{diagnostics['r_hat']:.3f}", "below 1.05"))
+        rows.append(("Effective draws, least", f"{diagnostics['effective_draws']:.0f}", "100 or more"))
+        rows.append(("Divergent draws", str(diagnostics.get("divergences", 0)), "0"))
+    if "mode_agreeing" in diagnostics:
+        same, starts = diagnostics["mode_agreeing"]
+        rows.append(("Starts that reached the same maximum", f"{same} of {starts}", "all"))
+    if diagnostics.get("priors_without_quantiles"):
+        names = ", ".join(diagnostics["priors_without_quantiles"])
+        rows.append(("Priors without quantiles, starts drawn around the middle", names, ""))
+    return rows
 
 
 def _held_out(solution: Solution) -> str:
