@@ -25,13 +25,23 @@ from gpkit.inference.collocation.exact_priors import FieldPrior, MixtureAxis, Wa
 from gpkit.inference.collocation.exact_rows import Rows
 from gpkit.inference.collocation.exact_weights import FeaturePosterior
 
-__all__ = ["Evidence", "Learned", "dense_evidence", "feature_evidence", "learn", "line_evidence"]
+__all__ = [
+    "JITTER",
+    "Evidence",
+    "Learned",
+    "dense_evidence",
+    "feature_evidence",
+    "gradients",
+    "learn",
+    "line_evidence",
+    "tracked_mixtures",
+]
 
 Array = NDArray[np.float64]
 Evidence = Callable[[Sequence[MixtureAxis]], tuple[float, Sequence[Sequence[Tensor]]]]
 """Log marginal likelihood of one mixture a field, and its gradient in (weights, lengthscales, frequencies) of each."""
 
-_JITTER = 1e-11
+JITTER = 1e-11
 _WALL = 1e12
 
 
@@ -54,7 +64,8 @@ class Learned:
     message: str
 
 
-def _leaves(mixtures: Sequence[MixtureAxis]) -> tuple[list[MixtureAxis], list[list[Tensor]]]:
+def tracked_mixtures(mixtures: Sequence[MixtureAxis]) -> tuple[list[MixtureAxis], list[list[Tensor]]]:
+    """Copies that record gradients, and their (weights, lengthscales, frequencies)."""
     tracked, leaves = [], []
     for m in mixtures:
         frequencies = torch.zeros_like(m.weights) if m.frequencies is None else m.frequencies
@@ -64,7 +75,8 @@ def _leaves(mixtures: Sequence[MixtureAxis]) -> tuple[list[MixtureAxis], list[li
     return tracked, leaves
 
 
-def _gradients(objective: Tensor, leaves: list[list[Tensor]]) -> list[list[Tensor]]:
+def gradients(objective: Tensor, leaves: list[list[Tensor]]) -> list[list[Tensor]]:
+    """Derivatives with respect to what :func:`tracked_mixtures` gave; zero where nothing depends on it."""
     flat = [t for own in leaves for t in own]
     filled = torch.autograd.grad(objective, flat, materialize_grads=True)
     out, position = [], 0
@@ -90,15 +102,15 @@ def dense_evidence(rows: Sequence[Rows], profile: bool) -> Evidence:
     values = torch.cat([r.values if r.values is not None else torch.zeros(len(r)) for r in rows])
 
     def evaluate(mixtures: Sequence[MixtureAxis]) -> tuple[float, Sequence[Sequence[Tensor]]]:
-        tracked, leaves = _leaves(mixtures)
+        tracked, leaves = tracked_mixtures(mixtures)
         with torch.enable_grad():
             gram = assemble(rows, [FieldPrior((m,)) for m in tracked])
-        factor = factorise(gram.detach(), _JITTER)
+        factor = factorise(gram.detach(), JITTER)
         weights = factor.solve(values[:, None])[:, 0]
         value, scale = _value(float(values @ weights), float(factor.logdet()), len(values), profile)
         inverse = torch.cholesky_inverse(factor.factor) * factor.scale[:, None] * factor.scale
         slope = 0.5 * (torch.outer(weights, weights) / scale - inverse)
-        return value, _gradients((slope * gram).sum(), leaves)
+        return value, gradients((slope * gram).sum(), leaves)
 
     return evaluate
 
@@ -113,7 +125,7 @@ def feature_evidence(rows: Sequence[Rows], length: float, profile: bool) -> Evid
     """
 
     def evaluate(mixtures: Sequence[MixtureAxis]) -> tuple[float, Sequence[Sequence[Tensor]]]:
-        tracked, leaves = _leaves(mixtures)
+        tracked, leaves = tracked_mixtures(mixtures)
         with torch.enable_grad():
             circles = [WaveAxis.of_mixture(m, length) for m in tracked]
         fixed = [WaveAxis(c.frequencies, c.powers.detach()) for c in circles if c is not None]
@@ -132,7 +144,7 @@ def feature_evidence(rows: Sequence[Rows], length: float, profile: bool) -> Evid
             # 0.5 (second moment - 1) per weight is the gradient in the logarithm of its variance.
             total = total + (0.5 * slope / circle.powers.detach() * circle.powers).sum()
             position += size
-        return value, _gradients(total, leaves)
+        return value, gradients(total, leaves)
 
     return evaluate
 
@@ -154,18 +166,18 @@ def line_evidence(x: Tensor, lines: Tensor, moments: Tensor, noise: float) -> Ev
     pairs = [(a, b) for a in orders for b in orders if float(moments[a, b]) != 0.0]
 
     def evaluate(mixtures: Sequence[MixtureAxis]) -> tuple[float, Sequence[Sequence[Tensor]]]:
-        tracked, leaves = _leaves(mixtures)
+        tracked, leaves = tracked_mixtures(mixtures)
         with torch.enable_grad():
             blocks = tracked[0].blocks(x, x, pairs)
             gram = sum((moments[a, b] * blocks[a, b] for a, b in pairs), torch.zeros(len(x), len(x), dtype=x.dtype))
             gram = gram + noise * torch.eye(len(x), dtype=x.dtype)
-        factor = factorise(gram.detach(), _JITTER)
+        factor = factorise(gram.detach(), JITTER)
         weights = factor.solve(lines)
         quadratic = float((lines * weights).sum()) / lines.shape[1]
         value, scale = _value(quadratic, float(factor.logdet()), len(x), noise == 0.0)
         inverse = torch.cholesky_inverse(factor.factor) * factor.scale[:, None] * factor.scale
         slope = 0.5 * (weights @ weights.T / (lines.shape[1] * scale) - inverse)
-        return value, _gradients((slope * gram).sum(), leaves)
+        return value, gradients((slope * gram).sum(), leaves)
 
     return evaluate
 
@@ -173,36 +185,40 @@ def line_evidence(x: Tensor, lines: Tensor, moments: Tensor, noise: float) -> Ev
 def learn(
     evidence: Evidence,
     start: Sequence[MixtureAxis],
-    length: float,
-    step: float,
+    length: float | Sequence[float],
+    step: float | Sequence[float],
     iterations: int = 25,
+    tolerance: float = 1e-6,
 ) -> Learned:
     """Maximise an evidence over weights, length scales and frequencies.
 
     Args:
         evidence: Value and gradient.
-        start: One mixture a field.
-        length: Of the interval: length scales stay below five times it.
+        start: One mixture a field, or one for each of its axes.
+        length: Of the interval, or of that of every mixture: length scales stay below five times it.
         step: Of the grid: length scales stay above one and a half steps, frequencies below half a cycle a step.
         iterations: Limit.
+        tolerance: Relative gain of an iteration below which it ends.
     """
-    shapes = [len(m.weights) for m in start]
-    first = np.concatenate([_pack(m, length) for m in start])
+    lengths = [length] * len(start) if isinstance(length, float) else list(length)
+    steps = [step] * len(start) if isinstance(step, float) else list(step)
+    first = np.concatenate([_pack(m, n) for m, n in zip(start, lengths, strict=True)])
     bounds: list[tuple[float, float]] = []
-    for m, q in zip(start, shapes, strict=True):
+    for m, own, h in zip(start, lengths, steps, strict=True):
+        q = len(m.weights)
         bounds += [(float(w) - 30.0, float(w) + 30.0) for w in m.weights.log()]
-        low, high = math.log(1.5 * step), math.log(5.0 * length)
+        low, high = math.log(1.5 * h), math.log(5.0 * own)
         bounds += [(low, high)] * q
         # A frequency above half a cycle a step is kept where it was found: between the points it is no alias.
-        found = [0.0] * q if m.frequencies is None else (m.frequencies * length).tolist()
-        bounds += [(0.0, max(0.5 * length / step, f + 1.0)) for f in found]
+        found = [0.0] * q if m.frequencies is None else (m.frequencies * own).tolist()
+        bounds += [(0.0, max(0.5 * own / h, f + 1.0)) for f in found]
     record: dict[str, Any] = {"evaluations": 0, "best": -math.inf, "at": first, "first": None}
 
     def objective(packed: Array) -> tuple[float, Array]:
-        mixtures = _unpack(packed, start, length)
+        mixtures = _unpack(packed, start, lengths)
         record["evaluations"] += 1
         try:
-            value, gradients = evidence(mixtures)
+            value, derivatives = evidence(mixtures)
         except (NotPositiveDefiniteError, RuntimeError):
             return _WALL, np.zeros_like(packed)
         if not math.isfinite(value):
@@ -212,16 +228,16 @@ def learn(
         if value > record["best"]:
             record["best"], record["at"] = value, packed.copy()
         slopes = []
-        for m, (w, s, f) in zip(mixtures, gradients, strict=True):
-            slopes += [(w * m.weights).numpy(), (s * m.lengthscales).numpy(), f.numpy() / length]
+        for m, (w, s, f), own in zip(mixtures, derivatives, lengths, strict=True):
+            slopes += [(w * m.weights).numpy(), (s * m.lengthscales).numpy(), f.numpy() / own]
         return -value, -np.concatenate(slopes)
 
     clipped = np.clip(first, [b[0] for b in bounds], [b[1] for b in bounds])
-    options = {"maxiter": iterations, "maxcor": 20, "maxfun": 2 * iterations, "ftol": 1e-6, "gtol": 1e-2}
+    options = {"maxiter": iterations, "maxcor": 20, "maxfun": 2 * iterations, "ftol": tolerance, "gtol": 1e-2}
     result = optimize.minimize(objective, clipped, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     before = record["first"] if record["first"] is not None else -math.inf
     return Learned(
-        tuple(_unpack(record["at"], start, length)), before, record["best"], record["evaluations"], str(result.message)
+        tuple(_unpack(record["at"], start, lengths)), before, record["best"], record["evaluations"], str(result.message)
     )
 
 
@@ -231,9 +247,9 @@ def _pack(m: MixtureAxis, length: float) -> Array:
     return torch.cat([m.weights.log(), m.lengthscales.log(), frequencies * length]).detach().numpy()
 
 
-def _unpack(packed: Array, like: Sequence[MixtureAxis], length: float) -> list[MixtureAxis]:
+def _unpack(packed: Array, like: Sequence[MixtureAxis], lengths: Sequence[float]) -> list[MixtureAxis]:
     out, position = [], 0
-    for m in like:
+    for m, length in zip(like, lengths, strict=True):
         q = len(m.weights)
         own = torch.from_numpy(np.array(packed[position : position + 3 * q], dtype=np.float64))
         out.append(MixtureAxis(m.envelope, own[:q].exp(), own[q : 2 * q].exp(), own[2 * q :] / length))

@@ -147,7 +147,7 @@ class Conditioner:
             waves = self.wave_priors(mixtures)
             return None if waves is None else self.by_weights(rows, waves, form.rounding, like)
         if form.smoothness is not None:
-            mixtures = self._rougher(mixtures, form.smoothness)
+            mixtures = self.rougher(mixtures, form.smoothness)
         priors = [FieldPrior(m) for m in mixtures]
         found: Any
         if form.kind == "covariance":
@@ -237,7 +237,8 @@ class Conditioner:
             ]
         return DensePosterior([*self.conditions, *rows, *self.observations], priors, fit_scale=self.is_exact)
 
-    def _rougher(self, mixtures: Mixtures, smoothness: float) -> Mixtures:
+    def rougher(self, mixtures: Mixtures, smoothness: float) -> Mixtures:
+        """With Student spectra in place of Gaussian ones."""
         lengths = self.problem.box.lengths
         return [tuple(_rougher(a, smoothness, 0.5 * n) for a, n in zip(own, lengths, strict=True)) for own in mixtures]
 

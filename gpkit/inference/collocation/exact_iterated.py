@@ -129,6 +129,7 @@ class IteratedPosterior(FeaturePosterior):
         """Factorise a part of the rows, and iterate."""
         self.iterations = 0
         self._like, self._has_factor = like, False
+        self._inner_logdet = 0.0
         super().__init__(rows, fields, lifts, fit_scale, rounding, like)
         self._like = None
 

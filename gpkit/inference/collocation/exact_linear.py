@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from gpkit.errors import ConvergenceError, InvalidDataError, NotPositiveDefiniteError
-from gpkit.inference.collocation.evidence import (
-    Evidence,
-    Learned,
-    dense_evidence,
-    feature_evidence,
-    learn,
-    line_evidence,
-)
 from gpkit.inference.collocation.exact_forms import Conditioner, Form
 from gpkit.inference.collocation.exact_guide import approximate_solution, guide_rows
 from gpkit.inference.collocation.exact_held_out import (
@@ -27,7 +18,7 @@ from gpkit.inference.collocation.exact_held_out import (
     off_grid_residual,
 )
 from gpkit.inference.collocation.exact_kernels import Mixtures, Start, mixtures_for
-from gpkit.inference.collocation.exact_priors import FieldPrior, MixtureAxis, WaveAxis
+from gpkit.inference.collocation.exact_learning import Learner
 from gpkit.inference.collocation.exact_problem import (
     collocation_axes,
     condition_rows,
@@ -35,18 +26,17 @@ from gpkit.inference.collocation.exact_problem import (
     equation_rows,
     observation_rows,
 )
-from gpkit.inference.collocation.exact_rows import Rows, prior_variance
-from gpkit.inference.collocation.exact_start import broadband, is_uniform, lines_along
+from gpkit.inference.collocation.exact_rows import Rows
 from gpkit.inference.collocation.forms import Jet, Problem
 from gpkit.inference.collocation.posterior import FieldPosterior
 
 __all__ = ["LinearEngine", "States"]
 
-_EVIDENCE_WEIGHTS = 300
 _RESOLVED = 1e-4
 _GOOD = 0.03
 _SCORED = 32
 _HELPFUL = 0.3
+_SMALLEST_FACTOR = 0.01
 _FINEST = 40_000
 _FINEST_SOURCE = 400_000
 
@@ -89,8 +79,11 @@ class LinearEngine:
         self.guide, self._guides = self._find_guide(kernel)
         points = [len(x) for x in axes]
         self.start: Start = mixtures_for(problem, kernel, self._guides or self._finer_rows(linear), points)
-        self.mixtures: Mixtures = self._sized(self.start.mixtures, linear)
-        self.learned: list[Learned] = []
+        self.learner = Learner(self.conditioner, self.start, self._guides)
+        if not self.start.fixed:
+            self.learner.mixtures = self.learner.sized(self.start.mixtures, linear)
+        self.mixtures: Mixtures = self.learner.mixtures
+        self.how: dict[str, Any] = {}
         self.form: Form | None = None
         self._points = held_out_points(problem.box, axes)
 
@@ -126,22 +119,6 @@ class LinearEngine:
         noisy = [e.source.noise for e in self.problem.equations] + [c.value.noise for c in self.problem.conditions]
         return not any(n > 0.0 for n in noisy) and not self.problem.observations
 
-    def _sized(self, mixtures: Mixtures, rows: Sequence[Rows]) -> Mixtures:
-        """Multiply the variances by what the size of the data asks for."""
-        if self.start.fixed:
-            return mixtures
-        priors = [FieldPrior(m) for m in mixtures]
-        ratios = []
-        for r in [*rows, *self.conditions, *self.observations]:
-            if r.values is None or not len(r):
-                continue
-            prior = float(prior_variance(r, priors).mean())
-            square = float((r.values**2).mean())
-            if square > 0.0 and prior > 0.0:
-                ratios.append(square / prior)
-        size = max(ratios, default=1.0) ** (1.0 / self.problem.box.dim)
-        return [tuple(a.times(size) for a in m) for m in mixtures]
-
     def condition(self, states: States | None = None, like: Any = None) -> Any:
         """The posterior given all rows.
 
@@ -151,7 +128,6 @@ class LinearEngine:
         """
         rows = self.equation_rows(states)
         if self.form is None:
-            self._learn(rows)
             self.form, posterior = self._choose(rows)
         else:
             posterior = self.conditioner.posterior(self.form, self.mixtures, rows, like)
@@ -162,36 +138,60 @@ class LinearEngine:
                 )
         posterior.diagnostics["method"] = self.form.text
         posterior.diagnostics["kernel"] = self._describe()
-        if self.learned:
+        if self.learner.learned:
+            posterior.diagnostics["hyperparameters"] = self.how
             posterior.diagnostics["learning"] = [
                 {"before": r.before, "after": r.after, "evaluations": r.evaluations, "message": r.message}
-                for r in self.learned
+                for r in self.learner.learned
             ]
         return posterior
 
+    def _priors(self, rows: list[Rows]) -> Iterator[tuple[Mixtures, dict[str, Any]]]:
+        """Hyper-parameters to try, one after another, and what they were learned from."""
+        if not self.learn_kernel or self.start.fixed:
+            yield self.mixtures, {}
+            return
+        first = self.learner.learn(rows)
+        if self.problem.box.dim == 1:
+            yield first, self.learner.how
+            return
+        how = self.learner.how
+        refined = self.learner.refine(rows, first)
+        if refined is not None:
+            yield refined
+        yield first, how
+        for rougher in (True, False):
+            # Only where no form met the equations with those.
+            refined = self.learner.refine_part(rows, first, rougher)
+            if refined is not None:
+                yield refined
+
     def _choose(self, rows: list[Rows]) -> tuple[Form, Any]:
-        """The first form whose posterior meets the equations off the grid, or the one that meets them best."""
+        """The first prior and form whose posterior meets the equations off the grid, or those that meet them best."""
         best: tuple[Form, Any] | None = None
-        least, error, hopeless = float("inf"), None, set[str]()
-        for form in self.conditioner.forms(self.mixtures, rows, self.start.fixed):
-            if best is not None and form.kind in hopeless:
-                continue
-            try:
-                posterior = self.conditioner.posterior(form, self.mixtures, rows)
-            except (ConvergenceError, InvalidDataError, NotPositiveDefiniteError) as failure:
-                error = failure
-                continue
-            if posterior is None:
-                continue
-            residual = off_grid_residual(self.problem, posterior, self.parameters, self._points)
-            if not self.is_exact or residual is None:
-                return form, posterior
-            if best is not None and residual > least:
-                hopeless.add(form.kind)
-            if best is None or residual < 0.5 * least:
-                best, least = (form, posterior), residual
-            if residual < (_RESOLVED if form.kind == "weights" else _GOOD):
-                break
+        least, error = float("inf"), None
+        for mixtures, how in self._priors(rows):
+            hopeless = set[str]()
+            for form in self.conditioner.forms(mixtures, rows, self.start.fixed):
+                if best is not None and form.kind in hopeless:
+                    continue
+                try:
+                    posterior = self.conditioner.posterior(form, mixtures, rows)
+                except (ConvergenceError, InvalidDataError, NotPositiveDefiniteError) as failure:
+                    error = failure
+                    continue
+                if posterior is None:
+                    continue
+                residual = off_grid_residual(self.problem, posterior, self.parameters, self._points)
+                judged = self.is_exact and residual is not None
+                size = residual if judged and residual is not None else 0.0
+                if best is not None and size > least:
+                    hopeless.add(form.kind)
+                if best is None or size < 0.5 * least:
+                    best, least = (form, posterior), size
+                    self.mixtures, self.how = mixtures, {**how, "held_out_residual": residual if judged else None}
+                if size < (_RESOLVED if form.kind == "weights" else _GOOD):
+                    return best
         if best is None:
             raise error or ConvergenceError("the problem is too large for every form of exact conditioning")
         return best
@@ -212,6 +212,9 @@ class LinearEngine:
             if refined_residual < guide_residual:
                 guide, guide_residual = refined, refined_residual
         inflation = max(1.0, square if square is not None else 1.0)
+        if square is not None and not self.start.fixed and guide_residual < _HELPFUL * residual:
+            # Where the error is known the prior's amplitude may also turn out to be too large.
+            inflation = max(square, _SMALLEST_FACTOR)
         diagnostics |= {
             "held_out_residual": residual,
             "held_out_score": square,
@@ -261,96 +264,3 @@ class LinearEngine:
             ]
             for axes in self.mixtures
         ]
-
-    def _learn(self, rows: Sequence[Rows]) -> None:
-        if not self.learn_kernel or self.start.fixed:
-            return
-        box = self.problem.box
-        if box.dim == 1:
-            every = [*self.conditions, *rows, *self.observations]
-            length, step = box.lengths[0], box.lengths[0] / max(len(self.axes[0]) - 1, 1)
-            size = float(self.mixtures[0][0].weights.sum() / self.start.mixtures[0][0].weights.sum())
-            tried = [[c.times(size)] * len(self.mixtures) for c in self.start.candidates[0]]
-            best = max(tried, key=lambda m: self._evidence(every, m)(m)[0])
-            result = learn(self._evidence(every, best), best, length, step)
-            self.learned = [result]
-            self.mixtures = [(m,) for m in result.mixtures]
-            return
-        blind = [set(range(box.dim)) for _ in self.problem.fields]
-        for r in [*self._guides, *rows]:
-            self._learn_axes(r, blind)
-        for r in self.conditions:
-            self._learn_axes(r, blind)
-        self._choose_blind(rows, blind)
-
-    def _evidence(self, rows: Sequence[Rows], mixtures: Sequence[MixtureAxis]) -> Evidence:
-        """On one axis: in the space of weights if there are few, else by the covariance of the rows."""
-        length = self.problem.box.lengths[0]
-        waves = [WaveAxis.of_mixture(m, length) for m in mixtures]
-        if all(w is not None for w in waves) and sum(2 * len(w.powers) for w in waves if w) <= _EVIDENCE_WEIGHTS:
-            return feature_evidence(rows, length, self.is_exact)
-        return dense_evidence(rows, self.is_exact)
-
-    def _learn_axes(self, rows: Rows, blind: list[set[int]]) -> None:
-        """Learn the axes of a field, one after another, from lines of the values of rows that are about it alone.
-
-        Args:
-            rows: Of an equation or a condition.
-            blind: By field, the axes that nothing was learned about so far; those learned are taken out.
-        """
-        fields = rows.fields()
-        if rows.values is None or float(rows.values.abs().max()) == 0.0 or len(fields) != 1:
-            return
-        f = next(iter(fields))
-        for j, x in enumerate(rows.coordinates):
-            if len(x) < 8 or j not in blind[f] or not is_uniform(x):
-                continue
-            lines = lines_along(rows.values.reshape(rows.shape), j)
-            moments = self._moments(rows, f, j)
-            if not float(moments.diagonal().max()) > 0.0:
-                continue
-            length, step = self.problem.box.lengths[j], float(x[-1] - x[0]) / (len(x) - 1)
-            evidence = line_evidence(x, lines, moments, float(rows.noise.mean()))
-            size = float(self.mixtures[f][j].weights.sum())
-            tried = [c.times(size) for c in self.start.candidates[j]]
-            best = max(tried, key=lambda m: evidence([m])[0])
-            result = learn(evidence, [best], length, step, iterations=20)
-            self.learned.append(result)
-            self._set_axis(f, j, result.mixtures[0])
-            blind[f].discard(j)
-
-    def _set_axis(self, field: int, axis: int, mixture: MixtureAxis) -> None:
-        axes = list(self.mixtures[field])
-        axes[axis] = mixture
-        self.mixtures[field] = tuple(axes)
-
-    def _choose_blind(self, rows: Sequence[Rows], blind: list[set[int]]) -> None:
-        """Axes along which there are no data, such as time after an initial state: the best of a few by evidence."""
-        for f, axes in enumerate(blind):
-            for j in sorted(axes):
-                length, points = self.problem.box.lengths[j], len(self.axes[j])
-                envelope = self.mixtures[f][j].envelope
-                tried = [self.mixtures[f][j]]
-                tried += [broadband(envelope, length, points, components=6, cut=cut) for cut in (0.05, 0.12, 0.25)]
-                scores = []
-                for mixture in tried:
-                    self._set_axis(f, j, mixture)
-                    waves = self.conditioner.wave_priors(self.mixtures)
-                    found = None if waves is None else self.conditioner.by_weights(rows, waves)
-                    scores.append(float("-inf") if found is None else found.diagnostics["log_evidence"])
-                self._set_axis(f, j, tried[scores.index(max(scores))])
-
-    def _moments(self, rows: Rows, field: int, axis: int) -> Tensor:
-        """How strongly each pair of derivatives along an axis enters the variance of a row."""
-        highest = max(t.jet.orders[axis] for t in rows.terms)
-        moments = torch.zeros(highest + 1, highest + 1, dtype=torch.float64)
-        zero = torch.zeros(1, dtype=torch.float64)
-        for s in rows.terms:
-            for t in rows.terms:
-                value = float((s.coefficient * t.coefficient).mean())
-                for k, other in enumerate(self.mixtures[field]):
-                    if k != axis:
-                        pair = (s.jet.orders[k], t.jet.orders[k])
-                        value *= float(other.variances(zero, [pair])[pair][0])
-                moments[s.jet.orders[axis], t.jet.orders[axis]] += value
-        return moments

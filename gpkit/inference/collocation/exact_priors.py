@@ -23,6 +23,7 @@ __all__ = ["AxisPrior", "ConditionedAxis", "Constraint", "FieldPrior", "MixtureA
 Pair = tuple[int, int]
 
 _DROPPED = 1e-34
+_REPEATED = 10_000
 _REACH = 8.3
 _BAND = 11.0
 """A Gaussian is 1e-15 at 8.3 standard deviations and 5e-27 at 11, of a variance."""
@@ -81,6 +82,13 @@ class MixtureAxis:
         order = max(a + b for a, b in pairs)
         index = _lag_index(x, y)
         if index is None:
+            if len(x) * len(y) > _REPEATED:
+                few_x, which_x = torch.unique(x, return_inverse=True)
+                few_y, which_y = torch.unique(y, return_inverse=True)
+                if 4 * len(few_x) * len(few_y) < len(x) * len(y):
+                    # Points scattered over a grid share their coordinates.
+                    few = self.blocks(few_x, few_y, pairs)
+                    return {p: m.index_select(0, which_x).index_select(1, which_y) for p, m in few.items()}
             tables = self.table(x[:, None] - y[None, :], order)
             return {(a, b): tables[a + b] * (-1.0) ** b for a, b in pairs}
         step, low, high, positions = index

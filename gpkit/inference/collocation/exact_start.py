@@ -1,25 +1,20 @@
-"""Where learning starts: frequencies that a source contains, and mixtures of them.
-
-References:
-    Hogbom (1974), Astronomy and Astrophysics Supplement 15, 417 (CLEAN).
-"""
+"""Where learning starts: frequencies that a source contains, and mixtures of them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from gpkit.inference.collocation.exact_priors import MixtureAxis
+from gpkit.inference.collocation.frequencies import clean
 from gpkit.kernels.stationary import Envelope
 
 __all__ = ["Picked", "broadband", "is_uniform", "lines_along", "pick_frequencies", "picked_mixture"]
 
 _MOST = 12
-_PADDING = 16
 
 
 @dataclass(frozen=True)
@@ -57,40 +52,9 @@ def pick_frequencies(x: Tensor, lines: Tensor, tolerance: float = 1e-4, most: in
         tolerance: Relative residual at which nothing more is looked for.
         most: Number of frequencies at most.
     """
-    n, step = len(x), float(x[-1] - x[0]) / (len(x) - 1)
-    length = n * step
-    norm = float(lines.norm())
-    if norm == 0.0 or n < 8:
-        return Picked((), 0.0)
-    t = (x - x.mean()) / length
-    window = torch.blackman_window(n, periodic=False, dtype=torch.float64)[:, None]
-    found: list[float] = []
-    while True:
-        design = _design(x, t, found)
-        residual = lines - design @ torch.linalg.lstsq(design, lines, rcond=1e-12, driver="gelsd").solution
-        relative = float(residual.norm()) / norm
-        if relative < tolerance or len(found) == most or design.shape[1] + 6 > n:
-            return Picked(tuple(found), relative)
-        power = torch.fft.rfft(window * residual, n=_PADDING * n, dim=0).abs().pow(2).sum(1)
-        peak = int(power.argmax())
-        offset = 0.0
-        if 0 < peak < len(power) - 1:
-            a, b, c = (math.log(max(float(power[peak + i]), 1e-300)) for i in (-1, 0, 1))
-            curvature = a - 2.0 * b + c
-            offset = min(max(0.5 * (a - c) / curvature, -0.5), 0.5) if curvature else 0.0
-        frequency = (peak + offset) / (_PADDING * n * step)
-        if frequency < 0.75 / length or any(abs(frequency - f) < 0.25 / length for f in found):
-            return Picked(tuple(found), relative)
-        found.append(frequency)
-
-
-def _design(x: Tensor, t: Tensor, frequencies: Sequence[float]) -> Tensor:
-    powers = torch.stack([torch.ones_like(t), t, t**2], dim=1)
-    columns = [powers]
-    for f in frequencies:
-        phase = 2.0 * math.pi * f * x[:, None]
-        columns += [powers * torch.cos(phase), powers * torch.sin(phase)]
-    return torch.cat(columns, dim=1)
+    length = len(x) * float(x[-1] - x[0]) / (len(x) - 1) if len(x) > 1 else 1.0
+    found = clean(x.numpy(), lines.numpy(), tolerance=tolerance, most=most, lowest=0.75 / length)
+    return Picked(found.frequencies, found.residual)
 
 
 def picked_mixture(envelope: Envelope, picked: Picked, length: float, share: float = 0.5) -> MixtureAxis:
