@@ -107,6 +107,7 @@ class PDE:
         parameters: Mapping[str, float] | None = None,
         progress: bool = True,
         seed: int = 0,
+        basis: str = "auto",
         **options: Any,
     ) -> Solution:
         """Condition Gaussian processes on the equations, conditions and observations.
@@ -119,6 +120,10 @@ class PDE:
             parameters: Values of unknowns, for a solution with these given.
             progress: Whether bars are shown where stderr is a terminal.
             seed: Of everything random.
+            basis: Of the spectral method: "broadband" (polynomials, enough of them for the highest frequency), "picked"
+                (waves of the frequencies that sources, boundary data and residuals show; their number does not depend
+                on how high they are), or "auto": the cheaper one, and the other where its residual is not small.
+                ``diagnostics["basis"]`` has both residuals and the reason.
             **options: For the chosen engine, see its ``solve``.
 
         Warns:
@@ -134,7 +139,15 @@ class PDE:
         """
         stated, levels = noise_found(self, grid, parameters)
         solution = solve(
-            stated, grid, kernel=kernel, method=method, parameters=parameters, progress=progress, seed=seed, **options
+            stated,
+            grid,
+            kernel=kernel,
+            method=method,
+            parameters=parameters,
+            progress=progress,
+            seed=seed,
+            basis=basis,
+            **options,
         )
         if levels:
             solution.diagnostics["noise_levels"] = levels

@@ -175,6 +175,7 @@ def _checks(solution: Solution) -> tuple[tuple[str, str, str], ...]:
     if periods is not None:
         for name, value in zip(solution.box.names, np.atleast_1d(np.asarray(periods, dtype=float)), strict=False):
             rows.append((f"Points per period along {name}", f"{value:.3g}", "2.5 or more"))
+    rows += _basis_rows(diagnostics.get("basis"))
     for key, what in (
         ("effective_rank", "Effective rank"),
         ("condition", "Condition number"),
@@ -212,6 +213,25 @@ def _sampling_checks(diagnostics: Mapping[str, Any]) -> list[tuple[str, str, str
     if diagnostics.get("priors_without_quantiles"):
         names = ", ".join(diagnostics["priors_without_quantiles"])
         rows.append(("Priors without quantiles, starts drawn around the middle", names, ""))
+    return rows
+
+
+def _basis_rows(basis: Any) -> list[tuple[str, str, str]]:
+    """Which bases of the spectral method were tried, what came of each, and why one was kept."""
+    if not isinstance(basis, Mapping):
+        return []
+    rows = []
+    for tried in basis["tried"]:
+        kept = "kept" if tried["basis"] == basis["chosen"] else "not kept"
+        if "failed" in tried:
+            rows.append((f"Basis tried: {tried['basis']}", "failed", _sentence(tried["failed"])))
+            continue
+        functions = _short(tried["kept"])
+        if tuple(tried["offered"]) != tuple(tried["kept"]):
+            functions += f" of {_short(tried['offered'])}"
+        rounds = f", {len(tried['rounds'])} rounds" if len(tried.get("rounds", ())) > 1 else ""
+        rows.append((f"Basis tried: {tried['basis']}, {functions} functions{rounds}", f"{tried['residual']:.1e}", kept))
+    rows.append(("Basis kept", basis["chosen"], _sentence(basis["why"])))
     return rows
 
 
