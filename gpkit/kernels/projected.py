@@ -33,10 +33,16 @@ class ProjectedKernel(gpytorch.kernels.Kernel):
     """
 
     def __init__(self, base: gpytorch.kernels.Kernel, manifold: Manifold) -> None:
-        super().__init__(batch_shape=base.batch_shape)
+        super().__init__()  # the batch shape is that of the base kernel
         self.base_kernel = base
         self.manifold = manifold
         self._remembered: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def __getitem__(self, index: Any) -> ProjectedKernel:
+        """The kernel of some batch elements."""
+        new = super().__getitem__(index)
+        new._batch_shape = torch.Size()  # GPyTorch resets it only where a kernel has parameters of its own
+        return new
 
     def num_outputs_per_input(self, x1: Tensor, x2: Tensor) -> int:
         """The dimension of the manifold."""

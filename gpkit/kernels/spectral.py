@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import Any
 
@@ -105,6 +106,22 @@ class SpectralKernel(gpytorch.kernels.Kernel):
         self.spectral_filter = make_filter(spectral_filter, basis, lengthscale, nu, shape)
         self._remembered: list[tuple[Tensor, Tensor, Tensor]] = []
         self._warned = False
+
+    def _like(self, spectral_filter: SpectralFilter) -> SpectralKernel:
+        """The same kernel with another filter; the basis is shared."""
+        new = copy.deepcopy(self, {id(self.basis): self.basis})
+        new.spectral_filter = spectral_filter
+        new.batch_shape = spectral_filter.batch_shape
+        return new
+
+    def __getitem__(self, index: Any) -> SpectralKernel:
+        """The kernel of some batch elements."""
+        return self._like(self.spectral_filter[index]) if len(self.batch_shape) else self
+
+    def expand_batch(self, *sizes: Any) -> SpectralKernel:
+        """Copies of the kernel along new batch dimensions."""
+        shape = torch.Size(sizes[0] if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes)
+        return self if shape == self.batch_shape else self._like(self.spectral_filter.expand_batch(shape))
 
     def num_outputs_per_input(self, x1: Tensor, x2: Tensor) -> int:
         """Rows per input: the dimension for vector fields, else 1."""

@@ -7,6 +7,7 @@ eigenvalues are 1 / length^2.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -66,6 +67,26 @@ class SpectralFilter(gpytorch.Module):
         if not bool(constraint.check(value)):
             raise InvalidDataError(f"{type(self).__name__}: {name} = {value.tolist()} is out of bounds")
         self.initialize(**{f"raw_{name}": constraint.inverse_transform(value)})
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> SpectralFilter:
+        """A copy whose parameters were changed along their batch dimensions."""
+        new = copy.deepcopy(self)
+        shape = change(torch.zeros(self.batch_shape)).shape
+        for parameter in new.parameters():
+            own = parameter.shape[len(self.batch_shape) :]
+            flat = parameter.data.reshape((*self.batch_shape, -1))
+            pieces = [change(piece) for piece in flat.unbind(-1)]
+            parameter.data = torch.stack(pieces, -1).reshape((*shape, *own)).clone()
+        new.batch_shape = shape
+        return new
+
+    def __getitem__(self, index: Any) -> SpectralFilter:
+        """The filter of some batch elements."""
+        return self._with(lambda values: values[index])
+
+    def expand_batch(self, batch_shape: torch.Size) -> SpectralFilter:
+        """Copies of the filter along new batch dimensions."""
+        return self._with(lambda values: values.expand(batch_shape))
 
     def log_response(self, eigenvalues: Tensor) -> Tensor:
         """log phi (*batch_shape, k) at eigenvalues (k,), up to a constant."""
