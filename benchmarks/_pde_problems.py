@@ -183,3 +183,55 @@ def large(side: int, cube: int) -> list[Task]:
             1e-8, 1.0, dim=3,
         ),
     ]  # fmt: skip
+
+
+def few_waves(fastest: float) -> list[Task]:
+    """Solutions of few frequencies, up to where a broadband basis no longer fits.
+
+    Args:
+        fastest: Radians per unit of the last two problems.
+    """
+
+    def cubes(x, y, z):
+        return sin(300 * x) * cos(250 * y) * sin(200 * z + 1)
+
+    def standing(x, t):
+        return sin(200 * math.pi * x) * cos(400 * math.pi * t)
+
+    def velocity(x, t):
+        return 0.0 * x * t
+
+    def square(x, y):
+        return sin(1500 * x) * cos(1400 * y)
+
+    def line(x):
+        return sin(fastest * x) + x**2
+
+    def plane(x, y):
+        return sin(fastest * x + 1.0) * cos(0.8 * fastest * y) + sin(x) * y
+
+    def plane_source(x, y):
+        return -1.64 * fastest**2 * sin(fastest * x + 1.0) * cos(0.8 * fastest * y) - sin(x) * y
+
+    ends = (_face(0, 0, standing, 2), _face(0, 1, standing, 2), _face(1, 0, standing, 2, "initial"))
+    start = Condition("initial", 1, 0, (_term(1.0, 0, 1),), Data(velocity))
+    wave = Problem(
+        Box(("x", "t"), (0.0, 0.0), (1.0, 1.0)),
+        ("u",),
+        (Equation((_term(1.0, 0, 2), _term(-4.0, 2, 0)), Data()),),
+        (*ends, start),
+    )
+    grid = int(4 * fastest)
+    return [
+        poisson(
+            "Poisson, 1500 and 1400 radians", square, lambda x, y: -(1500.0**2 + 1400.0**2) * square(x, y), UNIT, 1000,
+            1e-8, 1.0, dim=2,
+        ),
+        Task("wave equation, 100 modes", wave, (500, 1000), standing, velocity, 1e-8, 1.0, "wave"),
+        poisson(
+            "Poisson 3-D, 300 radians", cubes, lambda x, y, z: -(9e4 + 6.25e4 + 4e4) * cubes(x, y, z), UNIT, 200, 1e-8,
+            1.0, dim=3,
+        ),
+        poisson("1-D, fast", line, lambda x: -(fastest**2) * sin(fastest * x) + 2.0, FULL, grid, 1e-8, 1.0),
+        poisson("2-D, fast", plane, plane_source, FULL, grid, 1e-6, 2.0, dim=2),
+    ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Differential equations: the spectral solver beside finite differences and Chebyshev collocation.
+"""Differential equations: the spectral solver beside finite differences and Chebyshev collocation, and its two bases.
 
     python benchmarks/pde.py [--only P1,P6,...] [--quick] [--json FILE]
 
@@ -25,8 +25,11 @@ import _pde_problems  # noqa: E402
 import torch  # noqa: E402
 from _measure import Row, duration  # noqa: E402
 
+from gpkit.errors import GpkitError  # noqa: E402
 from gpkit.inference.collocation.forms import Jet  # noqa: E402
 from gpkit.inference.collocation.spectral import solve  # noqa: E402
+
+FEW = "Few waves, however fast: the chosen basis beside the broadband one"
 
 
 def _cpu(function, rounds):
@@ -57,11 +60,27 @@ def rows(task, section, rounds, peers=True):
         differences = _peer(task, _pde_peers.finite_differences)
         collocation = _peer(task, _pde_peers.chebyshev_collocation)
         peer = f"differences {differences}; Chebyshev {collocation}"
-    ours = f"{error:.1e} in {duration(seconds)}, {sizes} functions"
+    basis = posterior.diagnostics["basis"]["chosen"]
+    ours = f"{error:.1e} in {duration(seconds)}, {sizes} functions, {basis}"
     return [
         Row(section, f"{task.name} ({grid}): error", error, task.error, ours=ours, peer=peer, unit="", upper=True),
         Row(section, f"{task.name}: CPU seconds", seconds, task.seconds, ours=ours, unit="s", upper=True),
     ]
+
+
+def against_broadband(task, section, rounds):
+    """Error and time of one task, and how many times as long the broadband basis takes in the same run."""
+    found = rows(task, section, rounds, peers=False)
+    try:
+        seconds, posterior = _cpu(lambda: solve(task.problem, task.grid, basis="broadband"), 1)
+    except GpkitError as error:
+        found[-1].peer = f"broadband: refused, {error}"
+        return found
+    value = Jet(0, (0,) * len(task.grid))
+    error = task.relative_error(lambda axes: posterior.mean_on_grid(value, axes))
+    found[-1].peer = f"broadband: {error:.1e} in {duration(seconds)}"
+    found.append(Row(section, f"{task.name}: broadband / chosen", seconds / found[-1].value, ours="ratio of seconds"))
+    return found
 
 
 def memory(task, section, limit):
@@ -102,6 +121,11 @@ def main():
         if own:
             print(_measure.markdown(own, section) + "\n", flush=True)
         found += own
+    tasks = [t for t in _pde_problems.few_waves(1e3 if options.quick else 1e4) if only is None or t.name in only]
+    own = [row for task in tasks for row in against_broadband(task, FEW, rounds)]
+    if own:
+        print(_measure.markdown(own, FEW) + "\n", flush=True)
+    found += own
     print(_measure.summary(found))
     if options.json:
         _measure.write_json(options.json, facts, found)

@@ -95,7 +95,8 @@ def compare(name: str, known: Known, settings: dict, config: dict) -> tuple[list
         f"{relative(ch, truth):.1e}, {ch_seconds:.3f} s",
         "1.0",
     ]
-    return cells, solution.diagnostics.get("method", "")
+    basis = solution.diagnostics.get("basis", {}).get("why", "")
+    return cells, "; ".join(part for part in (solution.diagnostics.get("method", ""), basis) if part)
 
 
 def papers_method(known: Known, settings: dict, config: dict, targets: list[np.ndarray], truth: np.ndarray) -> str:

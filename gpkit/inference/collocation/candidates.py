@@ -131,7 +131,7 @@ def choose(
     sizes = _first_sizes(layout, grid, resolution)
     expected = _operations(layout, sizes)
     plans = pick(layout, grid, resolution) if expected > _CHEAP else None
-    order, why = ["broadband", "picked"], f"about {expected:.0e} operations are few"
+    order, why = ["broadband", "picked"], f"the broadband basis needs few operations, about {expected:.0e}"
     if plans is not None:
         waves = _operations(layout, [plan.count for plan in plans])
         why = f"waves need about {waves:.0e} operations, broadband functions {expected:.0e}"
