@@ -2,6 +2,7 @@
 
 python benchmarks/fields_auto.py [--smoke] [--sets rough,swiss,...] [--seeds 0,1,2] [--n 300]
 python benchmarks/fields_auto.py --coverage [--sets sphere,wind,...] [--seeds 0,1,2,3,4]
+python benchmarks/fields_auto.py --singularities [--seeds 0,1,2]
 
 Fields are smooth, rough and discontinuous, with and without noise, on round, thin, folded and one-sided surfaces; none
 was made by a kernel or a Laplacian of this package. A ratio above 1 says how much better the best single kernel would
@@ -29,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "models" / "rvgp"))
 
@@ -38,6 +40,7 @@ import truth  # noqa: E402
 from gpkit.errors import DataWarning  # noqa: E402
 from gpkit.geometry import Manifold, PointCloud, furthest_point_sample  # noqa: E402
 from gpkit.models import VectorFieldGP  # noqa: E402
+from gpkit.models.fields.singularities import triangle_indices  # noqa: E402
 
 Rng = np.random.Generator
 Surface = tuple[np.ndarray, np.ndarray]
@@ -280,6 +283,47 @@ def coverage(names: list[str], seeds: list[int]) -> None:
             )
 
 
+def singular(seeds: list[int]) -> None:
+    """Which singular points of the wind are found with their index within three sides of triangles, and which not.
+
+    Two of opposite index that are closer to each other than the observed places cannot be told from none: the third
+    column counts those that are not. "posterior" is the number of singular triangles that draws have, on average,
+    within reach of a point that the mean field misses.
+    """
+    print(
+        "| seed, share | true | found | of those apart by a data spacing | data spacing, sides | posterior at misses |"
+    )
+    print("|---|---:|---:|---:|---:|---:|")
+    for share in (0.1, 0.3):
+        for seed in seeds:
+            rng = np.random.default_rng(seed)
+            made = surface("wind", rng)
+            if made is None:
+                print("| wind is absent |  |  |  |  |  |")
+                return
+            manifold, nodes, vectors, _ = made
+            train = rng.permutation(nodes)[: round(share * len(nodes))]
+            model = VectorFieldGP(manifold, "helmholtz:matern92")
+            model.fit(train, vectors[train], progress=False)
+            found = model.singularities(draws=50)
+            true = triangle_indices(manifold, found.triangles, manifold.to_tangent(vectors)[0])
+            centres, spots = found.centres, np.flatnonzero(true)
+            spacing = float(np.median(cKDTree(manifold.points[train]).query(manifold.points[train], 2)[0][:, 1]))
+            hit, apart, chance = [], [], []
+            for spot in spots:
+                away = np.linalg.norm(centres - centres[spot], axis=1)
+                hit.append(bool((away[found.mean_index == true[spot]] <= found.radius).any()))
+                apart.append(bool(away[spots[true[spots] == -true[spot]]].min() > spacing))
+                chance.append(float(found.probability[away <= found.radius].sum()))
+            hits, resolved = np.array(hit), np.array(apart)
+            missed = f"{np.mean(np.array(chance)[~hits]):.2f}" if not hits.all() else "-"
+            print(
+                f"| {seed}, {share:g} | {len(hits)} | {hits.mean():.2f} | {hits[resolved].mean():.2f} of "
+                f"{resolved.sum()} | {3.0 * spacing / found.radius:.2f} | {missed} |",
+                flush=True,
+            )
+
+
 SURFACES = ("sphere", "torus", "bunny", "swiss roll", "wind")
 
 
@@ -288,6 +332,7 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="two small sets, for a test")
     parser.add_argument("--sets", help=f"comma-separated beginnings of names, of {'; '.join(CASES)}")
     parser.add_argument("--coverage", action="store_true", help="the second table")
+    parser.add_argument("--singularities", action="store_true", help="singular points of the wind")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--n", type=int, default=300)
     options = parser.parse_args()
@@ -297,6 +342,9 @@ def main() -> None:
     n = 80 if options.smoke else options.n
     starts = (options.sets or "").split(",") if options.sets else ["smooth, few", "hairpin, few"] * options.smoke
     names = [name for name in CASES if not starts or any(name.startswith(start) for start in starts)]
+    if options.singularities:
+        singular(seeds)
+        return
     if options.coverage:
         print(f"Python {platform.python_version()}, one thread; seeds {seeds}\n")
         coverage([s for s in SURFACES if not starts or any(s.startswith(start) for start in starts)], seeds)

@@ -70,6 +70,17 @@ def test_state_space_engine_agrees_with_its_peers_before_it_is_timed(tmp_path):
     assert any("numpy" in row["what"] and row["value"] > 0.0 for row in rows)
 
 
+@pytest.mark.slow
+def test_fields_beside_every_single_kernel(tmp_path):
+    absent = {"GPKIT_REAL_DATA": str(tmp_path)}
+    finished = run("--smoke", script="fields_auto.py", environment=absent)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    assert finished.stdout.count("few data") == 2 and "worst ratio" in finished.stdout
+    for table in ("--coverage", "--singularities"):
+        finished = run(table, "--sets", "sphere", script="fields_auto.py", environment=absent)
+        assert finished.returncode == 0 and "absent" in finished.stdout
+
+
 def test_unknown_parts_are_refused():
     finished = run("--only", "nonsense")
     assert finished.returncode == 2
