@@ -170,7 +170,9 @@ def _manifold(options: argparse.Namespace, points: Array) -> Any:
         raise InvalidDataError(f"--mesh needs points in 3 dimensions, {options.path} has {points.shape[1]} columns")
     if not Path(options.mesh).exists():
         raise InvalidDataError(f"there is no file {options.mesh}")
-    return Mesh.load(options.mesh)
+    if options.dim not in (None, 2):
+        raise InvalidDataError(f"a mesh is a surface: --dim {options.dim} does not go with --mesh")
+    return Mesh.load(options.mesh, components=options.components)
 
 
 def _fingerprint(points: Array, vectors: Array, settings: dict[str, Any], mesh: str | None) -> str:

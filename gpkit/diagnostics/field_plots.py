@@ -138,7 +138,8 @@ def plot_field(
         artist = ax.scatter(at[order, 0], at[order, 1], c=shown[order], s=size, lw=0, rasterized=True, **colours)
     if observed is not None:
         dots = np.asarray(observed)[seen[np.asarray(observed)]]
-        ax.plot(at[dots, 0], at[dots, 1], "o", ms=2.2, mew=0, color=ORANGE, zorder=2.2, label="observed")
+        size = 4.0 * min(1.0, (300.0 / max(len(dots), 1)) ** 0.5)
+        ax.plot(at[dots, 0], at[dots, 1], "o", ms=size, mfc="white", mec=INK, mew=0.6, zorder=2.2, label="observed")
     chosen = np.flatnonzero(seen)
     step = max(1, len(chosen) // max(arrows, 1))
     chosen = chosen[::step]
@@ -228,50 +229,82 @@ def streamlines(
     steps: int = 60,
     seed: int = 0,
 ) -> list[FloatArray]:
-    """Curves (steps, D) along a tangent field, from starts that are far from each other.
+    """Evenly spaced curves (each (steps, D) at most) along a tangent field, from upstream to downstream.
 
-    Between nodes the field is the mean of the nearest ones, weighted by distance; every step is brought back to the
-    tangent plane of the nearest node. A curve ends where it leaves the cloud.
+    They are followed both ways from starts that are far from each other. Between nodes the field is the mean of the
+    nearest ones, weighted by distance; every step is brought back to the tangent plane of the nearest node. A curve
+    ends where it leaves the cloud, reaches a singular point, or comes close to a curve that was drawn before.
 
     Args:
         points: (n, D).
         vectors: (n, D).
         frames: Tangent frames (n, D, d).
-        count: Number of curves.
+        count: Number of curves at most.
         steps: Steps of each, half a spacing of the nodes long.
         seed: Of the first start.
+
+    References:
+        Jobard & Lefer (1997), Visualization in Scientific Computing (evenly spaced streamlines).
     """
-    x, v = np.asarray(points, dtype=np.float64), np.asarray(vectors, dtype=np.float64)
-    t = np.asarray(frames, dtype=np.float64)
+    x = np.asarray(points, dtype=np.float64)
     tree = cKDTree(x)
-    spacing = float(np.median(tree.query(x, 2)[0][:, 1]))
     count = min(count, len(x))
     starts = [int(np.random.default_rng(seed).integers(len(x)))]
     reach = np.linalg.norm(x - x[starts[0]], axis=1)
     while len(starts) < count:
         starts.append(int(reach.argmax()))
         reach = np.minimum(reach, np.linalg.norm(x - x[starts[-1]], axis=1))
+    down, up = (_followed(tree, vectors, frames, x[starts], steps // 2, way) for way in (1.0, -1.0))
+    apart = 0.5 * float(reach.max())
+    drawn: list[FloatArray] = []
+    taken: cKDTree | None = None
+    for ahead, behind in zip(down, up, strict=True):
+        if taken is not None:
+            ahead, behind = (half[: _clear(half, taken, apart)] for half in (ahead, behind))
+        path = np.concatenate([behind[:0:-1], ahead])
+        if len(path) >= 4:
+            drawn.append(path)
+            taken = cKDTree(np.concatenate(drawn))
+    return drawn
 
-    def along(at: FloatArray) -> FloatArray:
-        distance, near = tree.query(at, min(6, len(x)))
-        weight = 1.0 / (distance.reshape(len(at), -1) ** 2 + (0.3 * spacing) ** 2)
-        mean = np.einsum("mk,mkD->mD", weight, v[near.reshape(len(at), -1)]) / weight.sum(1, keepdims=True)
-        return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-300)
 
-    now = x[starts]
-    paths, alive = [now], np.ones(count, dtype=np.bool_)
+def _clear(path: FloatArray, taken: cKDTree, apart: float) -> int:
+    """Number of steps before a curve comes close to others."""
+    close = np.flatnonzero(taken.query(path)[0] < apart)
+    return int(close[0]) if close.size else len(path)
+
+
+def _followed(
+    tree: cKDTree, vectors: npt.ArrayLike, frames: npt.ArrayLike, starts: FloatArray, steps: int, way: float
+) -> list[FloatArray]:
+    """Curves from places along a field (way 1) or against it (-1)."""
+    x, v = np.asarray(tree.data), way * np.asarray(vectors, dtype=np.float64)
+    t = np.asarray(frames, dtype=np.float64)
+    spacing = float(np.median(tree.query(x, 2)[0][:, 1])) if len(x) > 1 else 1.0
+
+    length = np.linalg.norm(v, axis=1)
+
+    def along(at: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Directions, and how much the nearest vectors agree about them (1 if they are parallel)."""
+        distance, near = (found.reshape(len(at), -1) for found in tree.query(at, min(6, len(x))))
+        weight = 1.0 / (distance**2 + (0.3 * spacing) ** 2)
+        mean = np.einsum("mk,mkD->mD", weight, v[near])
+        size = np.linalg.norm(mean, axis=1)
+        agreement = size / np.maximum((weight * length[near]).sum(1), 1e-300)
+        return mean / np.maximum(size, 1e-300)[:, None], agreement
+
+    now, paths, alive = starts, [starts], np.ones(len(starts), dtype=np.bool_)
+    before, _ = along(now)
     for _ in range(steps):
-        half = now + 0.25 * spacing * along(now)
-        after = now + 0.5 * spacing * along(half)
+        after = now + 0.5 * spacing * along(now + 0.25 * spacing * before)[0]
         distance, near = tree.query(after)
-        offset = after - x[near]
-        after = x[near] + np.einsum("mDa,mEa,mE->mD", t[near], t[near], offset)
-        alive = alive & (distance < 3.0 * spacing)
-        now = np.where(alive[:, None], after, np.nan)
-        paths.append(now)
-        now = np.where(alive[:, None], after, x[starts])
-    stacked = np.stack(paths, axis=1)
-    return [path[np.isfinite(path[:, 0])] for path in stacked]
+        after = x[near] + np.einsum("mDa,mEa,mE->mD", t[near], t[near], after - x[near])
+        ahead, agreement = along(after)
+        # Around singular points the vectors point every way, and curves turn back on themselves.
+        alive = alive & (distance < 3.0 * spacing) & (agreement > 0.5) & ((before * ahead).sum(1) > 0.0)
+        paths.append(np.where(alive[:, None], after, np.nan))
+        now, before = np.where(alive[:, None], after, starts), ahead
+    return [path[np.isfinite(path[:, 0])] for path in np.stack(paths, axis=1)]
 
 
 @styled
@@ -292,7 +325,7 @@ def plot_streamlines(
     ax = plot_field(points, field, triangles=triangles, normals=normals, view=view, arrows=1, ax=ax)
     raw = np.asarray(points, dtype=np.float64)
     tree = cKDTree(raw)
-    for path in streamlines(points, vectors, frames=frames, count=count):
+    for path in streamlines(points, vectors, frames=frames, count=count, steps=160):
         at = _in_space(raw, path - raw.mean(0))[1] @ view.axes.T
         pieces = np.stack([at[:-1, :2], at[1:, :2]], axis=1)
         keep = np.ones(len(pieces), dtype=np.bool_)
@@ -314,7 +347,7 @@ def plot_eigenfields(
     columns: int = 4,
     view: View | None = None,
 ) -> Figure:
-    """A gallery of eigenfields (each (n, D)), coloured by their length, with their eigenvalues."""
+    """A gallery of eigenfields (each (n, D)) with their eigenvalues."""
     rows = -(-len(fields) // columns)
     figure = new_figure(2.0 * columns, 2.1 * rows)
     for number, (field, eigenvalue) in enumerate(zip(fields, eigenvalues, strict=True)):

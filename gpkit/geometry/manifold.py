@@ -130,6 +130,7 @@ class Manifold(ABC):
     """
 
     kind = "manifold"
+    _parts_hint = "model each part by itself"
 
     def __init__(
         self,
@@ -183,8 +184,8 @@ class Manifold(ABC):
             smallest = int(sizes.argmin())
             raise InvalidDataError(
                 f"the nodes fall into {count} disconnected parts of {some(np.sort(sizes)[::-1])} nodes (the smallest "
-                f"holds node {int(np.flatnonzero(labels == smallest)[0])}): raise n_neighbors, model each part by "
-                "itself (connected_parts gives their nodes), or pass components='keep'"
+                f"holds node {int(np.flatnonzero(labels == smallest)[0])}): {self._parts_hint}, or pass "
+                "components='keep'"
             )
 
     # -- sizes ----------------------------------------------------------------------------------------------------

@@ -56,6 +56,7 @@ class PointCloud(Manifold):
     """
 
     kind = "point cloud"
+    _parts_hint = "raise n_neighbors, model each part by itself (connected_parts gives their nodes)"
 
     def __init__(
         self,

@@ -8,10 +8,17 @@ from typing import Any
 import numpy as np
 
 from gpkit.diagnostics.calibration import coverage
-from gpkit.diagnostics.field_plots import View, plot_field, plot_field_spectrum, plot_singularities, plot_streamlines
+from gpkit.diagnostics.field_plots import (
+    View,
+    plot_eigenfields,
+    plot_field,
+    plot_field_spectrum,
+    plot_singularities,
+    plot_streamlines,
+)
 from gpkit.diagnostics.findings import as_plain, group_findings
 from gpkit.diagnostics.plots import plot_pit, plot_qq
-from gpkit.diagnostics.style import new_figure
+from gpkit.diagnostics.style import label, new_figure
 from gpkit.diagnostics.units import pretty_unit
 from gpkit.reports.document import (
     Block,
@@ -145,6 +152,13 @@ def _two_sides(content: VectorFieldContent, draw: Any, *, alt: str, caption: str
     return picture(figure, alt=alt, caption=caption, crowded=len(content.points) > 400)
 
 
+def _per_length(content: VectorFieldContent) -> str:
+    """Unit of derivatives."""
+    if not content.length_unit:
+        return ""
+    return f"{content.value_unit or '1'} / {content.length_unit}"
+
+
 def _surface(content: VectorFieldContent) -> dict[str, Any]:
     return {
         "triangles": content.triangles if len(content.triangles) else None,
@@ -159,7 +173,7 @@ def _field(content: VectorFieldContent) -> Section:
             content.points,
             content.mean,
             value=content.standard_deviation,
-            value_label="Standard deviation",
+            value_label=label("Standard deviation", content.value_unit),
             observed=observed,
             view=view,
             ax=ax,
@@ -175,8 +189,8 @@ def _field(content: VectorFieldContent) -> Section:
             content,
             mean,
             alt="Arrows of the posterior mean over colours of its standard deviation.",
-            caption="Posterior mean (arrows) over its standard deviation per tangent coordinate (colour); orange dots: "
-            "observed nodes.",
+            caption="Posterior mean (arrows) over its standard deviation per tangent coordinate (colour)"
+            + ("; white dots: observed nodes." if len(content.observed_nodes) else "."),
         )
     ]
     if content.normals is not None:
@@ -281,7 +295,7 @@ def _derivatives(content: VectorFieldContent) -> Section:
                 content.points,
                 content.mean,
                 value=value,
-                value_label=name,
+                value_label=label(name, _per_length(content)),
                 diverging=True,
                 view=view,
                 ax=ax,
@@ -304,7 +318,9 @@ def _derivatives(content: VectorFieldContent) -> Section:
             rms = float(np.sqrt(np.square(value).mean()))
             rows.append((name, number(rms), number(float(np.median(deviation))), f"{sure} of {len(value)}"))
     columns = ("Quantity", "Root mean square", "Median standard deviation", "Nodes where the sign is sure (95 %)")
-    blocks.append(Table(columns, rows, "Divergence and curl at all nodes.", text_columns=(0,)))
+    unit = pretty_unit(_per_length(content))
+    caption = f"Divergence and curl at all nodes{', in ' + unit if unit else ''}."
+    blocks.append(Table(columns, rows, caption, text_columns=(0,)))
     return Section("derivatives", "Divergence and curl", blocks)
 
 
@@ -321,17 +337,17 @@ def _singular(content: VectorFieldContent) -> Section:
             **_surface(content),
         )
 
-    kind = "closed" if content.closed else "open"
-    agrees = "equal" if content.index_sum == content.euler else "not equal"
+    if content.closed:
+        agrees = "equal" if content.index_sum == content.euler else "not equal"
+        words = f"{agrees} to the Euler characteristic {content.euler} of the closed surface."
+    else:
+        words = "the surface has a boundary, so that nothing fixes this sum."
     rows = [
         (", ".join(number(float(x), 3) for x in s.location), f"{s.index:+d}".replace("-", "−"), fixed(s.probability, 2))
         for s in content.singular
     ]
     blocks: list[Block] = [
-        Paragraph(
-            f"The indices add up to {content.index_sum}, {agrees} to the Euler characteristic {content.euler} of the "
-            f"{kind} surface."
-        ),
+        Paragraph(f"The indices add up to {content.index_sum}{', ' if content.closed else '; '}{words}"),
         _two_sides(
             content,
             draw,
@@ -348,5 +364,17 @@ def _spectrum(content: VectorFieldContent) -> Section:
     figure = new_figure(6.4, 3.0)
     variances = content.variances if len(content.variances) == len(content.eigenvalues) else None
     plot_field_spectrum(content.eigenvalues, variances, unit=content.length_unit, ax=figure.add_subplot())
-    caption = "Eigenvalues of the connection Laplacian by mode, and the share of the kernel's variance in each mode."
-    return Section("spectrum", "Spectrum", [picture(figure, alt="Eigenvalues and variances by mode.", caption=caption)])
+    whose = f" under {content.spectrum_of}" if content.spectrum_of else ""
+    caption = f"Eigenvalues of the connection Laplacian by mode, and the share of variance{whose} in each (the filter)."
+    blocks: list[Block] = [picture(figure, alt="Eigenvalues and variances by mode.", caption=caption)]
+    if len(content.eigenfields):
+        gallery = plot_eigenfields(
+            content.points,
+            list(content.eigenfields),
+            list(content.eigenvalues[: len(content.eigenfields)]),
+            **_surface(content),
+        )
+        caption = "The smoothest eigenfields, from the front, with their eigenvalues."
+        crowded = len(content.points) > 400
+        blocks.append(picture(gallery, alt="Gallery of eigenfields.", caption=caption, crowded=crowded))
+    return Section("spectrum", "Spectrum", blocks)

@@ -76,6 +76,8 @@ class VectorFieldContent:
         closed: Whether it is closed.
         eigenvalues: Of the intrinsic basis, if it was used.
         variances: Of its modes under the kernel.
+        spectrum_of: Name of that kernel.
+        eigenfields: The smoothest eigenfields (k, n, D).
         length_unit: Of the points.
         value_unit: Of the vectors.
         findings: What the reader should know.
@@ -110,6 +112,8 @@ class VectorFieldContent:
     closed: bool = False
     eigenvalues: FloatArray = field(default_factory=lambda: np.empty(0))
     variances: FloatArray = field(default_factory=lambda: np.empty(0))
+    spectrum_of: str = ""
+    eigenfields: FloatArray = field(default_factory=lambda: np.empty((0, 0, 0)))
     length_unit: str = ""
     value_unit: str = ""
     findings: Sequence[Finding] = ()

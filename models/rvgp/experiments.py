@@ -18,7 +18,7 @@ from gpkit.models.fields.singularities import triangle_indices
 
 MESHES = ("sphere", "torus", "bunny")
 FOLDED = {"swiss roll": truth.swiss_roll, "hairpin": truth.hairpin}
-ROUND = {"harmonics": truth.harmonic_set, "torus, harmonic": truth.harmonic_torus}
+ROUND = {"harmonics": truth.harmonic_set, "harmonic torus": truth.harmonic_torus}
 WIND = "wind, month 0"
 ALL = (*MESHES, *ROUND, *FOLDED, WIND)
 SHIPPED = (*ROUND, *FOLDED)

@@ -147,7 +147,7 @@ def harmonic_torus(n: int, rng: np.random.Generator, big: float = 1.0, small: fl
     along = np.stack([-np.sin(u), np.cos(u), np.zeros(n)], axis=1)
     around = np.stack([-np.sin(v) * np.cos(u), -np.sin(v) * np.sin(u), np.cos(v)], axis=1)
     a, b = rng.standard_normal(2)
-    return Set("torus, harmonic", at(u, v), np.cross(along, around), unit(a * along / w + b * around / (small * w)))
+    return Set("harmonic torus", at(u, v), np.cross(along, around), unit(a * along / w + b * around / (small * w)))
 
 
 def _sheet(name: str, n: int, rng: np.random.Generator, ell: float, curve, length: float, width: float) -> Set:

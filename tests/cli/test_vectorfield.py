@@ -146,6 +146,58 @@ def test_bad_options(
     assert outcome.code == 2 and message in outcome.err, outcome.err
 
 
+def ball(path: Path, *centres: float) -> Path:
+    """An OBJ file of spheres of 80 vertices around places on the first axis."""
+    from scipy.spatial import ConvexHull
+
+    faces = ConvexHull(POINTS).simplices
+    lines = []
+    for centre in centres:
+        lines += [f"v {x + centre:.8f} {y:.8f} {z:.8f}" for x, y, z in POINTS]
+    for number in range(len(centres)):
+        lines += [f"f {i} {j} {k}" for i, j, k in faces + 1 + 80 * number]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("points", "words", "message"),
+    [
+        (np.concatenate([POINTS, POINTS + 9.0]), (), "2 disconnected parts of 80, 80 nodes"),
+        (np.concatenate([POINTS, POINTS + 9.0]), (), "raise --neighbors, model each part by itself"),
+        (POINTS[:9], (), "9 points have at most 8: give more points or a smaller --neighbors"),
+        (np.linspace(0.0, 1.0, 60)[:, None] * [1.0, 0.0, 0.0], ("--dim", 2), "span fewer than dim = 2 directions"),
+        (np.ones((40, 3)), (), "all points coincide"),
+    ],
+)
+def test_clouds_that_are_refused(
+    gpkit: Run, tmp_path: Path, points: Any, words: tuple[object, ...], message: str
+) -> None:
+    files = write(tmp_path / "points.csv", points), write(tmp_path / "vectors.csv", np.ones_like(points))
+    outcome = gpkit("vectorfield", files[0], "--vectors", files[1], "--out", tmp_path / "out", *words)
+    assert outcome.code == 2 and message in outcome.err and len(outcome.err.splitlines()) == 1, outcome.err
+
+
+@pytest.mark.filterwarnings("default:.* faces were turned over")
+def test_meshes_that_are_refused(gpkit: Run, files: tuple[Path, Path], tmp_path: Path) -> None:
+    pytest.importorskip("potpourri3d", reason="reading meshes needs the extra manifold")
+    pytest.importorskip("robust_laplacian", reason="mesh Laplacians need the extra manifold")
+    points, vectors = files
+    (tmp_path / "junk.obj").write_text("this is no mesh\n")
+    for mesh, words, message in (
+        (ball(tmp_path / "two.obj", 0.0, 9.0), (), "disconnected parts of 80, 80 nodes"),
+        (ball(tmp_path / "away.obj", 9.0), (), "observed places are far from the manifold"),
+        (ball(tmp_path / "ball.obj", 0.0), ("--dim", 3), "a mesh is a surface"),
+        (tmp_path / "junk.obj", (), "is not a triangle mesh that can be read"),
+    ):
+        outcome = gpkit("vectorfield", points, "--vectors", vectors, "--mesh", mesh, "--out", tmp_path / "out", *words)
+        assert outcome.code == 2 and message in outcome.err, outcome.err
+    kept = ("--components", "keep", "--kernel", "projected:rbf", "--quiet")
+    two = ball(tmp_path / "two.obj", 0.0, 9.0)
+    outcome = gpkit("vectorfield", points, "--vectors", vectors, "--mesh", two, "--out", tmp_path / "out", *kept)
+    assert outcome.code == 0, outcome.err
+
+
 def test_missing_file_and_interrupt(
     gpkit: Run, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
