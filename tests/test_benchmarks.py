@@ -107,3 +107,21 @@ def test_grids_beside_their_peers():
     finished = subprocess.run(command, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr[-2000:]
     assert finished.stdout.count("### ") == 2 and "MISSED" not in finished.stdout
+
+
+@pytest.mark.slow
+def test_geometry_has_the_spectra_and_invariances_that_it_is_timed_with(tmp_path):
+    finished = run("--smoke", "--json", str(tmp_path / "rows.json"), script="geometry.py")
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    sections = {row["section"] for row in rows}
+    assert finished.stdout.count("### ") == len(sections) == 8
+    named = {row["what"]: row["value"] for row in rows}
+    assert all(value is not None and value == value for value in named.values())
+    turned = next(value for what, value in named.items() if what.startswith("rotation"))
+    assert turned < 1e-9
+    spheres = [row["value"] for row in rows if "l <= 4" in row["what"]]
+    assert len(spheres) == 2 and max(spheres) < 5.0, "per cent, at the small size"
+    walks = {what: value for what, value in named.items() if "relative error" in what}
+    spread, independent = (next(v for k, v in walks.items() if word in k) for word in ("spread", "independent"))
+    assert spread < independent < 0.5
