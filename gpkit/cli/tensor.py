@@ -35,7 +35,9 @@ def add_parser(commands: Any) -> None:
     tensor.add_argument("--modes", required=True, metavar="NAME:KIND,...", help=f"columns and what they are: {_KINDS}")
     tensor.add_argument("--target", required=True, metavar="COLUMN", help="column to model; empty cells are missing")
     tensor.add_argument("--rank", default="3", help="functions of each mode, or auto (default: %(default)s)")
-    tensor.add_argument("--form", choices=("tucker", "cp"), default="tucker", help="default: %(default)s")
+    tensor.add_argument(
+        "--form", choices=("tucker", "cp", "tensor-train"), default="tucker", help="default: %(default)s"
+    )
     tensor.add_argument(
         "--likelihood",
         choices=("gaussian", "student-t", "poisson", "bernoulli", "negative-binomial"),
@@ -74,15 +76,15 @@ def _modes(text: str) -> list[Any]:
     return out
 
 
-def _rank(text: str, modes: int) -> Any:
+def _rank(text: str, ranks_needed: int, what: str) -> Any:
     if text == "auto":
         return text
     try:
         ranks = [int(part) for part in text.split("x")]
     except ValueError:
         raise InvalidDataError(f"--rank {text!r} is not a number, one for each mode such as 3x3x2, or auto") from None
-    if len(ranks) not in (1, modes) or min(ranks) < 1:
-        raise InvalidDataError(f"--rank {text!r} must be one positive number, or one for each of {modes} modes")
+    if len(ranks) not in (1, ranks_needed) or min(ranks) < 1:
+        raise InvalidDataError(f"--rank {text!r} must be one positive number, or one for each of {ranks_needed} {what}")
     return ranks[0] if len(ranks) == 1 else ranks
 
 
@@ -105,9 +107,10 @@ def run(options: argparse.Namespace, command: str) -> int:
 
     modes = _modes(options.modes)
     table = _table(options.path, modes)
+    train = options.form == "tensor-train"
     model = FunctionalTensor(
         modes,
-        rank=_rank(options.rank, len(modes)),
+        rank=_rank(options.rank, len(modes) - train, "bonds between modes" if train else "modes"),
         form=options.form,
         main_effects=not options.no_main_effects,
         residual=None if options.residual == "none" else options.residual,

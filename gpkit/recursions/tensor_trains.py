@@ -49,8 +49,8 @@ def accumulate_train(starts, others, target, weight, mode, flat, base, plan, sec
         base: where the table of each mode begins, (K,).
         plan: ``(count, begin, pairs, left, right, left_pair, right_pair, to_right, to_left, bonds)``: components of
             each mode (K,); where they begin in the states ``left`` and ``right`` of all components, (K,); where their
-            pairs begin in the packed positions ``left_pair`` and ``right_pair`` of the states and in the factors of pairs
-            that products carried to the right and to the left have, (K,); states of the bonds, (K + 1,).
+            pairs begin in the packed positions ``left_pair`` and ``right_pair`` of the states and in the factors that
+            pairs have when products are carried to the right and to the left, (K,); states of the bonds, (K + 1,).
         second: where the second moments go, (J, p_left, p_right).
         first: where the first moments go, (J, r_left, r_right).
     """

@@ -124,7 +124,7 @@ def _summary(content: TensorContent) -> Section:
         )
     facts = [
         ("Entries", str(content.entries)),
-        ("Form", {"tucker": "Tucker", "cp": "CP"}[content.form]),
+        ("Form", {"tucker": "Tucker", "cp": "CP", "tensor-train": "Tensor train"}[content.form]),
         ("Noise", content.likelihood),
         ("Residual", content.residual or "none"),
         ("Starts", f"{len(content.traces)}, {sum(content.converged)} converged"),
@@ -270,6 +270,8 @@ def _mode(content: TensorContent, mode: ModeSection) -> Section:
 
 def _core(content: TensorContent) -> Section:
     core = content.core
+    if content.form == "tensor-train":
+        return _bonds(content)
     if core.ndim < 2:
         rows = [(str(k + 1), number(float(v))) for k, v in enumerate(np.atleast_1d(core))]
         table = Table(("Component", "Weight"), rows, "Posterior mean of the weights of components.")
@@ -289,6 +291,20 @@ def _core(content: TensorContent) -> Section:
         "scale; the slices with the largest entries. With main effects, component 0 of a mode is the constant."
     )
     return Section("core", "The core", [picture(figure, alt="Slices of the core.", caption=caption)])
+
+
+def _bonds(content: TensorContent) -> Section:
+    """Singular values across the bonds of a train, of which the squares are parts of the variance."""
+    names = [mode.name for mode in content.modes]
+    rows = [
+        (f"{a} | {b}", ", ".join(number(float(v)) for v in values if v > 0.0))
+        for a, b, values in zip(names[:-1], names[1:], content.core, strict=True)
+    ]
+    caption = (
+        f"Singular values across the bonds, in the unit of {content.target}: orthonormal functions of the modes before "
+        "a bond times those of the modes after it, main effects included."
+    )
+    return Section("core", "The bonds", [Table(("Bond", "Singular values"), rows, caption)])
 
 
 def _bounds(content: TensorContent) -> Section:

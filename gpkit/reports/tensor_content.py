@@ -65,14 +65,15 @@ class TensorContent:
     Attributes:
         title: Name of the data.
         target: Name of what was predicted.
-        form: "tucker" or "cp".
+        form: "tucker", "cp" or "tensor-train".
         likelihood: Of the noise.
         residual: Name of the residual, or empty.
         entries: Number of entries.
         exclusions: Rows that were left out, by reason.
         repeated: Entries whose coordinates an earlier one has.
         modes: The modes.
-        core: Posterior mean of the core, one axis per mode, or of the weights of components.
+        core: Posterior mean of the core, one axis per mode, or of the weights of components; singular values of a
+            tensor train, a row per bond, filled up with zeros.
         traces: Bounds after each sweep of every start.
         converged: Whether each start ended by its tolerance.
         scores: The model and trivial predictors.

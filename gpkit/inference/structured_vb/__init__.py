@@ -8,6 +8,7 @@ from gpkit.inference.structured_vb.layout import Entries, Layout
 from gpkit.inference.structured_vb.observations import GaussianNoise, Observation, SiteObservation, observation_named
 from gpkit.inference.structured_vb.pieces import Minibatches, Pieces
 from gpkit.inference.structured_vb.trains import TensorTrain, train_links
+from gpkit.inference.structured_vb.warm_start import begin_with_components
 
 __all__ = [
     "BasisFactor",
@@ -26,6 +27,7 @@ __all__ = [
     "SiteObservation",
     "SweepTrace",
     "TensorTrain",
+    "begin_with_components",
     "component_layout",
     "observation_named",
     "train_links",

@@ -80,9 +80,10 @@ def _build(form: str, modes: Sequence[Mode], ard: bool) -> Form:
     if form == "cp":
         return CP(modes, ard)
     main_effects = len(modes[0].free) < modes[0].rank
+    extra = 1 if main_effects else 0
     ranks: list[int] = []
     for mode in modes[:-1]:
-        ranks.append((len(mode.free) - int(main_effects)) // (ranks[-1] if ranks else 1))
+        ranks.append(len(mode.free) // (ranks[-1] + extra) - extra if ranks else len(mode.free) - extra)
     return TensorTrain(modes, ard, ranks, main_effects)
 
 

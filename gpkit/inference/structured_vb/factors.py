@@ -113,6 +113,10 @@ class Factor(ABC):
             precision[places], information[places] = other.carried
             self.carried = (precision, information)
 
+    def inherit(self, other: Factor) -> None:
+        """Take over what another factor at the same coordinates has learned of the prior."""
+        return None
+
     def parameters(self) -> dict[str, float]:
         """Learned parameters of the prior by name, natural units."""
         return {}
@@ -173,6 +177,10 @@ class MarkovFactor(Factor):
     def take_over(self, other: Factor, coordinates: Array, places: NDArray[np.int32]) -> None:
         """The kernel with its search, too."""
         super().take_over(other, coordinates, places)
+        self.inherit(other)
+
+    def inherit(self, other: Factor) -> None:
+        """The kernel with its search."""
         if isinstance(other, MarkovFactor):
             self._search = copy.deepcopy(other._search)
             self.kernel = self._search.kernel
@@ -329,6 +337,10 @@ class BasisFactor(Factor):
     def take_over(self, other: Factor, coordinates: Array, places: NDArray[np.int32]) -> None:
         """The kernel with its search, too."""
         super().take_over(other, coordinates, places)
+        self.inherit(other)
+
+    def inherit(self, other: Factor) -> None:
+        """The kernel with its search."""
         if isinstance(other, BasisFactor):
             self._search = copy.deepcopy(other._search)
             self.kernel = self._search.kernel

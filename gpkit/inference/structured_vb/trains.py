@@ -5,8 +5,9 @@ weights g on every bond, whose precisions switch unneeded states of a bond off. 
 Gaussian path, the weights of a bond one Gaussian; statistics are moments of the products to the left and to the right,
 so that cost and memory grow linearly with the number of modes.
 
-With main effects the bonds have two more states, *before* and *after*, so that the train also sums an intercept and
-one weighted function of every mode.
+With main effects the bonds have two more states, *before* and *after*: products may begin after the first mode, end
+before the last, and leave modes out between, so that the train also sums an intercept, main effects, and interactions
+of any modes.
 
 References:
     Oseledets (2011), SIAM J. Sci. Comput. 33, 2295.
@@ -15,6 +16,7 @@ References:
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,35 +66,43 @@ def train_links(ranks: Sequence[int], modes: int, main_effects: bool) -> list[Li
     Args:
         ranks: of the bonds between modes, (K - 1,).
         modes: K.
-        main_effects: whether there are an intercept and a function of its own for every mode.
+        main_effects: whether products may begin after the first mode, end before the last and leave modes out between,
+            so that there are an intercept, main effects and interactions of every order.
     """
-    inner = [1, *ranks, 1]
-    extra = 2 if main_effects else 0
-    states = [1, *(rank + extra for rank in ranks), 1]
-    out = []
-    for k in range(modes):
-        first, last = k == 0, k == modes - 1
-        a, b = inner[k], inner[k + 1]
-        before, after = (0 if first else a), (0 if last else b)
-        done_left, done_right = (0 if first else a + 1), (0 if last else b + 1)
-        # A train's last mode needs no weight of its own, unless it is the first one too.
-        weighted = not last or modes == 1
-        links = [(i, j, j if weighted else -1) for i in range(a) for j in range(b)]
-        weights = b if weighted else 0
-        functions = len(links)
-        if main_effects:
-            links.append((before, done_right, weights))
-            functions, weights = functions + 1, weights + 1
-            if not last:
-                links.append((before, after, -1))
-            if not first:
-                links.append((done_left, done_right, -1))
-            else:
-                links.append((0, done_right, weights))
-                weights += 1
-        left, right, weight = (np.array(column, np.int64) for column in zip(*links, strict=True))
-        out.append(Links(left, right, weight, functions, weights, states[k], states[k + 1]))
-    return out
+    if not main_effects:
+        inner = [1, *ranks, 1]
+        return [_plain(inner[k], inner[k + 1], weighted=k < modes - 1 or modes == 1) for k in range(modes)]
+    if modes == 1:
+        return [_links([(0, 0, 0), (0, 0, 1)], [(0, 0, 2)], 1, 1)]
+    out = [_first(ranks[0])]
+    out += [_middle(a, b) for a, b in itertools.pairwise(ranks)]
+    a = ranks[-1]
+    functions = [(i, 0, -1) for i in range(a)] + [(a, 0, 0)]
+    return [*out, _links(functions, [(a + 1, 0, -1)], a + 2, 1)]
+
+
+def _links(functions: list[tuple[int, int, int]], constants: list[tuple[int, int, int]], a: int, b: int) -> Links:
+    left, right, weight = (np.array(column, np.int64) for column in zip(*functions, *constants, strict=True))
+    return Links(left, right, weight, len(functions), int(weight.max(initial=-1)) + 1, a, b)
+
+
+def _plain(a: int, b: int, weighted: bool) -> Links:
+    """A full matrix; the last mode needs no weight of its own, unless it is the first one too."""
+    return _links([(i, j, j if weighted else -1) for i in range(a) for j in range(b)], [], a, b)
+
+
+def _first(b: int) -> Links:
+    """Products that begin, the main effect, products that are still to begin, the intercept."""
+    functions = [(0, j, j) for j in range(b)] + [(0, b + 1, b)]
+    return _links(functions, [(0, b, -1), (0, b + 1, b + 1)], 1, b + 2)
+
+
+def _middle(a: int, b: int) -> Links:
+    """Products that go on, begin and end here, the main effect; products that leave this mode out."""
+    functions = [(i, j, j) for i in range(a) for j in range(b)]
+    functions += [(a, j, j) for j in range(b)] + [(i, b + 1, b + i) for i in range(a)] + [(a, b + 1, b + a)]
+    constants = [(i, i, b + a + 1 + i) for i in range(min(a, b))] + [(a, b, -1), (a + 1, b + 1, -1)]
+    return _links(functions, constants, a + 2, b + 2)
 
 
 class TensorTrain(Form):
@@ -318,7 +328,7 @@ class TensorTrain(Form):
         return np.outer(means[mode], means[mode]) * self._chains(mode, scaled)
 
     def bond_grams(self, seconds: Sequence[Array]) -> list[tuple[Array, Array]]:
-        """Second moments (r, r) of the products to the left and to the right of every bond, of the train itself.
+        """Second moments (r, r) of the products to the left and to the right of every bond, over all its states.
 
         Args:
             seconds: second moments (C, C) of the components of every mode over the entries.
@@ -332,8 +342,7 @@ class TensorTrain(Form):
             right = _carried_second(back.right, back.left, back.before, right, backward)
             lefts.append(left)
             rights.append(right)
-        pairs = zip(self.ranks, lefts[:-1], rights[-2::-1], strict=True)
-        return [(before[:rank, :rank], after[:rank, :rank]) for rank, before, after in pairs]
+        return list(zip(lefts[:-1], rights[-2::-1], strict=True))
 
 
 def _carried(enter: Codes, leave: Codes, size: int, state: Array, values: Array) -> Array:

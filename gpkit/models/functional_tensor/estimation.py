@@ -101,7 +101,11 @@ def _read(model: FunctionalTensor, coordinates: Any, y: Any, options: FitOptions
             raise InvalidDataError("residual='local' needs the table in memory: it is fitted to rows left out")
         rows = options.batch_size or _CHUNK
         spool = Spool(coordinates, y, model.modes, rows, lambda part: observation_named(model.likelihood, part))
-        _check(spool.encodings)
+        try:
+            _check(spool.encodings)
+        except InvalidDataError:
+            spool.close()
+            raise
         centre, unit = spool.standardise() if continuous else (0.0, 1.0)
         return _Data(spool.encodings, spool.index, spool.y, centre, unit, spool.exclusions, None, spool)
     table = read_target(coordinates, y, model.modes)
@@ -157,6 +161,14 @@ def estimate(model: FunctionalTensor, coordinates: Any, y: Any, options: FitOpti
         InvalidDataError: for data that cannot be used.
     """
     data = _read(model, coordinates, y, options)
+    try:
+        return _estimated(model, data, options)
+    finally:
+        if data.source is not None:
+            data.source.close()
+
+
+def _estimated(model: FunctionalTensor, data: _Data, options: FitOptions) -> Estimate:
     n = len(data.y)
     if options.restarts > n // 2:
         raise InvalidDataError(f"{options.restarts} restarts for {n} entries: leave fewer parts")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from gpkit.inference.structured_vb import (
     Minibatches,
     Observation,
     Pieces,
+    begin_with_components,
     component_layout,
     observation_named,
 )
@@ -46,6 +48,8 @@ CONTINUOUS = ("gaussian", "student-t")
 LIKELIHOODS = (*CONTINUOUS, "poisson", "bernoulli", "negative-binomial")
 _LARGEST_AUTO_RANK = 8
 _STARTING_ROWS = 100_000
+_WARM = 15  # sweeps with components before a tensor train
+_SPARE = 2  # components more than a bond has states
 
 
 @dataclass(frozen=True)
@@ -207,6 +211,7 @@ def _fit_one(
         after(bounds)
 
     entries: Entries
+    batches, stochastic = None, 0
     if settings.batch_size is None:
         own = np.flatnonzero(parts.of(np.arange(len(y))) != start) if parts.count else slice(None)
         entries = Layout([column[own] for column in index], sizes, y[own])
@@ -214,12 +219,54 @@ def _fit_one(
         seen = (lambda rows: parts.of(rows) != start) if parts.count else None
         entries = Pieces(index, sizes, y, settings.batch_size, seen=seen, scratch=_scratch(y))
         batches = Minibatches(entries, settings.batch_size, seed=seed)
-        if not posterior.sweeps and settings.epochs:
-            batches.begin(posterior)
-            for _ in range(settings.epochs * batches.steps):
-                posterior.sweep(batches)
+        stochastic = settings.epochs * batches.steps
+    train = settings.form == "tensor-train" and len(sizes) > 1
+    if not posterior.sweeps and batches is not None and stochastic:
+        if train:
+            posterior = _components_start(posterior, encodings, settings, batches, stochastic, seed)
+            batches = Minibatches(batches.pieces, batches.size, seed=seed)
+        batches.begin(posterior)
+        for _ in range(stochastic):
+            posterior.sweep(batches)
+    elif not posterior.sweeps and train:
+        posterior, before = _better_start(posterior, encodings, settings, entries, seed)
     trace = posterior.fit(entries, sweeps=settings.sweeps, tolerance=settings.tolerance, before=before, after=step)
     return Member(posterior, trace, start if parts.count else -1, seed)
+
+
+def _components_start(
+    posterior: LowRankPosterior,
+    encodings: Sequence[Encoding],
+    settings: LowRankSettings,
+    entries: Entries,
+    sweeps: int,
+    seed: int,
+) -> LowRankPosterior:
+    """A train at the strongest components of a CP model after some sweeps."""
+    rank = max(settings.ranks) + _SPARE
+    own = replace(settings, form="cp", ranks=(rank,) * len(encodings), main_effects=False)
+    components = new_posterior(encodings, own, copy.deepcopy(posterior.observation), seed)
+    entries.begin(components)
+    for _ in range(sweeps):
+        components.sweep(entries)
+    train = copy.deepcopy(posterior)
+    begin_with_components(train, components, np.random.default_rng(seed))
+    return train
+
+
+def _better_start(
+    posterior: LowRankPosterior,
+    encodings: Sequence[Encoding],
+    settings: LowRankSettings,
+    entries: Entries,
+    seed: int,
+) -> tuple[LowRankPosterior, list[float]]:
+    """A train from random matrices or from components, whichever has the larger bound after some sweeps; its bounds."""
+    trains = [posterior, _components_start(posterior, encodings, settings, entries, _WARM, seed)]
+    sweeps = min(_WARM, settings.sweeps)
+    bounds = [train.fit(entries, sweeps=sweeps, tolerance=0.0).elbo.tolist() for train in trains]
+    best = int(np.argmax([trace[-1] for trace in bounds]))
+    return trains[best], bounds[best]
 
 
 def _scratch(y: Array) -> Callable[[int], Array]:

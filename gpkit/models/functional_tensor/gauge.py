@@ -2,7 +2,8 @@
 
 Between two matrices of a train any invertible mixing can be put in and taken out. In the canonical gauge the products
 to the left and to the right of every bond are orthonormal over the entries (as if their coordinates were independent)
-and the bond holds singular values, of which the squares are parts of the variance.
+and the bond holds singular values, of which the squares are parts of the mean square. Main effects are part of it: a
+function that is a sum has rank two.
 
 References:
     Oseledets (2011), SIAM J. Sci. Comput. 33, 2295; Vidal (2003), Phys. Rev. Lett. 91, 147902.
@@ -25,7 +26,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class TrainGauge:
-    """Posterior means of a train, without main effects, as left-orthonormal matrices of functions.
+    """The posterior mean of a train, main effects included, as left-orthonormal matrices of functions.
 
     Attributes:
         bonds: names of the modes on both sides of each bond.
@@ -39,7 +40,7 @@ class TrainGauge:
 
     @property
     def effective_rank(self) -> tuple[int, ...]:
-        """For each bond, the singular values that carry at least a thousandth of the variance across it."""
+        """For each bond, the singular values that carry at least a thousandth of the mean square."""
         out = []
         for values in self.singular_values:
             total = float((values**2).sum())
@@ -74,11 +75,11 @@ def canonical_train(
         out_of.append(u.T @ a.T)
     into.append(np.ones((1, 1)))
     matrices = []
-    ranks = [1, *form.ranks, 1]
     for k, own in enumerate(form.links):
-        size = ranks[k] * ranks[k + 1]
-        weight = np.append(form.weights[k].mean, 1.0)[own.weight[:size]]
-        matrix = (means[k][:, :size] * weight).reshape(-1, ranks[k], ranks[k + 1])
+        weight = np.append(form.weights[k].mean, 1.0)[own.weight]
+        matrix = np.zeros((len(means[k]), own.before, own.after))
+        for c, (i, j) in enumerate(zip(own.left, own.right, strict=True)):
+            matrix[:, i, j] += means[k][:, c] * weight[c]
         last = k == len(form.links) - 1
         matrices.append((scale if last else 1.0) * (out_of[k] @ matrix @ into[k + 1]))
     pairs = tuple(zip(names[:-1], names[1:], strict=True))

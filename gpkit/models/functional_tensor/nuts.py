@@ -49,7 +49,7 @@ class _Program:
     """
 
     def __init__(
-        self, posterior: LowRankPosterior, points: Sequence[Array], index: Sequence[NDArray[np.int64]], y: Array
+        self, posterior: LowRankPosterior, points: Sequence[Array], index: Sequence[NDArray[np.int32]], y: Array
     ) -> None:
         self.posterior = posterior
         self.index = [torch.from_numpy(np.asarray(column, np.int64)) for column in index]
@@ -74,13 +74,14 @@ class _Program:
         """Number of variables."""
         return sum(self._sizes)
 
-    def start(self, means: Sequence[Array], rng: np.random.Generator) -> Tensor:
-        """The means of the variational posterior, moved a little."""
+    def start(self, means: Sequence[Array], rng: np.random.Generator | None) -> Tensor:
+        """The means of the variational posterior, moved a little if there is a generator."""
         parts = [(inverse.numpy() @ mean).reshape(-1) for inverse, mean in zip(self.inverses, means, strict=True)]
         parts += [own / spread.numpy() for spread, own in zip(self.spreads, _coefficients(self.posterior), strict=True)]
         if self.gaussian:
             parts.append(np.array([math.log(self.posterior.observation.precision)]))
-        return torch.from_numpy(np.concatenate(parts) + 0.1 * rng.standard_normal(self.size))
+        moved = 0.0 if rng is None else 0.1 * rng.standard_normal(self.size)
+        return torch.from_numpy(np.concatenate(parts) + moved)
 
     def values(self, z: Tensor, index: Sequence[Tensor]) -> Tensor:
         """f (M,) at nodes."""
@@ -183,7 +184,9 @@ def _arranged(
         ]
         nodes = [distinct for distinct, _ in joined]
         places = [inverse.reshape(-1) for _, inverse in joined]
-        seen = [at[: e.size][column] for at, e, column in zip(places, state.encodings, seen, strict=True)]
+        seen = [
+            at[: e.size][column].astype(np.int32) for at, e, column in zip(places, state.encodings, seen, strict=True)
+        ]
         more = [torch.from_numpy(at[e.size :]) for at, e in zip(places, state.encodings, strict=True)]
     return _Program(member.posterior, nodes, seen, state.y[own]), nodes, more
 

@@ -41,7 +41,7 @@ def _chunks(source: Any, columns: Sequence[str], rows: int) -> Iterable[Any]:
 class Spool:
     """Indices of coordinates and targets of a table in temporary files; the table itself is read once.
 
-    Memory holds one chunk and the distinct coordinates. The files are gone when the object is.
+    Memory holds one chunk and the distinct coordinates. The files are gone after :meth:`close`.
 
     Args:
         source: see :func:`is_chunked`; chunks are anything that has columns by name.
@@ -67,9 +67,22 @@ class Spool:
             raise InvalidDataError("with a table in chunks y must be the name of its column")
         self._folder = tempfile.TemporaryDirectory(prefix="gpkit-table-")
         self._path = Path(self._folder.name)
+        self.exclusions: dict[str, int] = {}
+        try:
+            self._read(source, target, modes, rows, check)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Remove the files."""
+        self._folder.cleanup()
+
+    def _read(
+        self, source: Any, target: str, modes: Sequence[ModeSpec], rows: int, check: Callable[[Array], Any]
+    ) -> None:
         names = [*(column for mode in modes for column in mode.columns), target]
         readers = [_Column(mode) for mode in modes]
-        self.exclusions: dict[str, int] = {}
         total, first = 0, 0
         with (self._path / "y").open("wb") as values:
             for chunk in _chunks(source, names, rows):
