@@ -50,7 +50,7 @@ def conjugate_gradients(
         and the number of iterations.
 
     Raises:
-        ConvergenceError: if the tolerance is not reached.
+        ConvergenceError: if the tolerance is not reached, or the matrix is not positive definite.
 
     References:
         Hestenes & Stiefel (1952), J. Res. Natl. Bur. Stand. 49, 409.
@@ -69,6 +69,10 @@ def conjugate_gradients(
                 break
             image = matmul(direction)
             curvature = (direction * image).sum(-2, keepdim=True)
+            if bool((curvature < 0.0).any()):
+                raise ConvergenceError(
+                    "conjugate gradients met a direction of negative curvature: the matrix is not positive definite"
+                )
             step = torch.where(curvature > 0.0, inner / curvature, torch.zeros_like(inner))
             out = out + step * direction
             residual = residual - step * image

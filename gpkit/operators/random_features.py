@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from gpkit.errors import ConvergenceError, InvalidDataError
+from gpkit.errors import InvalidDataError
+from gpkit.operators.conjugate_gradients import ConjugateGradients
+from gpkit.operators.conjugate_gradients import conjugate_gradients as iterate
 from gpkit.operators.structured import StructuredLinearOperator, common_batch, refuse_gradient
 
-__all__ = ["ConjugateGradients", "RandomFeatureLinearOperator", "WalkFeatures", "conjugate_gradients"]
+__all__ = ["IterativeSolution", "RandomFeatureLinearOperator", "WalkFeatures", "conjugate_gradients"]
 
 Array = NDArray[np.float64]
 _CHUNK = 50_000
@@ -321,7 +323,7 @@ class RandomFeatureLinearOperator(StructuredLinearOperator):
 
 
 @dataclass(frozen=True, eq=False)
-class ConjugateGradients:
+class IterativeSolution:
     """An iterative solution with what it is worth.
 
     Attributes:
@@ -337,7 +339,7 @@ class ConjugateGradients:
 
 def conjugate_gradients(
     operator: LinearOperator, rhs: Tensor, tol: float = 1e-8, max_iterations: int = 1000
-) -> ConjugateGradients:
+) -> IterativeSolution:
     """Solve ``K x = b`` by conjugate gradients preconditioned by the diagonal.
 
     Args:
@@ -347,40 +349,12 @@ def conjugate_gradients(
         max_iterations: limit.
 
     Raises:
-        ConvergenceError: the residual was not reached, or the matrix is not positive definite.
-
-    References:
-        Hestenes & Stiefel (1952), J. Res. NBS 49, 409.
+        ConvergenceError: the residual was not reached, or the matrix is not positive definite (the unbiased variant of
+            random features is none).
     """
     with torch.no_grad():
         columns = rhs.unsqueeze(-1) if rhs.dim() == 1 else rhs
         scale = operator.diagonal(dim1=-1, dim2=-2).unsqueeze(-1)
-        norm = columns.norm(dim=0).clamp_min(1e-300)
-        x = torch.zeros_like(columns)
-        r = columns.clone()
-        z = r / scale
-        p, rho = z.clone(), (r * z).sum(0)
-        iterations = 0
-        while bool((r.norm(dim=0) > tol * norm).any()) and iterations < max_iterations:
-            q = operator @ p
-            curvature = (p * q).sum(0)
-            if bool((curvature < 0.0).any()):
-                raise ConvergenceError(
-                    "conjugate gradients met a direction of negative curvature: the matrix is not positive definite "
-                    "(the unbiased variant of random features is none; use variant='psd', or more noise)"
-                )
-            step = torch.where(curvature > 0.0, rho / curvature.clamp_min(1e-300), torch.zeros_like(rho))
-            x += step * p
-            r -= step * q
-            z = r / scale
-            following = (r * z).sum(0)
-            p = z + torch.where(rho > 0.0, following / rho.clamp_min(1e-300), torch.zeros_like(rho)) * p
-            rho = following
-            iterations += 1
-        residual = float(((operator @ x - columns).norm(dim=0) / norm).max()) if columns.numel() else 0.0
-    if residual > 10.0 * tol:
-        raise ConvergenceError(
-            f"conjugate gradients reached a relative residual of {residual:.1e} after {iterations} iterations, "
-            f"{tol:.1e} was asked for: raise max_iterations or the noise"
-        )
-    return ConjugateGradients(x.squeeze(-1) if rhs.dim() == 1 else x, residual, iterations)
+        request = ConjugateGradients(tol, max_iterations)
+        found, residual, iterations = iterate(lambda x: operator @ x, columns, lambda r: r / scale, request)
+    return IterativeSolution(found.squeeze(-1) if rhs.dim() == 1 else found, residual, iterations)
