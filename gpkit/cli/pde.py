@@ -76,7 +76,7 @@ def run(options: argparse.Namespace, command: str) -> int:
         exact=stated.exact,
         command=command,
         seed=settings["seed"],
-        settings={k: str(v) for k, v in settings.items() if v is not None and v != {}},
+        settings={name: str(value) for name, value in _flat(settings).items() if value is not None},
         title=stated.title,
         inference=inference,
     )
@@ -85,6 +85,10 @@ def run(options: argparse.Namespace, command: str) -> int:
     elif not options.quiet:
         _print(json.loads(numbers.read_text(encoding="utf-8")), html)
     return 0
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    return {**{name: value for name, value in settings.items() if name != "sampling"}, **settings["sampling"]}
 
 
 def _fingerprint(path: Path, settings: dict[str, Any]) -> str:
@@ -101,6 +105,7 @@ def _solved(stated: Any, settings: dict[str, Any], folder: Path, options: argpar
     """The solution, and the inference that it comes from; or what an earlier run with the same settings finished."""
     from gpkit.inference.inference_data import save_inference_data
     from gpkit.models.pde.inverse import Inference
+    from gpkit.models.pde.noise import with_levels
 
     fingerprint = _fingerprint(Path(options.path), settings)
     file, posterior = folder / "solution.gpkit", folder / "posterior.nc"
@@ -109,7 +114,7 @@ def _solved(stated: Any, settings: dict[str, Any], folder: Path, options: argpar
     kept = _kept(file, posterior if inverse else None, fingerprint)
     if kept is not None:
         solution, data = kept
-        solution = replace(solution, problem=pde)
+        solution = replace(solution, problem=with_levels(pde, solution.diagnostics.get("noise_levels", ())))
         if not options.quiet:
             print("gpkit: solution kept from an earlier run", file=sys.stderr)
         return solution, None if data is None else Inference.from_posterior(solution, data)

@@ -214,6 +214,8 @@ class _Reader:
 
     def _noise(self, value: Any, where: str) -> float | None:
         """A standard deviation, or None where it is to be found."""
+        if isinstance(value, str) and value != _UNKNOWN and value.isalpha():
+            raise self._error(f"{where} is a number or {_UNKNOWN!r}; got {value!r}")
         return None if value == _UNKNOWN else self._number(value, where)
 
     def _ends(self, name: str, ends: Any) -> tuple[float, float]:
@@ -259,7 +261,11 @@ class _Reader:
             raise self._error(f"the name {name!r} is used twice")
         values = self._array(table["file"], f"data.{name}")
         if "noise" in table:
-            return Noisy(values, self._noise(table["noise"], f"data.{name}.noise"))
+            try:
+                return Noisy(values, self._noise(table["noise"], f"data.{name}.noise"))
+            except InvalidDataError as error:
+                message = str(error)
+                raise error if message.startswith(self.file.name) else self._error(f"data.{name}: {error}") from None
         return Gridded.of(values, what=f"data.{name}")
 
     def _equation(self, text: Any, index: int) -> Equation:

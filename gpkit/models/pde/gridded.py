@@ -70,7 +70,7 @@ def _checked_axes(axes: Sequence[Any] | None, values: Tensor, what: str) -> tupl
     return tensors
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Gridded:
     """Values on a tensor grid.
 
@@ -83,6 +83,12 @@ class Gridded:
     values: Tensor
     axes: tuple[Tensor, ...] | None = None
     noise: float = 0.0
+
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.values.shape))
+        if not self.noise:
+            return f"({shape} values)"
+        return f"({shape} values, noise {'unknown' if math.isnan(self.noise) else format(self.noise, '.4g')})"
 
     @classmethod
     def of(cls, values: Any, axes: Sequence[Any] | None = None, what: str = "the values") -> Gridded:

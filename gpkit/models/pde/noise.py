@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +17,7 @@ from gpkit.models.pde.solving import grid_of
 if TYPE_CHECKING:
     from gpkit.models.pde.problem import PDE
 
-__all__ = ["noise_found"]
+__all__ = ["noise_found", "with_levels"]
 
 
 def noise_found(pde: PDE, grid: Any, parameters: Mapping[str, float] | None) -> tuple[PDE, list[float]]:
@@ -43,6 +43,11 @@ def noise_found(pde: PDE, grid: Any, parameters: Mapping[str, float] | None) -> 
         raise InvalidDataError(f"{', '.join(missing)} must be given in parameters for the noise to be found")
     found = solve_noisy(Layout(problem, given), grid_of(grid, problem))
     levels = [float(level) for level in found.diagnostics["noise_levels"]]
+    return with_levels(pde, levels), levels
+
+
+def with_levels(pde: PDE, levels: Sequence[float]) -> PDE:
+    """A problem with the noise that was found for it, in the order of `noise_found`."""
     stated = copy.copy(pde)
-    stated.form = with_noise(problem, levels)
-    return stated, levels
+    stated.form = with_noise(pde.form, levels)
+    return stated
