@@ -78,7 +78,7 @@ def clean(
     tolerance: float = 1e-4,
     most: int = 12,
     noise: float = 0.0,
-    known: Sequence[float] = (),
+    lowest: float = 0.0,
     refine: bool = False,
 ) -> Picks:
     """Pick frequencies that lines of values have in common.
@@ -89,7 +89,7 @@ def clean(
         tolerance: Relative residual at which to stop.
         most: Largest number of picks.
         noise: Standard deviation of white noise on the values: peaks that it explains are not picked.
-        known: Frequencies that are there already, fitted with the rest and not returned.
+        lowest: Frequency below which the highest peak ends the search: what is left is a trend.
         refine: Whether all picks are improved together after each new one, to the accuracy of the data.
 
     Returns:
@@ -105,15 +105,15 @@ def clean(
     # Power of white noise in a bin is chi-squared around this; 12 is beyond what thousands of bins reach by chance.
     floor = 12.0 * noise**2 * float(np.sum(window**2)) * values.shape[1]
     padded = (_PADDING if len(x) <= _LONG else 4) * len(x)
-    given, picked = list(known), list[float]()
+    picked: list[float] = []
     while True:
-        fit = _Fit.of(x, length, given + picked, values)
+        fit = _Fit.of(x, length, picked, values)
         if refine and picked:
-            picked, fit = _refined(x, length, given, picked, fit, values)
+            picked, fit = _refined(x, length, picked, fit, values)
         residual = float(np.linalg.norm(fit.rest)) / size
         if residual < tolerance:
             return Picks(tuple(picked), residual, True)
-        if len(picked) >= most or 6 * (len(given) + len(picked) + 1) + 3 > len(x):
+        if len(picked) >= most or 6 * (len(picked) + 1) + 3 > len(x):
             return Picks(tuple(picked), residual, False)
         power = np.sum(np.abs(np.fft.rfft(fit.rest * window, padded, axis=0)) ** 2, axis=1)
         at = int(np.argmax(power))
@@ -125,21 +125,21 @@ def clean(
             curvature = a - 2.0 * b + c
             shift = float(np.clip(0.5 * (a - c) / curvature, -0.5, 0.5)) if curvature != 0.0 else 0.0
         mu = (at + shift) / (padded * spacing)
-        if any(abs(mu - other) < 0.25 / length for other in given + picked):
+        if mu < lowest:
+            return Picks(tuple(picked), residual, True)
+        if any(abs(mu - other) < 0.25 / length for other in picked):
             return Picks(tuple(picked), residual, False)
         picked.append(float(mu))
 
 
-def _refined(
-    x: Array, length: float, given: list[float], picked: list[float], fit: _Fit, values: Array
-) -> tuple[list[float], _Fit]:
+def _refined(x: Array, length: float, picked: list[float], fit: _Fit, values: Array) -> tuple[list[float], _Fit]:
     """Frequencies moved by the turning of their phases while that leaves less."""
     for _ in range(_REFINEMENTS):
-        moved = np.clip(fit.turning[len(given) :], -0.25 / length, 0.25 / length)
+        moved = np.clip(fit.turning, -0.25 / length, 0.25 / length)
         if np.abs(moved).max() < 1e-13 / length:
             break
         candidate = [max(mu + float(m), 0.0) for mu, m in zip(picked, moved, strict=True)]
-        better = _Fit.of(x, length, given + candidate, values)
+        better = _Fit.of(x, length, candidate, values)
         if np.linalg.norm(better.rest) >= np.linalg.norm(fit.rest):
             break
         picked, fit = candidate, better
