@@ -224,14 +224,14 @@ def few_waves(fastest: float) -> list[Task]:
     grid = int(4 * fastest)
     return [
         poisson(
-            "Poisson, 1500 and 1400 radians", square, lambda x, y: -(1500.0**2 + 1400.0**2) * square(x, y), UNIT, 1000,
+            "Poisson 1500 radians", square, lambda x, y: -(1500.0**2 + 1400.0**2) * square(x, y), UNIT, 1000,
             1e-8, 1.0, dim=2,
         ),
-        Task("wave equation, 100 modes", wave, (500, 1000), standing, velocity, 1e-8, 1.0, "wave"),
+        Task("wave equation 100 modes", wave, (500, 1000), standing, velocity, 1e-8, 1.0, "wave"),
         poisson(
-            "Poisson 3-D, 300 radians", cubes, lambda x, y, z: -(9e4 + 6.25e4 + 4e4) * cubes(x, y, z), UNIT, 200, 1e-8,
+            "Poisson 3-D 300 radians", cubes, lambda x, y, z: -(9e4 + 6.25e4 + 4e4) * cubes(x, y, z), UNIT, 200, 1e-8,
             1.0, dim=3,
         ),
-        poisson("1-D, fast", line, lambda x: -(fastest**2) * sin(fastest * x) + 2.0, FULL, grid, 1e-8, 1.0),
-        poisson("2-D, fast", plane, plane_source, FULL, grid, 1e-6, 2.0, dim=2),
+        poisson("1-D fast", line, lambda x: -(fastest**2) * sin(fastest * x) + 2.0, FULL, grid, 1e-8, 1.0),
+        poisson("2-D fast", plane, plane_source, FULL, grid, 1e-6, 2.0, dim=2),
     ]  # fmt: skip

@@ -121,7 +121,7 @@ def main():
         if own:
             print(_measure.markdown(own, section) + "\n", flush=True)
         found += own
-    tasks = [t for t in _pde_problems.few_waves(1e3 if options.quick else 1e4) if only is None or t.name in only]
+    tasks = [t for t in _pde_problems.few_waves(3e2 if options.quick else 1e4) if only is None or t.name in only]
     own = [row for task in tasks for row in against_broadband(task, FEW, rounds)]
     if own:
         print(_measure.markdown(own, FEW) + "\n", flush=True)
