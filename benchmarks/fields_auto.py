@@ -228,14 +228,14 @@ def surface(name: str, rng: Rng) -> tuple[Manifold, np.ndarray, np.ndarray, np.n
     if name != "swiss roll" and not folder.is_dir():
         return None
     if name == "bunny":
-        data, mesh, nodes = truth.whole_mesh(folder, name, 400, rng)
+        data, mesh, nodes = truth.whole_mesh(folder, name, 300, rng)
         return mesh, nodes, data.vectors, data.normals
     if name == "wind":
         data = truth.wind_set(folder)
     elif name == "swiss roll":
-        data = truth.swiss_roll(800, rng)
+        data = truth.swiss_roll(500, rng)
     else:
-        data = truth.mesh_set(folder, name, 400, rng)
+        data = truth.mesh_set(folder, name, 300, rng)
     return PointCloud(data.points, dim=2), np.arange(len(data.points)), data.vectors, data.normals
 
 
@@ -251,7 +251,7 @@ def covered(name: str, noise: float, share: float, seed: int) -> tuple[float, ..
     observed = manifold.to_ambient(coordinates + noise * math.sqrt(0.5) * rng.standard_normal(coordinates.shape))
     order = rng.permutation(len(nodes))
     count = round(share * len(nodes))
-    train, test = nodes[order[:count]], np.sort(nodes[order[count:]])
+    train, test = nodes[order[:count]], np.sort(nodes[order[count : count + 250]])
     model = VectorFieldGP(manifold)
     model.fit(train, observed[train], noise=None if noise else 0, seed=seed, progress=False)
     prediction = model.predict(test)

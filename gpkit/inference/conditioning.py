@@ -13,19 +13,21 @@ from gpkit.errors import GpkitError
 from gpkit.operators.conditioned import ConditionedLinearOperator
 from gpkit.operators.factorised import FactorisedLinearOperator
 
-__all__ = ["ConditioningPredictionStrategy"]
+__all__ = ["ConditioningPredictionStrategy", "StructuredPredictionStrategy"]
 
 
-class ConditioningPredictionStrategy(DefaultPredictionStrategy):
-    """Mean and lazy covariance from one factorisation of the data, kept between predictions.
+class StructuredPredictionStrategy(DefaultPredictionStrategy):
+    """The noisy covariance of the data, of one kind of operator, and the residuals.
 
     Training targets that are NaN count as missing.
     """
 
+    kind: type[Any]
+
     def __init__(self, train_inputs: Any, train_prior_dist: Any, train_labels: Tensor, likelihood: Any) -> None:
         super().__init__(train_inputs, train_prior_dist, train_labels, likelihood)
         noisy = self.lik_train_train_covar.evaluate_kernel()
-        if not isinstance(noisy, FactorisedLinearOperator):
+        if not isinstance(noisy, self.kind):
             raise GpkitError(f"the likelihood turned a structured covariance into {type(noisy).__name__}")
         residual = train_labels - train_prior_dist.mean
         missing = torch.isnan(residual)
@@ -33,8 +35,17 @@ class ConditioningPredictionStrategy(DefaultPredictionStrategy):
             noisy = noisy.add_diagonal(torch.zeros_like(residual).masked_fill(missing, torch.inf))
         batch = torch.broadcast_shapes(noisy.batch_shape, residual.shape[:-1])
         self.covariance: Any = noisy if noisy.batch_shape == batch else noisy._expand_batch(batch)
-        residual = residual.masked_fill(missing, 0.0).expand(*batch, noisy.shape[-1])
-        self.alpha = self.covariance.solve(residual.unsqueeze(-1))
+        self.residual = residual.masked_fill(missing, 0.0).expand(*batch, noisy.shape[-1])
+
+
+class ConditioningPredictionStrategy(StructuredPredictionStrategy):
+    """Mean and lazy covariance from one factorisation of the data, kept between predictions."""
+
+    kind = FactorisedLinearOperator
+
+    def __init__(self, train_inputs: Any, train_prior_dist: Any, train_labels: Tensor, likelihood: Any) -> None:
+        super().__init__(train_inputs, train_prior_dist, train_labels, likelihood)
+        self.alpha = self.covariance.solve(self.residual.unsqueeze(-1))
 
     def exact_prediction(
         self, *, test_mean: Tensor, test_test_covar: Any, test_train_covar: Any

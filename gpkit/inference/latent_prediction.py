@@ -9,34 +9,19 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from gpytorch.models.exact_prediction_strategies import DefaultPredictionStrategy
 from linear_operator.operators import LinearOperator
 from torch import Tensor
 
 from gpkit.errors import GpkitError
+from gpkit.inference.conditioning import StructuredPredictionStrategy
 from gpkit.operators.eigenbasis import CrossEigenbasisLinearOperator, EigenbasisLinearOperator
 from gpkit.operators.sparse_precision import PrecisionLayout, SparsePrecisionLinearOperator
 
 __all__ = ["EigenbasisPredictionStrategy", "SparsePrecisionPredictionStrategy"]
 
 
-class _LatentPredictionStrategy(DefaultPredictionStrategy):
-    """The noisy covariance of the data and the residuals; targets that are NaN count as missing."""
-
-    kind: type[Any]
-
-    def __init__(self, train_inputs: Any, train_prior_dist: Any, train_labels: Tensor, likelihood: Any) -> None:
-        super().__init__(train_inputs, train_prior_dist, train_labels, likelihood)
-        noisy = self.lik_train_train_covar.evaluate_kernel()
-        if not isinstance(noisy, self.kind):
-            raise GpkitError(f"the likelihood turned a structured covariance into {type(noisy).__name__}")
-        residual = train_labels - train_prior_dist.mean
-        missing = torch.isnan(residual)
-        if bool(missing.any()):
-            noisy = noisy.add_diagonal(torch.zeros_like(residual).masked_fill(missing, torch.inf))
-        batch = torch.broadcast_shapes(noisy.batch_shape, residual.shape[:-1])
-        self.covariance: Any = noisy if noisy.batch_shape == batch else noisy._expand_batch(batch)
-        self.residual = residual.masked_fill(missing, 0.0).expand(*batch, noisy.shape[-1])
+class _LatentPredictionStrategy(StructuredPredictionStrategy):
+    """What both strategies here refuse."""
 
     def get_fantasy_strategy(self, *args: Any, **kwargs: Any) -> Any:
         """Not used: a structured model is conditioned again on all data."""
