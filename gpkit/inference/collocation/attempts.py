@@ -23,7 +23,16 @@ from gpkit.inference.collocation.resolution import resample
 from gpkit.inference.collocation.rows import Columns
 from gpkit.inference.collocation.uncertainty import CoefficientVariances, DenseCovariance, Uncertainty
 
-__all__ = ["MOST_DENSE", "Attempt", "count_columns", "refuse_what_does_not_fit", "solve_at", "spread"]
+__all__ = [
+    "MOST_DENSE",
+    "Attempt",
+    "count_columns",
+    "error_floors",
+    "refuse_what_does_not_fit",
+    "relative_size",
+    "solve_at",
+    "spread",
+]
 
 MOST_DENSE = 2500  # coefficients of dense least squares
 _ROUNDING = 1e-14
@@ -55,22 +64,36 @@ class Attempt:
         return self.dense is not None
 
 
-def spread(attempt: Attempt, residuals: Residuals) -> Uncertainty:
-    """Distribution of the discretisation error."""
+def spread(attempt: Attempt, residuals: Residuals) -> tuple[Uncertainty, float | None]:
+    """Distribution of the discretisation error, and how much a finer basis changes the solution, relatively.
+
+    Dense rows have their own covariance, and no finer basis is solved.
+    """
     disc, layout = attempt.disc, attempt.disc.layout
-    sizes = [float(np.abs(disc.values((0,) * layout.dim, c)).max()) for c in attempt.state]
-    floors = [max(residuals.boundary, _ROUNDING) * size for size in sizes]
+    floors = error_floors(attempt, residuals)
     if attempt.dense is not None:
         size = 3.0 * max(residuals.total, 1e-15) * attempt.dense.magnitude
-        return DenseCovariance.of_factor(
-            Columns(disc.bases, disc.axes), attempt.dense.factor, attempt.dense.scales, size, floors
-        )
+        columns = Columns(disc.bases, disc.axes)
+        return DenseCovariance.of_factor(columns, attempt.dense.factor, attempt.dense.scales, size, floors), None
     fine = Discretisation(layout, [int(1.25 * n) + 8 for n in disc.sizes])
     collocation = Collocation(fine)
     start, _ = _start(fine, attempt, anew=True)
     residual = collocation.residual(start)
     step, _ = collocation.linearise(start).solve(residual, 1e-3, 120)
-    return CoefficientVariances.covering(fine.axes, step, floors)
+    return CoefficientVariances.covering(fine.axes, step, floors), relative_size(step, start)
+
+
+def error_floors(attempt: Attempt, residuals: Residuals) -> list[float]:
+    """Errors of the values of each field that boundary data and rounding make."""
+    zero = (0,) * attempt.disc.layout.dim
+    sizes = [float(np.abs(attempt.disc.values(zero, c)).max()) for c in attempt.state]
+    return [max(residuals.boundary, _ROUNDING) * size for size in sizes]
+
+
+def relative_size(change: Sequence[Array], state: Sequence[Array]) -> float:
+    """Largest L2 norm of a field's change relative to the field: coefficients are those of orthonormal functions."""
+    pairs = zip(change, state, strict=True)
+    return max((float(np.linalg.norm(c)) / max(float(np.linalg.norm(s)), 1e-300) for c, s in pairs), default=0.0)
 
 
 def _numbers(sizes: Sequence[int | Basis]) -> list[int]:

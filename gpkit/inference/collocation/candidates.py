@@ -65,8 +65,8 @@ class Candidate:
     falls: tuple[float, ...] = ()
     plans: list[Plan] = field(default_factory=list)
 
-    def spread(self, layout: Layout) -> Uncertainty:
-        """Distribution of the discretisation error."""
+    def spread(self, layout: Layout) -> tuple[Uncertainty, float | None]:
+        """Distribution of the discretisation error, and how much a finer basis changes the solution."""
         if self.basis == "picked":
             return spread_picked(layout, self.attempt, self.residuals)
         return spread(self.attempt, self.residuals)

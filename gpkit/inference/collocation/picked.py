@@ -18,7 +18,7 @@ from scipy import linalg
 
 from gpkit.errors import ConvergenceError, InvalidDataError
 from gpkit.inference.collocation import residuals as judge
-from gpkit.inference.collocation.attempts import Attempt, count_columns, solve_at
+from gpkit.inference.collocation.attempts import Attempt, count_columns, error_floors, relative_size, solve_at
 from gpkit.inference.collocation.axes import along
 from gpkit.inference.collocation.bases import Basis
 from gpkit.inference.collocation.frequencies import clean
@@ -206,22 +206,25 @@ def _add_what_is_left(layout: Layout, grid: Sequence[int], plans: Sequence[Plan]
             plan.widen()
 
 
-def spread_picked(layout: Layout, attempt: Attempt, residuals: Residuals) -> Uncertainty:
-    """Distribution of the discretisation error, from one more solution with functions beside those that were used."""
+def spread_picked(layout: Layout, attempt: Attempt, residuals: Residuals) -> tuple[Uncertainty, float]:
+    """Distribution of the discretisation error, and how much more functions change the solution, relatively.
+
+    Both are from one more solution, with functions beside those that were used.
+    """
     wider = [b.grown() if isinstance(b, PickedBasis) else b.resized(int(1.25 * b.size) + 8) for b in attempt.disc.bases]
-    grown = _grown(attempt, wider)
-    sizes = [float(np.abs(attempt.disc.values((0,) * layout.dim, c)).max()) for c in attempt.state]
-    floors = [max(residuals.boundary, 1e-14) * size for size in sizes]
+    grown, floors = _grown(attempt, wider), error_floors(attempt, residuals)
     finer = solve_at(layout, wider, grown, patient=False, rows=_rows(layout, attempt.disc.bases))
-    again = judge.measure(layout, finer.disc.bases, finer.state)
+    steps = [new - old for new, old in zip(finer.state, grown.state, strict=True)]
+    changed = relative_size(steps, grown.state)
     if finer.dense is not None:
         size = 3.0 * max(residuals.total, 1e-15) * finer.dense.magnitude
         columns = Columns(finer.disc.bases, finer.disc.axes)
-        return DenseCovariance.of_factor(columns, finer.dense.factor, finer.dense.scales, size, floors)
+        return DenseCovariance.of_factor(columns, finer.dense.factor, finer.dense.scales, size, floors), changed
     # Where the functions beside do not help either, their correction is only a part of the error.
+    again = judge.measure(layout, finer.disc.bases, finer.state)
     share = min(again.total / max(residuals.total, 1e-300), 0.9)
-    steps = [(new - old) / (1.0 - share) for new, old in zip(finer.state, grown.state, strict=True)]
-    return CoefficientVariances.covering(finer.disc.axes, steps, floors)
+    whole = [step / (1.0 - share) for step in steps]
+    return CoefficientVariances.covering(finer.disc.axes, whole, floors), changed
 
 
 def _grown(attempt: Attempt, wider: Sequence[Basis]) -> Attempt:

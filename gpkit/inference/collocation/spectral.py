@@ -26,6 +26,7 @@ from gpkit.inference.collocation.marching import MarchedPosterior, evolution_axi
 from gpkit.inference.collocation.noisy import is_noisy, solve_noisy
 from gpkit.inference.collocation.picked import pick
 from gpkit.inference.collocation.resolution import Resolution
+from gpkit.inference.collocation.uncertainty import Uncertainty
 from gpkit.inference.collocation.weight_posterior import WeightPosterior
 
 __all__ = ["shows_waves", "solve"]
@@ -59,7 +60,8 @@ def solve(
 
     Returns:
         Posterior of the fields. ``diagnostics["trusted"]`` says whether it satisfies the problem off the grid, and
-        ``diagnostics["reasons"]`` what speaks against it.
+        ``diagnostics["reasons"]`` what speaks against it. ``diagnostics["refinement_error"]``, how much a finer basis
+        changes the solution relative to it, is there once a standard deviation has been asked for.
 
     Raises:
         InvalidDataError: The problem is not well posed, needs more memory than there is, or has noise where picked
@@ -114,7 +116,14 @@ def _solve_whole(
     choice = choose(layout, grid, resolution, basis, tolerance, patient=patient)
     kept = choice.kept
     diagnostics = _diagnostics(choice, grid, resolution, tolerance)
-    return WeightPosterior(kept.attempt.disc.bases, kept.attempt.state, diagnostics, lambda: kept.spread(layout))
+
+    def uncertainty() -> Uncertainty:
+        made, changed = kept.spread(layout)
+        if changed is not None:
+            diagnostics["refinement_error"] = changed
+        return made
+
+    return WeightPosterior(kept.attempt.disc.bases, kept.attempt.state, diagnostics, uncertainty)
 
 
 def _frequencies(layout: Layout, grid: tuple[int, ...]) -> tuple[tuple[float, ...], ...]:

@@ -185,6 +185,7 @@ def _checks(solution: Solution) -> tuple[tuple[str, str, str], ...]:
         ("log_marginal_likelihood", "Log evidence"),
         ("sizes", "Functions along each axis"),
         ("coefficient_tails", "Last coefficients, relative"),
+        ("refinement_error", "Change on a finer basis, relative"),
     ):
         if key in diagnostics and diagnostics[key] is not None:
             rows.append((what, _short(diagnostics[key]), ""))

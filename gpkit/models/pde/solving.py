@@ -123,7 +123,8 @@ def solve(
     seconds = time.process_time() - begun
     if not math.isfinite(residuals.worst):
         raise ConvergenceError("no finite solution was found: the problem may be singular, or have no solution")
-    diagnostics = {**posterior.diagnostics, "residuals": residuals.as_dict()}
+    diagnostics = posterior.diagnostics  # to which the engine adds what it finds out when it is asked for more
+    diagnostics["residuals"] = residuals.as_dict()
     diagnostics["residual"], diagnostics["boundary_residual"] = residuals.equation, residuals.condition
     findings = findings_of(problem, residuals, diagnostics)
     if findings:

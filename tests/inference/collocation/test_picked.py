@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import warnings
 
@@ -277,7 +278,7 @@ def test_what_few_waves_hold(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["coupled", "burgers", "mixed conditions", "variable 2-D", "oblique", "beam", "heat 2-D"]
+    "name", ["coupled", "nonlinear gradient", "mixed conditions", "variable 2-D", "oblique", "beam", "heat 2-D"]
 )
 def test_smooth_problems_of_every_kind_are_polynomials_of_the_same_engine(name):
     case = OTHERS[name]
@@ -491,6 +492,29 @@ def test_arguments():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert problem.solve(50, basis="picked", progress=False).is_trustworthy
+
+
+@pytest.mark.parametrize("basis", ["picked", "broadband"])
+def test_a_finer_basis_says_how_much_it_changes(basis, tmp_path):
+    """A grid of 2.2 points per period, on which polynomials leave some of the wave."""
+    u = Field("u", Box(x=(0, 1)))
+
+    def exact(x):
+        return sin(500 * x) - 2.0 * (x - 0.5) ** 2
+
+    problem = PDE(laplacian(u) == (lambda x: -25e4 * sin(500 * x) - 4.0), Dirichlet(u, exact))
+    with pytest.warns(ConvergenceWarning, match="points per period"):
+        solution = problem.solve(180, basis=basis, progress=False)
+    assert "refinement_error" not in solution.diagnostics
+    x = torch.linspace(0.0, 1.0, 301, dtype=torch.float64)
+    solution.std(x)
+    error = float((solution.mean(x) - exact(x)).norm() / exact(x).norm())
+    found = solution.diagnostics["refinement_error"]
+    assert found < 1e-10 if basis == "picked" else error / 3.0 < found < 3.0 * error
+    html, numbers = solution.report(tmp_path)
+    text = html.read_text(encoding="utf-8")
+    assert f"Basis tried: {basis}" in text and "Change on a finer basis" in text
+    assert json.loads(numbers.read_text(encoding="utf-8"))["diagnostics"]["basis"]["chosen"] == basis
 
 
 def test_residual_lines_are_those_of_the_equation():
