@@ -150,6 +150,7 @@ def plot_field(
     if truth is not None:
         true = _in_space(points, truth)[1] @ view.axes.T
         ax.quiver(*at[chosen, :2].T, *true[chosen, :2].T, color=GREY, alpha=0.9, label="truth", **quiver)
+    chosen = chosen[length[chosen] > 0.0]
     ax.quiver(*at[chosen, :2].T, *arrow[chosen, :2].T, color=INK, label="mean", **quiver)
     if artist is not None and shown is not None and ax.figure is not None:
         bar = ax.figure.colorbar(artist, ax=ax, shrink=0.75, pad=0.02)
@@ -233,7 +234,7 @@ def streamlines(
 
     They are followed both ways from starts that are far from each other. Between nodes the field is the mean of the
     nearest ones, weighted by distance; every step is brought back to the tangent plane of the nearest node. A curve
-    ends where it leaves the cloud, reaches a singular point, or comes close to a curve that was drawn before.
+    ends where it leaves the cloud, reaches a singular point, closes, or comes close to a curve that was drawn before.
 
     Args:
         points: (n, D).
@@ -262,6 +263,7 @@ def streamlines(
         if taken is not None:
             ahead, behind = (half[: _clear(half, taken, apart)] for half in (ahead, behind))
         path = np.concatenate([behind[:0:-1], ahead])
+        path = path[: _open(path, apart)]
         if len(path) >= 4:
             drawn.append(path)
             taken = cKDTree(np.concatenate(drawn))
@@ -272,6 +274,14 @@ def _clear(path: FloatArray, taken: cKDTree, apart: float) -> int:
     """Number of steps before a curve comes close to others."""
     close = np.flatnonzero(taken.query(path)[0] < apart)
     return int(close[0]) if close.size else len(path)
+
+
+def _open(path: FloatArray, apart: float) -> int:
+    """Number of steps before a curve comes back to itself."""
+    along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
+    gap = np.linalg.norm(path[:, None] - path[None], axis=2)
+    back = np.flatnonzero(((gap < 0.5 * apart) & (along[:, None] - along[None] > 2.0 * apart)).any(1))
+    return int(back[0]) if back.size else len(path)
 
 
 def _followed(
