@@ -1,8 +1,9 @@
 """The forms of exact conditioning on a linear problem, and which of them a problem can have.
 
-All forms have the same posterior for one prior. In the space of weights where the prior is, to rounding, a finite sum
-of waves; by conjugate gradients where equations are on a grid and conditions on whole faces; by one Cholesky
-factorisation else. A prior that is learned and not given has rougher versions of itself, which are tried as well.
+In the space of weights where the prior is, to rounding, a finite sum of waves; by conjugate gradients where equations
+are on a grid and conditions on whole faces; by one Cholesky factorisation else. All condition on the same rows, but for
+the equations on faces where values are given: conjugate gradients leave these out. A prior that is learned and not
+given has rougher versions of itself, which are tried as well.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ class Conditioner:
         if self._has_grid_form():
             kinds = ["gradients", "covariance"] if total <= _DENSE_ROWS else ["gradients"]
             if total <= _FEW and not fixed:
-                kinds = kinds[::-1]  # so few that a factorisation costs less than an iteration that may fail
+                kinds = ["covariance"]  # a factorisation costs less than an iteration, and never fails
             return found + [Form(kind, smoothness=nu) for kind in kinds for nu in rougher or [None]]
         self._require_dense(total, bool(found))
         if total <= 2 * _DENSE_ROWS:

@@ -16,6 +16,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -297,7 +298,7 @@ class IteratedPosterior(FeaturePosterior):
         value, scale = super().evidence(profile)
         return value - float(self._normal_factor.diagonal().log().sum()), scale
 
-    def _own_diagnostics(self) -> dict[str, float]:
+    def _own_diagnostics(self) -> dict[str, Any]:
         """The evidence is computed when it is asked for."""
         return {"iterations": self.iterations}
 

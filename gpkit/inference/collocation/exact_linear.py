@@ -34,6 +34,7 @@ __all__ = ["LinearEngine", "States"]
 
 _RESOLVED = 1e-4
 _GOOD = 0.03
+_PATIENCE = 3
 _SCORED = 32
 _HELPFUL = 0.3
 _SMALLEST_FACTOR = 0.01
@@ -169,16 +170,18 @@ class LinearEngine:
     def _choose(self, rows: list[Rows]) -> tuple[Form, Any]:
         """The first prior and form whose posterior meets the equations off the grid, or those that meet them best."""
         best: tuple[Form, Any] | None = None
-        least, error = float("inf"), None
+        least, error, failures, useless = float("inf"), None, 0, set[str]()
         for mixtures, how in self._priors(rows):
             hopeless = set[str]()
             for form in self.conditioner.forms(mixtures, rows, self.start.fixed):
-                if best is not None and form.kind in hopeless:
+                if form.kind in hopeless | useless:
                     continue
                 try:
                     posterior = self.conditioner.posterior(form, mixtures, rows)
                 except (ConvergenceError, InvalidDataError, NotPositiveDefiniteError) as failure:
-                    error = failure
+                    error, failures = failure, failures + (form.kind == "gradients")
+                    if failures >= _PATIENCE:
+                        useless.add("gradients")
                     continue
                 if posterior is None:
                     continue

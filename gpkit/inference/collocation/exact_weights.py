@@ -130,7 +130,7 @@ class FeaturePosterior:
         }
         self.rounding = rounding
 
-    def _own_diagnostics(self) -> dict[str, float]:
+    def _own_diagnostics(self) -> dict[str, Any]:
         return {"log_evidence": self.evidence(False)[0]}
 
     def _condition(self, rows: Sequence[Rows], weights: int, rounding: float) -> float:
