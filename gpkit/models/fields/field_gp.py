@@ -341,8 +341,8 @@ class FieldGP(ABC):
 
     def _predict(self, sites: Sites, draws: int | None = None) -> FieldPrediction:
         points = self._weighted(draws)
-        best = self._fitted()
-        self._announce(sites, self._posterior_at(best, best.fit.theta))
+        leading = max(points, key=lambda point: point[2])[0]
+        self._announce(sites, self._posterior_at(leading, leading.fit.theta))
         means, covariances, noise = [], [], []
         for candidate, theta, _ in points:
             component = self._posterior_at(candidate, theta)
