@@ -81,6 +81,26 @@ def test_fields_beside_every_single_kernel(tmp_path):
         assert finished.returncode == 0 and "absent" in finished.stdout
 
 
+@pytest.mark.slow
+def test_tensors_give_every_part(tmp_path):
+    absent = {"GPKIT_REAL_DATA": str(tmp_path)}
+    target = tmp_path / "rows.json"
+    parts = ("--only", "sweeps,fits,real,simulated,growth")
+    finished = run("--smoke", *parts, "--json", str(target), script="functional_tensor.py", environment=absent)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    rows = json.loads(target.read_text())["rows"]
+    assert {row["section"] for row in rows} == {
+        "Sweeps",
+        "Complete fits",
+        "Complete fits, real table",
+        "Simulated tables",
+        "Growth",
+    }
+    assert all((row["value"] is None) == ("absent" in row["what"]) for row in rows)
+    noise = [row["value"] for row in rows if "noise off by" in row["what"]]
+    assert noise and max(noise) < 0.05
+
+
 def test_unknown_parts_are_refused():
     finished = run("--only", "nonsense")
     assert finished.returncode == 2

@@ -1,6 +1,6 @@
 """Functional tensor decomposition of air quality: gpkit beside trivial baselines, a dense process and the paper.
 
-python models/funbat/run.py [--quick] [--folds 0,1] [--pollutant pm25] [--modes three]
+python models/funbat/run.py [--quick] [--folds 0,1] [--pollutant pm25] [--modes three] [--keep FILE]
 
 The Beijing tables are looked up in the folder that the environment variable GPKIT_REAL_DATA names, else in
 ../shared/data beside the repository. A simulated table takes their place where they are absent.
@@ -9,6 +9,7 @@ The Beijing tables are looked up in the folder that the environment variable GPK
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 import tomllib
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from gpkit.files import write_atomic
 from gpkit.kernels import MaternKernel
 from gpkit.models import Categorical, Continuous, FunctionalTensor
 
@@ -32,6 +34,9 @@ def main() -> None:
     parser.add_argument("--folds", help="comma-separated (default: of config.toml)")
     parser.add_argument("--pollutant", choices=("pm25", "pm10"))
     parser.add_argument("--modes", choices=tuple(MODES))
+    parser.add_argument(
+        "--keep", metavar="FILE", help="scores of folds that are done stay there and are not made again"
+    )
     options = parser.parse_args()
     config = tomllib.loads((HERE / "config.toml").read_text(encoding="utf-8"))
     if options.quick:
@@ -42,20 +47,21 @@ def main() -> None:
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("gpkit-bayes", "torch", "numpy", "numba"))
     versions += f", tensorly {metadata.version('tensorly') if find_spec('tensorly') else 'not installed'}"
     print(f"{versions}; threads: {os.environ.get('OMP_NUM_THREADS', 'not limited')}; CPU seconds, compilation apart")
+    kept = Kept(options.keep, config)
     folder = real_data()
     if folder is None or options.quick:
         table = simulated(config)
         table["fold0"] = (np.arange(len(table)) % 5 == 0).astype(int)
         warm_up(table, config)
         for modes in [options.modes] if options.modes else list(MODES):
-            compare("simulated", modes, table, [0], config)
+            compare("simulated", modes, table, [0], config, kept)
         return
     parts = pd.read_csv(folder / "folds.csv")
     for pollutant in [options.pollutant] if options.pollutant else ["pm25", "pm10"]:
         table = pd.concat([pd.read_csv(folder / f"beijing_{pollutant}.csv"), parts], axis=1)
         warm_up(table.iloc[:600], config)
         for modes in [options.modes] if options.modes else list(MODES):
-            compare(pollutant, modes, table, folds, config)
+            compare(pollutant, modes, table, folds, config, kept)
 
 
 def real_data() -> Path | None:
@@ -201,33 +207,56 @@ def scores(
     return out
 
 
-def compare(name: str, modes: str, table: pd.DataFrame, folds: list[int], config: dict) -> None:
+class Kept:
+    """Scores of finished folds in a file, for the same settings."""
+
+    def __init__(self, path: str | None, config: dict) -> None:
+        self.path = None if path is None else Path(path)
+        self.settings = {k: config[k] for k in ("seed", "rank", "restarts", "sweeps", "neighbours", "tensorly")}
+        self.folds: dict[str, dict] = {}
+        if self.path is not None and self.path.exists():
+            before = json.loads(self.path.read_text(encoding="utf-8"))
+            if before["settings"] == self.settings:
+                self.folds = before["folds"]
+
+    def add(self, key: str, rows: dict[str, dict[str, float]], split: list[float]) -> None:
+        self.folds[key] = {"rows": rows, "split": split}
+        if self.path is not None:
+            write_atomic(self.path, json.dumps({"settings": self.settings, "folds": self.folds}, indent=1))
+
+
+def one_fold(train: pd.DataFrame, test: pd.DataFrame, modes: str, config: dict) -> tuple[dict, list[float]]:
+    """Scores of every model by name, and errors of test rows with and without their triple in training."""
+    rows = {
+        "day mean": scores(test, day_mean(train, test)),
+        "mean of the same triple, else day mean": scores(test, same_triple(train, test)),
+    }
+    if modes == "station":
+        rows["day + station, least squares"] = scores(test, day_and_station(train, test))
+    rows |= tensorly_rows(train, test, modes, config)
+    for label, residual in (("gpkit, low rank alone", None), ("**gpkit**", "local")):
+        begun = time.process_time()
+        model = model_of(modes, config, residual)
+        model.fit(train, "y", restarts=config["restarts"], sweeps=config["sweeps"], seed=config["seed"], progress=False)
+        law = model.predict(test)
+        rows[label] = scores(test, law.mean, law, time.process_time() - begun)
+    keys = ["temperature", "pressure", "day"]
+    seen = test[keys].apply(tuple, axis=1).isin(set(train[keys].apply(tuple, axis=1))).to_numpy()
+    error = (test.y - law.mean).to_numpy()
+    return rows, [float(np.sqrt(np.mean(error[mask] ** 2))) for mask in (seen, ~seen) if mask.any()]
+
+
+def compare(name: str, modes: str, table: pd.DataFrame, folds: list[int], config: dict, kept: Kept) -> None:
     found: dict[str, list[dict[str, float]]] = {}
     split = []
     for fold in folds:
-        held = table[f"fold{fold}"] == 1
-        train, test = table[~held], table[held]
-        add = lambda key, value: found.setdefault(key, []).append(value)  # noqa: E731
-        add("day mean", scores(test, day_mean(train, test)))
-        add("mean of the same triple, else day mean", scores(test, same_triple(train, test)))
-        if modes == "station":
-            add("day + station, least squares", scores(test, day_and_station(train, test)))
-        for label, row in tensorly_rows(train, test, modes, config).items():
-            add(label, row)
-        for label, residual in (("gpkit, low rank alone", None), ("**gpkit**", "local")):
-            begun = time.process_time()
-            model = model_of(modes, config, residual)
-            model.fit(
-                train, "y", restarts=config["restarts"], sweeps=config["sweeps"], seed=config["seed"], progress=False
-            )
-            law = model.predict(test)
-            add(label, scores(test, law.mean, law, time.process_time() - begun))
-        keys = ["temperature", "pressure", "day"]
-        seen = test[keys].apply(tuple, axis=1).isin(set(train[keys].apply(tuple, axis=1)))
-        error = (test.y - law.mean).to_numpy()
-        split.append(
-            [float(np.sqrt(np.mean(error[mask] ** 2))) for mask in (seen.to_numpy(), ~seen.to_numpy()) if mask.any()]
-        )
+        key = f"{name}, {modes}, fold {fold}"
+        if key not in kept.folds:
+            held = table[f"fold{fold}"] == 1
+            kept.add(key, *one_fold(table[~held], table[held], modes, config))
+        for label, row in kept.folds[key]["rows"].items():
+            found.setdefault(label, []).append(row)
+        split.append(kept.folds[key]["split"])
     first_only = folds[0] == 0
     columns = ["RMSE", "MAE", "NLL", "90 %", "50 %", "CPU s"]
     rows = []
