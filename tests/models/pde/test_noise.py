@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,3 +64,13 @@ def test_noise_that_cannot_be_found_or_used() -> None:
     noisy = Noisy(np.zeros(9), None)
     with pytest.raises(InvalidDataError, match="k must be given|all that is unknown"):
         PDE(k * d(u, "x", 2) == noisy, [Dirichlet(u, 0)]).solve(20, progress=False)
+
+
+def test_the_table_of_coverage_is_printed() -> None:
+    script = Path(__file__).parents[3] / "benchmarks" / "pde_coverage.py"
+    command = [sys.executable, str(script), "--smoke", "--part", "noisy", "--only", "observations, no conditions"]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    row = next(line for line in finished.stdout.splitlines() if "no conditions" in line).split()
+    coverage, baseline, ours = float(row[-7]), float(row[-2]), float(row[-4])
+    assert row[-10] == "2" and 0.5 <= coverage <= 1.0 and ours < baseline
