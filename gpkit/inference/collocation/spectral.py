@@ -88,7 +88,9 @@ def solve(
         try:
             return _solve_whole(layout, grid, basis, tolerance, patient=False)
         except ConvergenceError:
-            return march(problem, grid, axis, partial(_slab, parameters, tolerance), tolerance)
+            marched = march(problem, grid, axis, partial(_slab, parameters, tolerance), tolerance)
+            marched.diagnostics["basis"]["why"] = "the whole box did not converge, and slabs of time are short"
+            return marched
     try:
         return _solve_whole(layout, grid, basis, tolerance, patient=True)
     except InvalidDataError:
