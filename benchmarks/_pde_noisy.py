@@ -61,7 +61,7 @@ def poisson(name: str, truth: Function, source: Function, end: float, n: int, le
 
 
 def ignoring(problem: PDE, n: int) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda points: problem.solve(n, progress=False).mean(points).numpy()
+    return lambda points: problem.solve(n, method="spectral", progress=False).mean(points).numpy()
 
 
 def smoothed(points: np.ndarray, values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

@@ -3,9 +3,9 @@
     python benchmarks/pde_coverage.py [--smoke] [--part noisy|inverse|nuts|all] [--only NAME] [--seeds N]
 
 Asked: 95 % intervals cover 90-98 %, averaged over points and seeds. Every row stands beside a trivial baseline of the
-same data: for noisy sources the same equation solved with the noisy values taken as exact, for observations a smoothing
-spline of them (a thin-plate spline in two dimensions, its smoothing by leave-one-out), for unknown numbers the prior.
-One thread, CPU seconds.
+same data (of the first five seeds): for noisy sources the same equation solved with the noisy values taken as exact,
+for observations a smoothing spline of them (a thin-plate spline in two dimensions, its smoothing by leave-one-out), for
+unknown numbers the prior. One thread, CPU seconds.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from gpkit.models.pde import Box, Solution, Unknown
 LEVELS = (0.5, 0.9, 0.95)
 QUANTILES = (0.67449, 1.64485, 1.95996)
 ASKED = (0.90, 0.98)
+BASELINE = 5  # seeds of the baseline, often the slower of the two
 
 
 def points_in(box: Box, count: int = 200) -> np.ndarray:
@@ -69,7 +70,8 @@ def run_noisy(only: str, seeds: int | None, smoke: bool) -> list[str]:
             solution = problem.solve(case.grid, progress=False)
             found.append(score(solution, truth, points))
             spent += time.process_time() - begun
-            simple.append(float(np.mean((baseline(points) - truth) ** 2)))
+            if seed < BASELINE:
+                simple.append(float(np.mean((baseline(points) - truth) ** 2)))
         shares = np.array([f[0] for f in found])
         error = shares[:, 2].std(ddof=1) / math.sqrt(count)
         inside = shares.mean(0)
