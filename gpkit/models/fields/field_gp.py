@@ -11,7 +11,6 @@ from typing import Any
 
 import gpytorch
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from gpkit.errors import DataWarning, InvalidDataError
@@ -19,6 +18,7 @@ from gpkit.geometry import SpectralBasis
 from gpkit.inference.inference_data import provenance, to_inference_data
 from gpkit.inference.log_parameters import laplace_points, sample_log
 from gpkit.models.fields.calculus import FieldFunctional
+from gpkit.models.fields.comparing import full_rank_members, kernels_that_fit, notes_of, sums_worth_trying
 from gpkit.models.fields.fit_result import FieldFit
 from gpkit.models.fields.kernel_term import bases_of_terms, terms_of_kernel
 from gpkit.models.fields.kernels import Setting, candidates, make_terms
@@ -28,7 +28,7 @@ from gpkit.models.fields.regression import FieldPosterior, FieldRegression
 from gpkit.models.fields.selection import Candidate, KernelComparison, fit_candidates
 from gpkit.models.fields.sites import Sites
 from gpkit.models.fields.storage import load_field, save_field
-from gpkit.models.fields.terms import Scales, SpectralTerm, Term
+from gpkit.models.fields.terms import Scales, Term
 
 __all__ = ["FieldGP"]
 
@@ -42,8 +42,6 @@ _KEPT_ROWS = 500
 """Observed coordinates up to which posteriors away from the fit are kept for the next prediction."""
 _ROUNDING = 1e-8
 """Standard deviation of what was observed exactly, in units of the values."""
-_TAIL = 0.05
-"""Share of an intrinsic kernel's variance that may lie beyond the basis before somebody is told."""
 _LOST = 0.1
 """Share of an intrinsic kernel's variance that may be missing between the nodes before somebody is told."""
 
@@ -147,7 +145,8 @@ class FieldGP(ABC):
         setting = self._setting(scales)
         sites = self.sites(observations.where)
         rows = sites.rows
-        names, skipped = self._names(setting, rows)
+        names, skipped = kernels_that_fit(self.kernel, setting, rows, self.dense_rows)
+        complete = not skipped
 
         def make(name: str) -> FieldRegression:
             if isinstance(self.kernel, str):
@@ -158,8 +157,10 @@ class FieldGP(ABC):
             return FieldRegression(terms, sites, observations.coordinates, scales, observations.noise)
 
         def further(fitted: Sequence[Candidate]) -> list[str]:
-            sums = self._sums(fitted) if self.kernel == "auto" and not skipped else []
-            return [*self._full_rank(fitted, setting, skipped), *sums]
+            sums = sums_worth_trying(fitted) if self.kernel == "auto" and complete else []
+            if self.kernel not in ("auto", "intrinsic"):
+                return sums
+            return [*full_rank_members(fitted, setting, skipped, self.sparse_unknowns), *sums]
 
         comparison = fit_candidates(
             names, make, combine=further, left_out=skipped, starts=starts, seed=seed, progress=progress
@@ -177,7 +178,7 @@ class FieldGP(ABC):
             at_bound=best.fit.at_bound,
             trace=best.fit.trace,
             comparison=comparison,
-            notes=tuple(self._notes(best, skipped)),
+            notes=tuple(notes_of(best, skipped)),
             seconds=best.fit.seconds,
         )
         for note in self.result.notes:
@@ -190,73 +191,6 @@ class FieldGP(ABC):
 
     def _extra_terms(self, scales: Scales) -> list[Term]:
         return []
-
-    def _names(self, setting: Setting, rows: int) -> tuple[list[str], dict[str, str]]:
-        """Kernels to fit, and those that are too large to be fitted with the reason."""
-        if not isinstance(self.kernel, str):
-            return [" + ".join(term.name for term in self.kernel)], {}
-        names = candidates(self.kernel, setting)
-        dense = [name for name in names if "projected" in name or "helmholtz" in name]
-        if not dense or rows <= self.dense_rows:
-            return names, {}
-        gigabytes = 8.0 * rows**2 * 6 / 1e9
-        reason = (
-            f"its covariance is dense: {rows} observed coordinates need about {gigabytes:.0f} GB and {rows**3:.1g} "
-            f"operations an evaluation (dense_rows={self.dense_rows} allows less)"
-        )
-        if len(dense) == len(names):
-            raise InvalidDataError(
-                f"kernel {self.kernel!r} cannot be used: {reason}; choose 'intrinsic', or raise dense_rows"
-            )
-        return [name for name in names if name not in dense], dict.fromkeys(dense, reason)
-
-    @staticmethod
-    def _sums(fitted: Sequence[Candidate]) -> list[str]:
-        """Sums of the best intrinsic and the best ambient kernel, and of the best of each other family."""
-        best: dict[str, str] = {}
-        for candidate in fitted:
-            best.setdefault(candidate.name.partition(":")[0], candidate.name)
-        ambient = next((c.name for c in fitted if not c.name.startswith("intrinsic")), None)
-        out = []
-        if ambient is not None and "intrinsic" in best:
-            out.append(f"{ambient} + {best['intrinsic']}")
-        if "projected" in best and "helmholtz" in best:
-            out.append(f"{best['helmholtz']} + {best['projected']}")
-        return out
-
-    def _full_rank(self, fitted: Sequence[Candidate], setting: Setting, skipped: dict[str, str]) -> list[str]:
-        """Kernels with all modes, where the best intrinsic kernel says that its modes are too few for the data."""
-        if self.kernel not in ("auto", "intrinsic") or not setting.truncated or "markov" not in setting.families():
-            return []
-        best = next((c for c in fitted if c.name.startswith("intrinsic")), None)
-        if best is None or max(share for _, share in _tails(best)) <= _TAIL:
-            return []
-        members = list(setting.members("markov"))
-        unknowns = setting.unknowns
-        if unknowns > self.sparse_unknowns:
-            reason = (
-                f"the modes are too few, but the sparse precision of all {unknowns} unknowns is factored only when it "
-                f"is asked for by name (sparse_unknowns={self.sparse_unknowns} allows less)"
-            )
-            skipped.update(dict.fromkeys(members, reason))
-            return []
-        return members
-
-    def _notes(self, best: Candidate, skipped: dict[str, str]) -> list[str]:
-        notes = []
-        for reason in dict.fromkeys(skipped.values()):
-            names = [name for name, why in skipped.items() if why == reason]
-            notes.append(f"{len(names)} kernels were not compared ({', '.join(names)}): {reason}")
-        for term, share in _tails(best):
-            if share > _TAIL:
-                notes.append(
-                    f"{len(term.part.eigenvalues)} modes are too few for {term.name}: those beyond would have about "
-                    f"{100 * share:.0f} % of its variance, which now counts as noise; raise rank, or take a 'markov' "
-                    "kernel, which has all modes"
-                )
-        if not best.fit.converged:
-            notes.append(f"the fit of {best.name} did not converge: raise starts, or use the result with care")
-        return notes
 
     def _fitted(self) -> Candidate:
         if self._best is None:
@@ -372,23 +306,12 @@ class FieldGP(ABC):
             return 0.0
         return math.nan if component.regression.noise is not None else component.noise
 
-    def _known(self, sites: Sites) -> tuple[NDArray[np.int64], Array]:
-        """Places that were observed exactly, and their values."""
-        assert self.observations is not None
-        where = self.observations.where
-        keys = [row.tobytes() for row in (sites.nodes if where.ndim == 1 else sites.points.numpy())]  # type: ignore[union-attr]
-        rows = {row.tobytes(): k for k, row in enumerate(where)}
-        found = np.array([rows.get(key, -1) for key in keys], dtype=np.int64)
-        if where.ndim == 1:
-            found[sites.nodes < 0] = -1
-        return np.flatnonzero(found >= 0), self.observations.coordinates[found[found >= 0]]
-
     def _observed(self, sites: Sites, component: FieldPosterior, mean: Array, covariance: Array) -> tuple[Array, Array]:
         """Exact observations: what was learnt as noise is the field's own variation between observed places."""
         assert self.observations is not None
         if not self.observations.exact:
             return mean, covariance
-        at, values = self._known(sites)
+        at, values = self.observations.known_at(sites)
         mean, covariance = mean.copy(), covariance + component.noise**2 * np.eye(sites.d)
         mean[at] = values
         covariance[at] = (_ROUNDING * component.regression.scales.value) ** 2 * np.eye(sites.d)
@@ -427,7 +350,7 @@ class FieldGP(ABC):
             fields = component.sampler(sites)(len(mine), rng).reshape(len(mine), len(sites), sites.d)
             if self.observations.exact:
                 fields = fields + component.noise * rng.standard_normal(fields.shape)
-                at, values = self._known(sites)
+                at, values = self.observations.known_at(sites)
                 fields[:, at] = values
             out[mine] = fields
         return out
@@ -498,11 +421,3 @@ class FieldGP(ABC):
             InvalidDataError: not such a file.
         """
         return load_field(path, cls)
-
-
-def _tails(candidate: Candidate) -> list[tuple[SpectralTerm, float]]:
-    """Spectral terms with the share of their variance that lies beyond the basis."""
-    regression = candidate.regression
-    _, parts = regression.split(torch.from_numpy(candidate.fit.theta))
-    pairs = zip(regression.terms, parts, strict=True)
-    return [(term, term.tail(part)) for term, part in pairs if isinstance(term, SpectralTerm)]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gpkit.errors import DataWarning, InvalidDataError
 from gpkit.geometry import Manifold
+from gpkit.models.fields.sites import Sites
 
 __all__ = ["Observations", "as_places", "check_noise", "check_values", "observe_values", "observe_vectors"]
 
@@ -49,6 +50,15 @@ class Observations:
 
     def __len__(self) -> int:
         return len(self.coordinates)
+
+    def known_at(self, sites: Sites) -> tuple[NDArray[np.int64], Array]:
+        """Positions among places that were observed, and the values there; for exact observations."""
+        places: Any = sites.nodes if self.at_nodes else sites.points
+        rows = {row.tobytes(): k for k, row in enumerate(self.where)}
+        found = np.array([rows.get(row.tobytes(), -1) for row in np.asarray(places)], dtype=np.int64)
+        if self.at_nodes:
+            found[sites.nodes < 0] = -1
+        return np.flatnonzero(found >= 0), self.coordinates[found[found >= 0]]
 
 
 def as_places(where: Any, n: int, ambient_dim: int, manifold: Manifold | None) -> NDArray[np.int64] | Array:
@@ -198,7 +208,7 @@ def observe_vectors(manifold: Manifold, where: Any, vectors: Any, noise: Any = N
         raise InvalidDataError("all vectors are normal to the manifold: there is no tangent field to model")
     if rms > _NORMAL * size:
         warnings.warn(
-            f"vectors have components normal to the manifold, which are left out: {100 * rms / size:.2g} % of their "
+            f"vectors have components normal to the manifold, which are left out: {100 * rms / size:.3g} % of their "
             f"root mean square length (largest {normal.max():.3g}, at row {int(normal.argmax())})",
             DataWarning,
             stacklevel=3,
