@@ -147,7 +147,7 @@ def sets(names: list[str], folder: Path | None, config: dict, tables: list[str],
             details[-1] += [summarised(runs, k, 2) for k in ("nlpd", "channel nlpd", "constant nlpd")]
             details[-1] += [summarised(runs, k, 3) for k in ("coverage", "region", "channel coverage")]
             details[-1] += [summarised(runs, "seconds", 0), ", ".join(sorted({run["winner"] for run in runs}))]
-            if any("index" in run for run in runs):
+            if any("recall" in run for run in runs):
                 singular.append([label, *(summarised(runs, k, 0) for k in ("index", "euler"))])
                 singular[-1] += [summarised(runs, "true", 1)]
                 keys = ("recall", "precision", "recall nearest", "precision nearest")

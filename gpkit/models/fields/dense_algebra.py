@@ -97,7 +97,8 @@ class DensePosterior(FieldPosterior):
 
     def _conditioned(self, sites: Sites, cross: Tensor, marginal: Tensor) -> tuple[Array, Array]:
         m, d = len(sites), sites.d
-        white = self._white(cross).reshape(-1, m, d)
+        white = self._white(cross)
+        white = white.reshape(len(white), m, d)
         covariance = marginal - torch.einsum("kmi,kmj->mij", white, white)
         return (cross @ self._factor.alpha).reshape(m, d).numpy(), floored(covariance.numpy())
 

@@ -98,7 +98,7 @@ class SpectralPosterior(FieldPosterior):
     def _moments(self, sites: Sites) -> tuple[Array, Array]:
         m, d = len(sites), sites.d
         phi = self.algebra.features_at(sites).numpy()
-        half = (phi @ self.weights.root).reshape(m, d, -1)
+        half = (phi @ self.weights.root).reshape(m, d, self.weights.root.shape[1])
         covariance = np.einsum("mik,mjk->mij", half, half)
         covariance += self._unresolved(sites)[:, None, None] * np.eye(d)
         return (phi @ self.weights.mean).reshape(m, d), covariance
@@ -128,7 +128,7 @@ class SpectralPosterior(FieldPosterior):
         first = sum(sizes[:index])
         chosen = slice(first, first + sizes[index])
         phi = terms[index].features(sites).numpy()
-        half = (phi @ self.weights.root[chosen]).reshape(m, d, -1)
+        half = (phi @ self.weights.root[chosen]).reshape(m, d, self.weights.root.shape[1])
         covariance = np.einsum("mik,mjk->mij", half, half)
         covariance += self._unresolved(sites, [index])[:, None, None] * np.eye(d)
         return (phi @ self.weights.mean[chosen]).reshape(m, d), covariance

@@ -246,7 +246,8 @@ class SpectralTerm(Term):
     def marginal(self, theta: Tensor, sites: Sites) -> Tensor:
         """Prior covariances at each place."""
         spectrum = torch.exp(self.log_spectrum(theta))
-        features = self.features(sites).reshape(len(sites), sites.d, -1)
+        features = self.features(sites)
+        features = features.reshape(len(sites), sites.d, features.shape[-1])
         eye = torch.eye(sites.d, dtype=torch.float64)
         return (features * spectrum) @ features.mT + self.unresolved(theta, sites)[:, None, None] * eye
 
@@ -292,7 +293,7 @@ class ProjectedTerm(Term):
         distance, products = prepared
         values = torch.exp(2.0 * theta[1]) * correlation(self.radial, distance, torch.exp(theta[0]))
         block = values[:, None, :, None] * products
-        return block.reshape(block.shape[0] * block.shape[1], -1)
+        return block.reshape(block.shape[0] * block.shape[1], block.shape[2] * block.shape[3])
 
     def marginal(self, theta: Tensor, sites: Sites) -> Tensor:
         """The variance times the identity: frames are orthonormal."""
@@ -348,7 +349,7 @@ class HelmholtzTerm(Term):
             else correlation(self.radial, distance, torch.exp(theta[0]))[:, None, :, None] * products
         )
         block = torch.exp(2.0 * theta[1]) * flow + torch.exp(2.0 * theta[2]) * other
-        return block.reshape(block.shape[0] * block.shape[1], -1)
+        return block.reshape(block.shape[0] * block.shape[1], block.shape[2] * block.shape[3])
 
     def marginal(self, theta: Tensor, sites: Sites) -> Tensor:
         """The sum of the variances times the identity."""
