@@ -213,8 +213,8 @@ def _state(data: _Data, members: list[Member], parts: Parts, keep: int) -> Tenso
     newest = slice(n - kept, n)
     index = [np.array(column[newest]) for column in data.index] if data.source is not None else data.index
     y = np.array(data.y[newest]) if data.source is not None else data.y
-    part = parts.of(np.arange(n - kept, n))
-    ones = np.ones(kept)
+    part = parts.of(np.arange(n - kept, n)).astype(np.int16) if parts.count else np.full(kept, -1, np.int16)
+    ones = np.ones(1)
     return TensorState(data.encodings, index, y, part, ones, data.centre, data.unit, members, weights, None, n, counts)
 
 

@@ -28,7 +28,7 @@ class TensorState:
         index: coordinates of the kept entries in every mode, (N,) each.
         y: targets of the kept entries (N,): centred and scaled where they are real numbers.
         part: which start has not seen the entry, -1 where all have, (N,).
-        power: how often each counts, (N,).
+        power: how often each counts, (N,), or (1,) for all.
         centre, unit: of the targets.
         members: restarts that predictions use.
         weights: of the restarts in the mixture, (S,).
@@ -40,7 +40,7 @@ class TensorState:
     encodings: list[Encoding]
     index: list[Index]
     y: Array
-    part: NDArray[np.int64]
+    part: NDArray[np.int16]
     power: Array
     centre: float
     unit: float
@@ -54,9 +54,8 @@ class TensorState:
         """Some of the kept entries, as far as a member may see them."""
         own = np.flatnonzero(self.part[rows] != member.part) if member.part >= 0 else slice(None)
         index = [column[rows][own] for column in self.index]
-        power = self.power[rows][own]
-        some = power if len(power) and np.ptp(power) else power[:1]
-        return Layout(index, [e.size for e in self.encodings], self.y[rows][own], some if len(some) else np.ones(1))
+        power = self.power[rows][own] if self.power.size > 1 else self.power
+        return Layout(index, [e.size for e in self.encodings], self.y[rows][own], power)
 
     def shrink(self, keep: int) -> None:
         """Keep the newest entries; what the others say stays as sites of the members."""
@@ -66,8 +65,8 @@ class TensorState:
         for member in self.members:
             member.posterior.carry(self.layout(member, slice(0, gone)))
         self.index = [np.array(column[gone:]) for column in self.index]
-        self.y, self.power = self.y[gone:].copy(), self.power[gone:].copy()
-        self.part = self.part[gone:].copy()
+        self.y, self.part = self.y[gone:].copy(), self.part[gone:].copy()
+        self.power = self.power[gone:].copy() if self.power.size > 1 else self.power
         if self.residual is not None:
             self.residual = self.residual.shrunk(keep)
 

@@ -57,8 +57,8 @@ def updated(
         encodings,
         [np.concatenate([at[old], fresh]) for at, old, fresh in zip(places, state.index, index, strict=True)],
         np.concatenate([state.y, y]),
-        np.concatenate([state.part, np.full(new.n, -1)]),
-        np.concatenate([forgetting * state.power, np.ones(new.n)]),
+        np.concatenate([state.part, np.full(new.n, -1, np.int16)]),
+        _powers(state, new.n, forgetting),
         state.centre,
         state.unit,
         [],
@@ -71,6 +71,12 @@ def updated(
     after.members = [_continued(member, state, after, places, settings, forgetting) for member in state.members]
     after.shrink(keep)
     return after
+
+
+def _powers(state: TensorState, more: int, forgetting: float) -> Array:
+    if forgetting == 1.0 and state.power.size == 1 and state.power[0] == 1.0:
+        return state.power
+    return np.concatenate([np.broadcast_to(forgetting * state.power, state.y.shape), np.ones(more)])
 
 
 def _joined(old: Sequence[Encoding], new: TensorTable) -> tuple[list[Encoding], list[Index]]:

@@ -9,6 +9,7 @@ from scipy import stats
 
 from gpkit.inference.nearest_neighbours import NearestNeighbourProcess, krige
 from gpkit.models import Continuous, FunctionalTensor
+from gpkit.models.functional_tensor.local_residual import LocalResidual
 from gpkit.models.functional_tensor.noise_law import NoiseLaw
 from gpkit.models.functional_tensor.predictions import DiscretePrediction, TensorPrediction
 from tests.recursions.test_nearest_neighbours import gram
@@ -45,6 +46,31 @@ def test_learning_raises_the_left_out_density():
     error = y - krige(near, weights, y)
     assert error.std() < 0.2
     assert np.mean(error**2 / (left + process.noise)) == pytest.approx(1.0, abs=0.3)
+
+
+def test_rows_far_out_do_not_decide_what_is_learned():
+    rng = np.random.default_rng(4)
+    points = np.sort(rng.uniform(0.0, 30.0, 600))[:, None]
+    truth = np.sin(points[:, 0])
+    y = truth + 0.05 * rng.standard_normal(600)
+    y[rng.permutation(600)[:25]] += 8.0
+    noise = {}
+    for degrees in (np.inf, 4.0):
+        process = NearestNeighbourProcess.start(points, y, np.zeros(1, bool), neighbours=20)
+        process.learn(points, y, np.ones(600), degrees=degrees)
+        noise[degrees] = process.noise
+    assert noise[4.0] < 0.05 < 0.5 < noise[np.inf]
+
+
+def test_intervals_do_not_depend_on_what_else_is_asked():
+    rng = np.random.default_rng(5)
+    points, y = rng.uniform(0.0, 5.0, (300, 2)), rng.standard_normal(300)
+    fit = LocalResidual.fit(points, np.zeros(2, bool), y, 0.3 * y, heavy=True, neighbours=10)
+    new, low_rank = rng.uniform(0.0, 9.0, (40, 2)), rng.standard_normal(40)
+    together = fit.predict(new, low_rank)
+    alone = fit.predict(new[:1], low_rank[:1])
+    assert alone.scale[0, 0] == pytest.approx(together.scale[0, 0], rel=1e-12)
+    assert alone.mean[0] == pytest.approx(together.mean[0], rel=1e-12)
 
 
 @pytest.mark.parametrize("heavy", [False, True])

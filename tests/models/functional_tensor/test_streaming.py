@@ -14,8 +14,8 @@ LIMIT = {"student-t": 0.6, "poisson": 1.0}
 
 
 def streamed(frame, keep, step=300, **options):
-    model = fitted(frame[:step], fit=ONE, **options)
-    for begin in range(step, len(frame), step):
+    model = fitted(frame[:600], fit=ONE, **options)
+    for begin in range(600, len(frame), step):
         piece = frame.iloc[begin : begin + step]
         model.update(piece, piece.y, keep=keep, sweeps=6)
         assert len(model._state.y) <= keep
