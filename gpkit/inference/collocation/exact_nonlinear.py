@@ -58,7 +58,9 @@ def gauss_newton(engine: LinearEngine, progress: bool) -> Any:
         steps.append(change)
         if not math.isfinite(residual):
             break
-        if factor == 1.0 and (change < _TOLERANCE or (len(steps) > 3 and change < 1e-6 and change > 0.3 * steps[-2])):
+        # Once steps are those of rounding they neither shrink nor lower the residual.
+        settled = len(steps) > 3 and change < 1e-6 and change > 0.3 * steps[-2]
+        if (factor == 1.0 and change < _TOLERANCE) or settled:
             posterior.diagnostics |= {"newton_steps": steps, "newton_residuals": history, "newton_residual": residual}
             posterior.diagnostics["method"] += f"; {len(steps)} Gauss-Newton steps, Laplace posterior at the last"
             return posterior

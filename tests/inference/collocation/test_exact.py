@@ -114,7 +114,7 @@ def test_intervals_cover_with_noisy_sources_and_observations(name):
         z = (found.mean(Jet(0, (0,)), points) - truth(case, points)) / found.variance(Jet(0, (0,)), points).sqrt()
         inside_interval.append(float((z.abs() < 1.96).double().mean()))
     coverage = sum(inside_interval) / len(inside_interval)
-    assert 0.90 <= coverage <= 0.985
+    assert 0.90 <= coverage <= 0.98
 
 
 def test_draws_have_the_posterior_moments():
