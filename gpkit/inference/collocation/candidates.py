@@ -40,6 +40,7 @@ _RESOLVED = 1e-12
 _SURE = 1e-10  # residual of picked waves at which the broadband basis has nothing to add
 _CHEAP = 4e7  # operations of a broadband solution that cost less than looking for frequencies
 _WORTH = 0.5  # share of the broadband operations below which waves are the first to be tried
+_EXPLAINED = 0.1  # share of the data that waves may leave if they are to be tried first
 _ITERATIONS = 20  # linear solves of a nonlinear problem, Krylov's products included
 
 
@@ -135,7 +136,10 @@ def choose(
     if plans is not None:
         waves = _operations(layout, [plan.count for plan in plans])
         why = f"waves need about {waves:.0e} operations, broadband functions {expected:.0e}"
-        if waves < _WORTH * expected:
+        unexplained = max(plan.unexplained for plan in plans)
+        if unexplained > _EXPLAINED:
+            why += f", and frequencies leave {unexplained:.0%} of the data"
+        elif waves < _WORTH * expected:
             order.reverse()
     tried: list[dict[str, Any]] = []
     found: list[Candidate] = []

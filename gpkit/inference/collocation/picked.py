@@ -92,6 +92,7 @@ def pick(layout: Layout, grid: Sequence[int], resolution: Resolution) -> list[Pl
             # What a nonlinear equation makes of its solution is in its source too: strong frequencies are enough.
             lines = np.concatenate(kept, axis=1)
             found = clean(x, lines, tolerance=1e-11 if linear else 1e-3, most=_MOST, refine=True)
+            plan.unexplained = found.residual
             for frequency in found.frequencies:
                 if frequency <= 0.5 * grid[j] / (upper - lower):
                     plan.add(frequency)

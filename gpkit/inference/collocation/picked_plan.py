@@ -79,6 +79,7 @@ class Plan:
 
     Attributes:
         tones: Frequencies that were added, in cycles per unit.
+        unexplained: Relative size of what they leave of the data.
     """
 
     lower: float
@@ -87,6 +88,7 @@ class Plan:
     periodic: bool = False
     density: float = 3.0
     tones: list[float] = field(default_factory=list)
+    unexplained: float = 0.0
     _bands: list[_Band] = field(default_factory=lambda: [_Band(0.0, 0.0, _TREND)])
     _exponentials: list[Wave] = field(default_factory=list)
 

@@ -360,6 +360,17 @@ def test_large_broadband_problems_are_looked_at_for_waves_first():
     assert found["chosen"] == "picked" and len(found["tried"]) == 1 and "operations" in found["why"]
 
 
+def test_many_waves_are_broadband():
+    def many(x, y):
+        return sum(sin(w * x + k) * cos(1.3 * w % 400 * y) for k, w in enumerate(range(30, 430, 20)))
+
+    case = smooth(many, terms_of_laplacian(2), dirichlet(many, 2), [UNIT] * 2, (350, 350))
+    posterior = solve(case.problem, case.grid)
+    found = posterior.diagnostics["basis"]
+    assert found["chosen"] == "broadband" and len(found["tried"]) == 1 and "of the data" in found["why"]
+    assert case.error(posterior) < 1e-10
+
+
 def test_the_lower_residual_is_kept_where_the_first_is_not_small():
     """Three points per period: too few for polynomials, enough for a wave."""
     case = PUBLISHED["P1"]
