@@ -1,6 +1,6 @@
 """Exact conditioning on differential equations and GP-HM: iterations, errors, intervals, cost per step.
 
-    python benchmarks/pde_exact.py [--small] [--part iterations|solves|steps]
+    python benchmarks/pde_exact.py [--small] [--part iterations|variances|solves|grids|steps]
 
 One thread, CPU seconds. Peers run in the same process: plain conjugate gradients, the pencil that takes both sides as
 diagonal, and GP-HM's objective with derivatives by automatic differentiation over all pairs of points.
@@ -9,6 +9,7 @@ diagonal, and GP-HM's objective with derivatives by automatic differentiation ov
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import platform
 import sys
@@ -37,6 +38,19 @@ NAMES = ("P1", "P2", "P3", "P4", "P5", "A1", "A2", "P6", "P7", "V1", "chirp", "f
     "heat",
     "mixed conditions",
     "oblique",
+)
+GRIDS = (
+    ("A3", (60, 60)),
+    ("A3", (126, 126)),
+    ("A3", (400, 400)),
+    ("burgers", (30, 30)),
+    ("burgers", (126, 126)),
+    ("front 2-D", (60, 60)),
+    ("packet 2-D", (60, 60)),
+    ("P6", (126, 126)),
+    ("chirp", (60,)),
+    ("front", (60,)),
+    ("packet", (40,)),
 )
 ONE = torch.ones((), dtype=torch.float64)
 ENDS = (Constraint((0.0,), (0,), (1.0,)), Constraint((1.0,), (0,), (1.0,)))
@@ -109,12 +123,34 @@ def iterations(sizes):
             print(f"{name:26s} {n:4d} {mine} {show[0]:>7s} {show[1]:>9s}")
 
 
+def variances(sizes, count):
+    """Cost of posterior variances on a grid: systems are solved in blocks."""
+    print("\nPoisson, Matern-5/2, l = 0.3: CPU seconds a point of posterior variances, one by one and together")
+    for n in sizes:
+        x = torch.linspace(0, 1, n + 2, dtype=torch.float64)[1:-1].contiguous()
+        own = ConditionedAxis(axis(MaternEnvelope(2.5), 0.3, 0.0), ENDS)
+        values = torch.ones(n, n, dtype=torch.float64)
+        rows = grid_rows([RowTerm(Jet(0, o), ONE) for o in ((2, 0), (0, 2))], (x, x), values)
+        found = GridPosterior([rows], [FieldPrior((own, own))], [Lift((), 0.0, 0.0)], 1e-8)
+        points = torch.rand(count, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        jet = Jet(0, (0, 0))
+        alone, single = cpu(lambda: torch.cat([found.variance(jet, points[k : k + 1]) for k in range(count)]))
+        together, block = cpu(found.variance, jet, points)
+        worst = float((alone / together - 1.0).abs().max())
+        print(
+            f"{n:4d} x {n}: {single / count:.4f} and {block / count:.4f}, ratio {single / block:.1f}, they differ by {worst:.0e}"
+        )
+
+
 def solves(names):
+    """Problems by name, on their own grid or on a given one."""
     print("\nexact, kernel='auto': relative L2 error off the grid, |error| / deviation, CPU seconds")
-    print(f"{'problem':24s} {'grid':>12s} {'error':>9s} {'max ratio':>10s} {'weights':>8s} {'CPU s':>7s}")
+    print(
+        f"{'problem':24s} {'grid':>12s} {'error':>9s} {'max ratio':>10s} {'within 2':>9s} {'weights':>8s} {'CPU s':>7s}"
+    )
     cases = {**problems.published(), **problems.others()}
-    for name in names:
-        case = cases[name]
+    for name, grid in names:
+        case = cases[name] if grid is None else dataclasses.replace(cases[name], grid=grid)
         found, seconds = cpu(exact.solve, case.problem, case.grid)
         low, high = (torch.tensor(v, dtype=torch.float64) for v in (case.problem.box.lower, case.problem.box.upper))
         uniform = torch.rand(100, len(case.grid), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -122,10 +158,13 @@ def solves(names):
         u = case.exact[0] if isinstance(case.exact, list | tuple) else case.exact
         jet = Jet(0, (0,) * len(case.grid))
         error = (found.mean(jet, points) - u(*points.T)).abs()
-        ratio = float((error / found.variance(jet, points).sqrt()).max())
+        ratios = error / found.variance(jet, points).sqrt()
+        ratio, covered = float(ratios.max()), float((ratios <= 2.0).double().mean())
         weights = found.diagnostics.get("weights", "-")
         grid = "x".join(map(str, case.grid))
-        print(f"{name:24s} {grid:>12s} {case.error(found):9.1e} {ratio:10.2f} {weights:>8} {seconds:7.2f}")
+        print(
+            f"{name:24s} {grid:>12s} {case.error(found):9.1e} {ratio:10.2f} {covered:9.2f} {weights:>8} {seconds:7.2f}"
+        )
 
 
 def steps(points, count):
@@ -153,15 +192,21 @@ def steps(points, count):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="small sizes, for a test")
-    parser.add_argument("--part", choices=("iterations", "solves", "steps"), help="only one table")
+    parser.add_argument(
+        "--part", choices=("iterations", "variances", "solves", "grids", "steps"), help="only one table"
+    )
     arguments = parser.parse_args()
     small, part = arguments.small, arguments.part
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, Python {platform.python_version()}, one thread, CPU seconds")
     if part in (None, "iterations"):
         iterations((14,) if small else (30, 62, 126))
+    if part in (None, "variances"):
+        variances((14,) if small else (30, 62, 126), 4 if small else 48)
     if part in (None, "solves"):
-        solves(SMALL if small else NAMES)
+        solves([(name, None) for name in (SMALL if small else NAMES)])
+    if part in (None, "grids"):
+        solves([("front", (30,))] if small else GRIDS)
     if part in (None, "steps"):
         steps(30 if small else 400, 2 if small else 20)
 

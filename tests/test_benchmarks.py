@@ -145,3 +145,11 @@ def test_geometry_has_the_spectra_and_invariances_that_it_is_timed_with(tmp_path
     walks = {what: value for what, value in named.items() if "relative error" in what}
     spread, independent = (next(v for k, v in walks.items() if word in k) for word in ("spread", "independent"))
     assert spread < independent < 0.5
+
+
+@pytest.mark.slow
+def test_exact_conditioning_on_equations_beside_its_peers():
+    finished = run("--small", script="pde_exact.py")
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    for table in ("iterations to 1e-8", "a point of posterior variances", "relative L2 error off the grid", "GP-HM"):
+        assert table in finished.stdout
