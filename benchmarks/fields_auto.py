@@ -5,8 +5,9 @@ python benchmarks/fields_auto.py --coverage [--sets sphere,wind,...] [--seeds 0,
 python benchmarks/fields_auto.py --singularities [--seeds 0,1,2]
 
 Fields are smooth, rough and discontinuous, with and without noise, on round, thin, folded and one-sided surfaces; none
-was made by a kernel or a Laplacian of this package. A ratio above 1 says how much better the best single kernel would
-have been, had it been known.
+was made by a kernel or a Laplacian of this package. A ratio above 1 says how much better a single kernel would have
+been: "ratio" is to the kernel that is best on the set, over all splits (geometric means of angles); "worst split" is to
+the kernel that happens to be best on that split.
 
 The second table is of regions of the truth at places that were not observed, on the surfaces of the model zoo, with
 noise (learnt) and without (``noise=0``). Errors at neighbouring places are alike, so that one split covers by chance
@@ -183,7 +184,7 @@ CASES = {
 }
 
 
-def experiment(case: Case, n: int, seed: int) -> dict[str, float | str]:
+def experiment(case: Case, n: int, seed: int) -> dict:
     """One split: auto, the best single kernel in hindsight by angle and by RMSE, and the coverage of regions."""
     rng = np.random.default_rng([seed, 17])
     points, vectors = case.make(n, rng)
@@ -209,6 +210,7 @@ def experiment(case: Case, n: int, seed: int) -> dict[str, float | str]:
             errors[candidate.name] = baselines.rmse(mean, vectors[test])
     angle, error = baselines.angular_error(found.mean, vectors[test]), baselines.rmse(found.mean, vectors[test])
     return {
+        "angles": angles,
         "angle": angle,
         "best": min(angles.values()),
         "which": min(angles, key=lambda name: angles[name]),
@@ -351,26 +353,30 @@ def main() -> None:
         return
     versions = {p: metadata.version(p) for p in ("numpy", "scipy", "torch")}
     print(f"Python {platform.python_version()}, {versions}, one thread; n = {n}, seeds {seeds}\n")
-    columns = ["angle", "best single", "worst angle ratio", "worst RMSE ratio", "regions", "nearest"]
+    columns = ["angle", "best single", "ratio", "worst split", "worst split, RMSE", "regions", "nearest"]
     print("| set | " + " | ".join(columns) + " | CPU s | used; best in hindsight |")
     print("|---|" + "---:|" * (len(columns) + 1) + "---|")
     worst = []
     for name in names:
         runs = [experiment(CASES[name], n, seed) for seed in seeds]
-        mean = {key: np.mean([float(run[key]) for run in runs]) for key in runs[0] if key not in ("which", "used")}
+        words = ("which", "used", "angles")
+        mean = {key: np.mean([float(run[key]) for run in runs]) for key in runs[0] if key not in words}
+        shared = set.intersection(*(set(run["angles"]) for run in runs))
+        known = min(np.mean([math.log(run["angles"][kernel]) for run in runs]) for kernel in shared)
+        typical = math.exp(np.mean([math.log(float(run["angle"])) for run in runs]) - known)
         high = [max(float(run[key]) for run in runs) for key in ("angle ratio", "rmse ratio")]
-        worst.append(high)
+        worst.append([typical, *high])
         used, which = (", ".join(sorted({str(run[key]) for run in runs})) for key in ("used", "which"))
         print(
-            f"| {name} | {mean['angle']:.2f} | {mean['best']:.2f} | {high[0]:.3f} | {high[1]:.3f} "
+            f"| {name} | {mean['angle']:.2f} | {mean['best']:.2f} | {typical:.3f} | {high[0]:.3f} | {high[1]:.3f} "
             f"| {mean['covers']:.3f} | {mean['nearest']:.1f} | {mean['seconds']:.1f} "
             f"| {used}; {which} |",
             flush=True,
         )
-    over_angle, over_rmse = np.max(worst, axis=0)
+    over_set, over_angle, over_rmse = np.max(worst, axis=0)
     print(
-        f"\nworst ratio of auto to the best single kernel: {over_angle:.3f} (angle), {over_rmse:.3f} (RMSE); "
-        "asked: 1.05"
+        f"\nworst ratio of auto to the best single kernel: {over_set:.3f} by set, {over_angle:.3f} (angle) and "
+        f"{over_rmse:.3f} (RMSE) by split; asked: 1.05"
     )
 
 
