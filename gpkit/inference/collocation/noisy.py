@@ -22,6 +22,7 @@ from gpkit.inference.collocation.forms import Jet
 from gpkit.inference.collocation.frequencies import clean
 from gpkit.inference.collocation.lattice import LatticeBasis
 from gpkit.inference.collocation.layout import Layout
+from gpkit.inference.collocation.noisy_averaging import averaged
 from gpkit.inference.collocation.noisy_evidence import Evidence
 from gpkit.inference.collocation.noisy_levels import first_guess, has_unknown_noise
 from gpkit.inference.collocation.noisy_rows import Statistics, data_grid, exact_rows, noisy_rows
@@ -189,8 +190,11 @@ def solve_noisy(layout: Layout, grid: Sequence[int]) -> WeightPosterior:
     }
     if fit.levels:
         diagnostics["noise_levels"] = fit.levels
-    root = fit.root
-    return WeightPosterior(own, rows.fields(fit.mean), diagnostics, lambda: DenseCovariance(rows.bare(), root))
+    mean, root, smooth = averaged(
+        fit.evidence, fit.theta, (fit.mean, fit.root), fit.scale, linear=layout.problem.is_linear
+    )
+    diagnostics["components"]["averaged"] = smooth
+    return WeightPosterior(own, rows.fields(mean), diagnostics, lambda: DenseCovariance(rows.bare(), root))
 
 
 def _components(layout: Layout, fit: _Fit, picks: list[list[float]]) -> dict[str, Any]:

@@ -48,12 +48,12 @@ class TensorSpectrum:
 
     def __init__(self, bases: Sequence[LatticeBasis], centres: Sequence[Sequence[float]]) -> None:
         self._lattices = [b.frequencies for b in bases]
-        self._units = [1.0 / (b.upper - b.lower) for b in bases]
+        self.units = [1.0 / (b.upper - b.lower) for b in bases]
         self.counts = tuple(len(c) for c in centres)
         self.alive: NDArray[np.bool_] = np.ones(self.counts, dtype=bool)
         size = math.prod(self.counts)
         start, low, high = [-math.log(size)] * size, [-math.inf] * size, [math.inf] * size
-        for unit, own in zip(self._units, centres, strict=True):
+        for unit, own in zip(self.units, centres, strict=True):
             for c in own:
                 start += [math.log(_TYPICAL * unit), c, math.log(_DECAY)]
                 low += [math.log((_SMOOTHEST if c == 0.0 else _NARROWEST) * unit), max(0.0, c - _REACH * unit)]
@@ -125,6 +125,16 @@ class TensorSpectrum:
             out.append(np.einsum("qi,pqi->qp", mixed, by_parameter[j]).ravel())
         return np.concatenate(out)
 
+    def broadest(self, theta: Array) -> float:
+        """Largest width of components with a weight and a frequency, in cycles per length of the axis; 0 of none."""
+        at, largest = self.size, 0.0
+        for j, (unit, count) in enumerate(zip(self.units, self.counts, strict=True)):
+            log_widths, centres = theta[at : at + 3 * count].reshape(count, 3).T[:2]
+            used = self.alive.any(axis=tuple(k for k in range(len(self.counts)) if k != j)) & (centres > 0.0)
+            largest = max([largest, *(np.exp(log_widths[used]) / unit)])
+            at += 3 * count
+        return float(largest)
+
     def shares(self, theta: Array, values: Array) -> Array:
         """Sum of squares of the parts of weights that each combination explains, (Q_1, ..., Q_d).
 
@@ -145,7 +155,7 @@ class TensorSpectrum:
         """
         value, gradient = 0.0, np.zeros_like(theta)
         at = self.size
-        for unit, count in zip(self._units, self.counts, strict=True):
+        for unit, count in zip(self.units, self.counts, strict=True):
             for offset, centre, spread in ((0, _TYPICAL * unit, _SPREAD), (2, _DECAY, _DECAY_SPREAD)):
                 places = at + 3 * np.arange(count) + offset
                 off = theta[places] - math.log(centre)
