@@ -198,7 +198,7 @@ def _noise_checks(diagnostics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if components:
         kept = f"{components['kept']} of {components['offered']}"
         rows.append(("Components of the prior's spectrum that the data ask for", kept, ""))
-        if components["averaged"] > 0.0:
+        if components.get("averaged", 0.0) > 0.0:
             rows.append(("Smooth part that was averaged over, expected size", _short(components["averaged"]), ""))
         elif components["hidden"] > 0.0:
             rows.append(("Smooth part that the noise could hide, standard deviation", _short(components["hidden"]), ""))
