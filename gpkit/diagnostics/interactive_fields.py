@@ -60,7 +60,9 @@ def write_interactive_field(
     arrows["field"] = v
     glyphs = arrows.glyph(orient="field", scale="field", factor=reach / longest)
     plotter = pyvista.Plotter(off_screen=True)
-    colours = {"scalars": value_label, "cmap": "YlOrBr"} if value is not None else {"color": "lightgrey"}
+    colours: dict[str, Any] = (
+        {"scalars": value_label, "cmap": "YlOrBr"} if value is not None else {"color": "lightgrey"}
+    )
     plotter.add_mesh(cloud, **colours)
     plotter.add_mesh(glyphs, color="black")
     try:
