@@ -171,6 +171,11 @@ def solve_noisy(layout: Layout, grid: Sequence[int]) -> WeightPosterior:
             f"the posterior of this noisy problem needs about {columns} weights ({8e-6 * columns**2:.0f} MB per"
             f" matrix); at most {_MOST} are taken: use fewer dimensions or a smoother source"
         )
+    if fit.rank < 1e-3 and fit.surprise > 20.0:
+        raise ConvergenceError(
+            "the search for the prior ended where fields vanish, which the noisy data contradict: state the noise, or"
+            " give some of the values as Observe(...)"
+        )
     rows, own = fit.rows, list(fit.rows.disc.bases)
     diagnostics: dict[str, Any] = {
         "method": (
