@@ -171,25 +171,29 @@ def solves(names):
 
 
 def steps(points, count):
-    """GP-HM per step, beside the port of its objective."""
+    """GP-HM per step, beside the port of its objective: P1, and P6 on a grid with half as many points a side."""
     print("\nGP-HM: CPU seconds a step (asked: 100 times less than a direct port)")
-    case = problems.published()["P1"]
     x = torch.linspace(0, 2 * math.pi, points, dtype=torch.float64)
-    source = -1e4 * torch.sin(100 * x)
     ends = [(slice(0, 1), torch.sin(100 * x[:1])), (slice(-1, None), torch.sin(100 * x[-1:]))]
-    for envelope in ("gaussian", "student-t"):
-        port = Port([x], source, ends, envelope)
-        first = port.step()
-        _, theirs = cpu(port.step)
-        options = {"highest_frequency": 20.0, "kernel": envelope}
-        gphm.solve(case.problem, (points,), iterations=2, **options)
-        found, ours = cpu(gphm.solve, case.problem, (points,), iterations=count, **options)
-        per_step = (theirs, ours / count)
-        mine = found.diagnostics["objective"][0]
-        print(
-            f"P1, N = {points}, {envelope:10s}: port {per_step[0]:.3f}, here {per_step[1]:.4f}, "
-            f"ratio {per_step[0] / per_step[1]:.0f}; objective at the start {first:.6e} and {mine:.6e}"
-        )
+    z = torch.linspace(0, 2 * math.pi, points // 2, dtype=torch.float64)
+    truth = torch.sin(100 * z)[:, None] * torch.sin(100 * z)
+    index = [(slice(0, 1),), (slice(-1, None),), (slice(None), slice(0, 1)), (slice(None), slice(-1, None))]
+    sides = [(i, truth[i]) for i in index]
+    cases = {"P1": ([x], -1e4 * torch.sin(100 * x), ends), "P6": ([z, z], -2e4 * truth, sides)}
+    for name, (axes, source, boundary) in cases.items():
+        case, grid = problems.published()[name], tuple(map(len, axes))
+        for envelope in ("gaussian", "student-t"):
+            port = Port(axes, source, boundary, envelope)
+            first = port.step()
+            _, theirs = cpu(port.step)
+            options = {"highest_frequency": 20.0, "kernel": envelope}
+            gphm.solve(case.problem, grid, iterations=2, **options)
+            found, ours = cpu(gphm.solve, case.problem, grid, iterations=count, **options)
+            mine = found.diagnostics["objective"][0]
+            print(
+                f"{name}, {' x '.join(map(str, grid))}, {envelope:10s}: port {theirs:.3f}, here {ours / count:.4f}, "
+                f"ratio {theirs / ours * count:.0f}; objective at the start {first:.6e} and {mine:.6e}"
+            )
 
 
 def main():
