@@ -36,6 +36,8 @@ __all__ = ["is_noisy", "solve_noisy"]
 _MOST = 2400  # weights of all fields together
 _NEWTON = 30
 _SEARCH = (15, 25, 60, 15)  # iterations between which components that are worth nothing are left out
+_TIGHTEST = 1e-8  # share of exact rows' size under the prior that rounding still leaves alone
+_WORTH = 0.1  # nats by which tighter equations have to make the data more likely
 _LOOSE = 0.05  # mean square misfit of exact rows, in units of their noise, above which functions are missing
 
 
@@ -171,6 +173,9 @@ def solve_noisy(layout: Layout, grid: Sequence[int]) -> WeightPosterior:
             f"the posterior of this noisy problem needs about {columns} weights ({8e-6 * columns**2:.0f} MB per"
             f" matrix); at most {_MOST} are taken: use fewer dimensions or a smoother source"
         )
+    if any(source.data.noise == 0.0 for source in layout.sources):
+        fit, share = _enforced(layout, grid, picks, share, fit)
+        std, relative = _spread(layout, fit)
     if fit.rank < 1e-3 and fit.surprise > 20.0:
         raise ConvergenceError(
             "the search for the prior ended where fields vanish, which the noisy data contradict: state the noise, or"
@@ -200,6 +205,26 @@ def solve_noisy(layout: Layout, grid: Sequence[int]) -> WeightPosterior:
     )
     diagnostics["components"]["averaged"] = smooth
     return WeightPosterior(own, rows.fields(mean), diagnostics, lambda: DenseCovariance(rows.bare(), root))
+
+
+def _enforced(
+    layout: Layout, grid: Sequence[int], picks: list[list[float]], share: float, fit: _Fit
+) -> tuple[_Fit, float]:
+    """The fit with exact equations as tight as makes the noisy data most likely, and how tight that is.
+
+    The noise of exact rows is a share of their size under the prior. Of a rough prior that is large: the equation is
+    then not enforced, and deviations are those of a field without one. Too tight a share asks of the functions what
+    they cannot follow, and the evidence falls.
+    """
+    bases = [b for b in fit.rows.disc.bases if isinstance(b, LatticeBasis)]
+    factors = [0.3, 0.1]
+    while factors and factors[0] * share > _TIGHTEST:
+        other = _fit(layout, grid, bases, picks, factors[0] * share, fit)
+        if other.log_evidence < fit.log_evidence + _WORTH:
+            del factors[0]  # a search may also have ended early: once more from further on
+        else:
+            fit, share = other, factors[0] * share
+    return fit, share
 
 
 def _components(layout: Layout, fit: _Fit, picks: list[list[float]]) -> dict[str, Any]:

@@ -169,7 +169,7 @@ def _checks(solution: Solution) -> tuple[tuple[str, str, str], ...]:
         if not math.isnan(value):
             rows.append((f"Residual of noisy right side {k + 1}, in standard deviations", f"{value:.2f}", "about 1"))
     for k, value in enumerate(residuals.observations):
-        rows.append((f"Misfit of observations {k + 1}, in standard deviations", f"{value:.2f}", "about 1"))
+        rows.append((f"Misfit of measured values {k + 1}, in standard deviations", f"{value:.2f}", "about 1"))
     if solution.problem is not None:
         rows.append(("Held-out collocation, median |z|", _held_out(solution), "about 1 or below"))
     periods = diagnostics.get("points_per_period")

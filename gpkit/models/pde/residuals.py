@@ -34,7 +34,7 @@ class Residuals:
         conditions: Of each condition, by name.
         standardised: Root mean square of the residual at measured values in units of their noise, for equations whose
             right side is noisy, NaN for the others.
-        observations: The same for observations, by number.
+        observations: The same for sets of observations, by number, and then for conditions whose values are noisy.
         points: Number of points per axis.
     """
 
@@ -190,7 +190,14 @@ def measure(
         tuple(places),
         tuple(_condition_residuals(problem, posterior, axes, parameters or {})),
         tuple(standardised),
-        tuple(_observation_residuals(problem, posterior, parameters or {})),
+        (
+            *_observation_residuals(problem, posterior, parameters or {}),
+            *(
+                _on_face(problem, condition, posterior, axes, parameters or {})[0] / condition.value.noise
+                for condition in problem.conditions
+                if condition.value.noise
+            ),
+        ),
         tuple(len(x) for x in axes),
     )
 
@@ -203,8 +210,8 @@ def _condition_residuals(
         face = (condition.axis, condition.side)
         residual, scale = _on_face(problem, condition, posterior, axes, parameters)
         name = f"{condition.kind} on {face_name(problem, face)}"
-        relative = residual / condition.value.noise if condition.value.noise else _ratio(residual, scale)
-        found.append((_distinct(name, [n for n, _ in found]), relative if not condition.value.noise else 0.0))
+        relative = 0.0 if condition.value.noise else _ratio(residual, scale)  # what is noisy is judged by its noise
+        found.append((_distinct(name, [n for n, _ in found]), relative))
     for axis in problem.periodic:
         for k, name in enumerate(problem.fields):
             jet = Jet(k, (0,) * problem.box.dim)

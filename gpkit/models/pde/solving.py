@@ -246,7 +246,7 @@ def _score(residuals: Residuals) -> float:
     if not math.isfinite(residuals.worst):
         return math.inf
     exact = [r for r, z in zip(residuals.equations, residuals.standardised, strict=True) if math.isnan(z)]
-    noisy = [z for z in residuals.standardised if not math.isnan(z)] + list(residuals.observations)
+    noisy = [z for z in (*residuals.standardised, *residuals.observations) if not math.isnan(z)]
     excess = max((z - 2.0 for z in noisy), default=0.0)
     return max([*exact, residuals.condition, excess, 0.0])
 
