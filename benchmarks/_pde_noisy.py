@@ -202,10 +202,25 @@ def noisy_problems() -> Iterator[Noise]:
     def smooth(x: Any, y: Any) -> Any:
         return sin(5 * x) * cos(4 * y) + x * y
 
+    def bump(x: Any) -> Any:
+        return sin(37 * x) + torch.exp(-100 * (x - 0.4) ** 2)
+
+    def bump_source(x: Any) -> Any:
+        return -(37**2) * sin(37 * x) + ((200 * (x - 0.4)) ** 2 - 200) * torch.exp(-100 * (x - 0.4) ** 2)
+
+    def chirp(x: Any) -> Any:
+        return sin(20 * x + 30 * x**2)
+
+    def chirp_source(x: Any) -> Any:
+        return 60 * cos(20 * x + 30 * x**2) - (20 + 60 * x) ** 2 * chirp(x)
+
     full, third = 2 * PI, 2 * PI / 5
     yield poisson("P1, 1 % noise", one, lambda x: -1e4 * one(x), full, 400, 0.01, 40)
     yield poisson("P1, 1 %, noise not stated", one, lambda x: -1e4 * one(x), full, 400, 0.01, 40, stated=False)
     yield poisson("P2, 1 %", three, three_source, 1.0, 900, 0.01, 40)
+    yield poisson("wave and bump, 2 %", bump, bump_source, 1.0, 200, 0.02, 40)
+    yield poisson("wave and bump, 10 %", bump, bump_source, 1.0, 200, 0.1, 40)
+    yield poisson("chirp, 5 %", chirp, chirp_source, 1.0, 200, 0.05, 40)
     yield poisson("P3, 1 %", beat, beat_source, full, 400, 0.01, 40)
     yield poisson("P3, 10 %", beat, beat_source, full, 400, 0.1, 40)
     yield poisson("smooth 1-D, 5 %", wavy, wavy_source, 1.0, 100, 0.05, 40)

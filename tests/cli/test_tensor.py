@@ -55,7 +55,7 @@ def test_results(gpkit, csv, tmp_path):
         (("--target", "z"), "no column 'z'"),
         (("--rank", "many"), "is not a number"),
         (("--residual", "local", "--restarts", "1"), "--residual local needs --restarts of 2 or more"),
-        (("--likelihood", "poisson"), "is a count"),
+        (("--likelihood", "poisson"), "counts must be non-negative integers"),
     ],
 )
 def test_bad_input(gpkit, csv, tmp_path, words, said):

@@ -3,9 +3,10 @@
 Whether a smooth component is there, and how large and how broad it is, is often not told by noisy data: its evidence is
 flat from zero up to what the noise could hide. The most likely spectrum then makes intervals that are right where the
 component is absent and far too narrow where it is not. Where what was found are spectral lines alone, fields are taken
-for the few waves that they show, and what noise could hide is only reported. Where anything broad was found, a bump or
-a chirp, slow parts belong to it: the posterior is then a mixture over a few sizes and widths of the smooth component,
-weighted by evidence times prior, of which the mean and the covariance are taken.
+for the few waves that they show, and what noise could hide is only reported. Where something broad was found that
+reaches to frequency zero, as the spectrum of a bump does, slow parts belong to it: the posterior is then a mixture over
+a few sizes and widths of the smooth component, weighted by evidence times prior, of which the mean and the covariance
+are taken.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _SIZES = (0.03, 0.1, 0.2, 0.35, 0.6, 1.0)  # standard deviations as shares of th
 _WIDTHS = (0.5, 1.5)  # of the spectrum, cycles per length of an axis
 _FEW = 600  # weights above which fewer nodes are taken
 _LINE = 0.35  # cycles per length of an axis: what is narrower is a wave over all of it
+_REACH = 5.0  # widths of a component within which it has slow parts
 _NEGLIGIBLE = 1e-3  # share of a node below which it is left out
 
 
@@ -47,7 +49,7 @@ def averaged(
     """
     at, broad = 0, []
     for spectrum in evidence.spectra:
-        if spectrum.broadest(theta[at : at + len(spectrum.start)]) > _LINE:
+        if spectrum.reaches_zero(theta[at : at + len(spectrum.start)], _LINE, _REACH):
             broad.append((spectrum, at))
         at += len(spectrum.start)
     if not broad:

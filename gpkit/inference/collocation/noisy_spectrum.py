@@ -125,15 +125,23 @@ class TensorSpectrum:
             out.append(np.einsum("qi,pqi->qp", mixed, by_parameter[j]).ravel())
         return np.concatenate(out)
 
-    def broadest(self, theta: Array) -> float:
-        """Largest width of components with a weight and a frequency, in cycles per length of the axis; 0 of none."""
-        at, largest = self.size, 0.0
+    def reaches_zero(self, theta: Array, line: float, reach: float) -> bool:
+        """Whether a component with a weight and a frequency is no line and extends to frequency zero along its axis.
+
+        Args:
+            theta: Parameters.
+            line: Width of what is a line, in cycles per length of the axis.
+            reach: Number of widths within which zero has to be.
+        """
+        at = self.size
         for j, (unit, count) in enumerate(zip(self.units, self.counts, strict=True)):
             log_widths, centres = theta[at : at + 3 * count].reshape(count, 3).T[:2]
+            widths = np.exp(log_widths)
             used = self.alive.any(axis=tuple(k for k in range(len(self.counts)) if k != j)) & (centres > 0.0)
-            largest = max([largest, *(np.exp(log_widths[used]) / unit)])
+            if bool((used & (widths > line * unit) & (centres < reach * widths)).any()):
+                return True
             at += 3 * count
-        return float(largest)
+        return False
 
     def shares(self, theta: Array, values: Array) -> Array:
         """Sum of squares of the parts of weights that each combination explains, (Q_1, ..., Q_d).
