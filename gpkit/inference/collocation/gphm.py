@@ -23,7 +23,8 @@ from gpkit.errors import ConvergenceError, InvalidDataError
 from gpkit.inference.collocation.exact_problem import collocation_axes
 from gpkit.inference.collocation.exact_rows import contract
 from gpkit.inference.collocation.forms import Data, Jet, Problem
-from gpkit.inference.collocation.gphm_objective import AxisColumns, GphmObjective, GphmState
+from gpkit.inference.collocation.gphm_axes import AxisColumns
+from gpkit.inference.collocation.gphm_objective import GphmObjective, GphmState
 from gpkit.kernels.stationary import mixture_derivatives
 
 __all__ = ["GphmPosterior", "solve", "start"]

@@ -12,18 +12,18 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from gpkit.errors import NotPositiveDefiniteError
 from gpkit.inference.collocation.exact_problem import data_values, open_mesh
 from gpkit.inference.collocation.forms import Condition, Equation, Jet, Parameters, Problem
+from gpkit.inference.collocation.gphm_axes import AxisColumns, fold, unfold
 from gpkit.kernels.stationary import GaussianEnvelope, MaternEnvelope, mixture_derivatives
 
-__all__ = ["AxisColumns", "GphmObjective", "GphmState", "diagonal_sums", "toeplitz"]
+__all__ = ["GphmObjective", "GphmState"]
 
 
 @dataclass(eq=False)
@@ -56,67 +56,6 @@ class GphmState:
             self.log_boundary_precision,
             self.log_equation_precision,
         ]
-
-
-def toeplitz(column: Tensor, order: int) -> Tensor:
-    """Matrix of an even or odd function of the lag from its values at lags 0, h, 2 h, ..."""
-    n = len(column)
-    both = torch.cat([column.flip(0)[:-1] * (-1.0) ** order, column])
-    # Row i holds lags i, i - 1, ..., i - n + 1: a window of the reversed sequence that moves by one.
-    reverse = both.flip(0).contiguous()
-    return reverse.unfold(0, n, 1).flip(0)
-
-
-def diagonal_sums(matrix: Tensor, order: int) -> Tensor:
-    """Adjoint of :func:`toeplitz`: the gradient of the column from that of the matrix."""
-    n = len(matrix)
-    padded = torch.zeros(n * (2 * n + 1), dtype=matrix.dtype)
-    padded[: 2 * n * n].view(n, 2 * n)[:, :n] = matrix
-    # Read in rows that are one longer, row i has moved i places to the left: entries of one lag share a column.
-    sums = padded.view(n, 2 * n + 1).sum(0)
-    lower = torch.cat([sums[:1], sums[n + 2 :].flip(0)])
-    upper = sums[:n].clone()
-    upper[0] = 0.0
-    return lower + upper * (-1.0) ** order
-
-
-class AxisColumns:
-    """Covariance of one axis of one field: Toeplitz matrices, Cholesky factor, and what their gradients add up to.
-
-    Args:
-        columns: Derivatives 0..order of the kernel at the lags of the grid, (order + 1, N).
-        jitter: Added to the diagonal of the covariance of values.
-
-    Raises:
-        NotPositiveDefiniteError: The covariance with its jitter is not definite.
-    """
-
-    def __init__(self, columns: Tensor, jitter: float) -> None:
-        """Factorise."""
-        self._columns = columns
-        self.matrices: dict[int, Tensor] = {}
-        covariance = toeplitz(columns[0], 0).contiguous()
-        covariance.diagonal().add_(jitter)
-        self.factor, info = torch.linalg.cholesky_ex(covariance)
-        if int(info):
-            raise NotPositiveDefiniteError("the covariance of the grid's values is not definite", row=int(info) - 1)
-        self.inverse = torch.cholesky_inverse(self.factor)
-        self.covariance_gradient = torch.zeros_like(covariance)
-        self.matrix_gradients: dict[int, Tensor] = {}
-
-    def matrix(self, order: int) -> Tensor:
-        """Of the derivative of an order."""
-        if order not in self.matrices:
-            self.matrices[order] = toeplitz(self._columns[order], order)
-        return self.matrices[order]
-
-    def gradient(self) -> Tensor:
-        """With respect to the columns, (order + 1, N)."""
-        out = torch.zeros_like(self._columns)
-        out[0] += diagonal_sums(self.covariance_gradient, 0)
-        for order, g in self.matrix_gradients.items():
-            out[order] += diagonal_sums(g, order)
-        return out
 
 
 class GphmObjective:
@@ -207,12 +146,14 @@ class GphmObjective:
         return value, [gradients[0], *kernel_gradients, gradients[1], gradients[2]]
 
     def _value(self, state: GphmState, covariances: list[list[AxisColumns]]) -> tuple[float, list[Tensor]]:
-        values, cells = state.values, math.prod(self.shape)
-        slope = torch.zeros_like(values)
+        cells = math.prod(self.shape)
+        folded = [_all_axes(fold, u) for u in state.values]
+        once = [[a.solve(u, j) for j, a in enumerate(line)] for u, line in zip(folded, covariances, strict=True)]
+        slope = [torch.zeros_like(u) for u in folded]
         total = 0.0
-        for f, axes in enumerate(covariances):
-            total += _add_prior(values[f], slope[f], axes, cells)
-        jets = self.jets(values, covariances)
+        for f, line in enumerate(covariances):
+            total += _add_prior(folded[f], once[f], slope[f], line, cells)
+        jets = self._jets(state.values, folded, once, covariances)
         jet_slopes: dict[Jet, Tensor] = {j: torch.zeros(self.shape, dtype=torch.float64) for j in jets}
         equation_slope = torch.zeros_like(state.log_equation_precision)
         for i, (equation, source) in enumerate(zip(self.problem.equations, self.sources, strict=True)):
@@ -225,22 +166,30 @@ class GphmObjective:
         boundary_slope = self._conditions(state, jets, jet_slopes)
         total += boundary_slope[1]
         for jet, g in jet_slopes.items():
-            _pull_jet(jet, g, values[jet.field], slope[jet.field], covariances[jet.field])
-        return total, [slope, boundary_slope[0], equation_slope]
+            f = jet.field
+            _pull_jet(jet, _all_axes(fold, g), folded[f], once[f], slope[f], covariances[f])
+        return total, [torch.stack([_all_axes(unfold, g) for g in slope]), boundary_slope[0], equation_slope]
 
     def jets(self, values: Tensor, covariances: list[list[AxisColumns]]) -> dict[Jet, Tensor]:
         """Every jet of the problem on the grid."""
+        folded = [_all_axes(fold, u) for u in values]
+        once = [[a.solve(u, j) for j, a in enumerate(line)] for u, line in zip(folded, covariances, strict=True)]
+        return self._jets(values, folded, once, covariances)
+
+    def _jets(
+        self, values: Tensor, folded: list[Tensor], once: list[list[Tensor]], covariances: list[list[AxisColumns]]
+    ) -> dict[Jet, Tensor]:
         wanted = [j for e in self.problem.equations for j in e.all_jets]
         wanted += [t.jet for c in self.problem.conditions for t in c.terms]
         jets: dict[Jet, Tensor] = {}
         for jet in dict.fromkeys(wanted):
-            out = values[jet.field]
-            for axis, order in enumerate(jet.orders):
-                if order:
-                    # Cheaper as two products of a vector than as one with the matrix K C^-1.
-                    out = _mode(covariances[jet.field][axis].inverse, out, axis)
-                    out = _mode(covariances[jet.field][axis].matrix(order), out, axis)
-            jets[jet] = out
+            if any(jet.orders):
+                # Cheaper as two products of a vector than as one with the matrix K C^-1.
+                *_, (solved, j) = _chain(jet, folded[jet.field], once[jet.field], covariances[jet.field])
+                out = covariances[jet.field][j].apply(jet.orders[j], solved, j)
+                jets[jet] = _all_axes(unfold, out)
+            else:
+                jets[jet] = values[jet.field]
         return jets
 
     def _pull(self, equation: Equation, jets: Mapping[Jet, Tensor], weight: Tensor, slopes: dict[Jet, Tensor]) -> None:
@@ -266,52 +215,48 @@ class GphmObjective:
         return torch.tensor(weight * 0.5 * (precision * square - count), dtype=torch.float64), value
 
 
-def _mode(matrix: Tensor, tensor: Tensor, axis: int) -> Tensor:
-    return torch.tensordot(matrix, tensor, dims=([1], [axis])).movedim(0, axis)
+def _all_axes(turn: Callable[[Tensor, int], Tensor], x: Tensor) -> Tensor:
+    for axis in range(x.dim()):
+        x = turn(x, axis)
+    return x
 
 
-def _unfold(tensor: Tensor, axis: int) -> Tensor:
-    return tensor.movedim(axis, 0).reshape(tensor.shape[axis], -1)
+def _chain(jet: Jet, values: Tensor, once: list[Tensor], axes: Sequence[AxisColumns]) -> Iterator[tuple[Tensor, int]]:
+    """What the matrix of each axis that a jet differentiates along is applied to, and the axis, in turn."""
+    given: Tensor | None = None
+    for j, order in enumerate(jet.orders):
+        if order:
+            solved = once[j] if given is None else axes[j].solve(given, j)
+            yield solved, j
+            if any(jet.orders[j + 1 :]):
+                given = axes[j].apply(order, solved, j)
 
 
-def _add_prior(values: Tensor, slope: Tensor, axes: Sequence[AxisColumns], cells: int) -> float:
-    """Minus the log prior of a grid of values; its gradients are added to the slope and to the axes."""
-    total = 0.0
-    solved = values
-    for j, a in enumerate(axes):
-        solved = _mode(a.inverse, solved, j)
+def _add_prior(values: Tensor, once: list[Tensor], slope: Tensor, axes: Sequence[AxisColumns], cells: int) -> float:
+    """Minus the log prior of a folded grid of values; its gradients are added to the slope and to the axes."""
+    solved = once[0]
+    for j, a in enumerate(axes[1:], start=1):
+        solved = a.solve(solved, j)
     slope += solved
-    total += 0.5 * float((solved * values).sum())
+    total = 0.5 * float((solved * values).sum())
     for j, a in enumerate(axes):
         share = cells / values.shape[j]
-        total += share * float(a.factor.diagonal().log().sum())
-        others = values
-        for k, b in enumerate(axes):
-            if k == j:
-                others = _mode(b.inverse, others, k)
+        total += share * a.half_log_det
         # d/dC of the quadratic form is -(C^-1 U)(C^-1 U (x) C'^-1 ...)^T, of the determinant C^-1.
-        quadratic = _unfold(solved, j) @ _unfold(others, j).T
-        a.covariance_gradient += 0.5 * (share * a.inverse - quadratic)
+        a.add_inverse_gradient(0.5 * share)
+        a.add_gradient(0, solved, once[j], j, -0.5)
     return total
 
 
-def _pull_jet(jet: Jet, gradient: Tensor, values: Tensor, slope: Tensor, axes: Sequence[AxisColumns]) -> None:
-    """Gradient of a jet to the values and to the matrices of the axes that it differentiates along."""
-    moving = [j for j, o in enumerate(jet.orders) if o]
-    if not moving:
-        slope += gradient
-        return
+def _pull_jet(
+    jet: Jet, gradient: Tensor, values: Tensor, once: list[Tensor], slope: Tensor, axes: Sequence[AxisColumns]
+) -> None:
+    """Gradient of a jet to the folded values and to the matrices of the axes that it differentiates along."""
     # Inputs of each axis' K C^-1, from the values upwards, then adjoints downwards.
-    inputs = [values]
-    for j in moving[:-1]:
-        step = _mode(axes[j].inverse, inputs[-1], j)
-        inputs.append(_mode(axes[j].matrix(jet.orders[j]), step, j))
-    for j, given in zip(reversed(moving), reversed(inputs), strict=True):
+    for solved, j in reversed(list(_chain(jet, values, once, axes))):
         a, order = axes[j], jet.orders[j]
-        solved = _mode(a.inverse, given, j)
-        back = _mode(a.inverse, _mode(a.matrix(order).T, gradient, j), j)
-        outer = _unfold(gradient, j) @ _unfold(solved, j).T
-        a.matrix_gradients[order] = a.matrix_gradients.get(order, 0.0) + outer
-        a.covariance_gradient -= _unfold(back, j) @ _unfold(solved, j).T
+        a.add_gradient(order, gradient, solved, j)
+        back = a.solve(a.apply(order, gradient, j, transposed=True), j)
+        a.add_gradient(0, back, solved, j, -1.0)
         gradient = back
     slope += gradient

@@ -10,7 +10,8 @@ import torch
 from gpkit.errors import InvalidDataError
 from gpkit.inference.collocation import gphm
 from gpkit.inference.collocation.forms import Jet
-from gpkit.inference.collocation.gphm_objective import GphmObjective, diagonal_sums, toeplitz
+from gpkit.inference.collocation.gphm_axes import AxisColumns, diagonal_sums, fold, toeplitz, unfold
+from gpkit.inference.collocation.gphm_objective import GphmObjective
 from tests.inference.collocation import problems
 
 PUBLISHED = {1: 0.9872, 2: 0.9751, 4: 0.9508, 7: 0.9142, 11: 0.8670, 17: 0.7989, 26: 0.7050, 40: 0.5795}
@@ -106,3 +107,29 @@ def test_what_the_method_cannot_do_is_refused():
     found = gphm.solve(cases["P6"].problem, (8, 8), iterations=2, mixtures=2)
     with pytest.raises(InvalidDataError, match="uncertainty"):
         found.variance(Jet(0, (0, 0)), torch.zeros(1, 2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 8])
+def test_even_and_odd_parts_are_orthogonal_coordinates(n):
+    eye = torch.eye(n, dtype=torch.float64)
+    folded = fold(eye, 0)
+    torch.testing.assert_close(folded @ folded.T, eye)
+    torch.testing.assert_close(unfold(folded, 0), eye)
+
+
+@pytest.mark.parametrize("n", [5, 8])
+@pytest.mark.parametrize("order", [0, 1, 2, 3])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_blocks_of_an_axis_are_its_matrices(n, order, transposed):
+    lag = torch.linspace(0, 1, n, dtype=torch.float64)
+    columns = torch.stack([torch.exp(-lag), -lag.sin(), lag.cos() - 2, lag**3 - lag])
+    axis = AxisColumns(columns, 1e-3)
+    dense = toeplitz(columns[order], order)
+    torch.testing.assert_close(axis.matrix(order), dense)
+    covariance = toeplitz(columns[0], 0) + 1e-3 * torch.eye(n, dtype=torch.float64)
+    torch.testing.assert_close(axis.inverse, torch.linalg.inv(covariance))
+    assert axis.half_log_det == pytest.approx(0.5 * float(torch.linalg.slogdet(covariance)[1]))
+    x = torch.randn(3, n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = x @ (dense if transposed else dense.T)
+    found = unfold(axis.apply(order, fold(x, 1), 1, transposed), 1)
+    torch.testing.assert_close(found, expected)
