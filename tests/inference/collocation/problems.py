@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import cos, exp, sin, tanh
 
@@ -361,3 +362,25 @@ def others():
         [UNIT] * 3, (30, 30, 30), names="xyt",
     )  # fmt: skip
     return cases
+
+
+def sums(*parts):
+    return lambda x: sum(a * sin(w * x + p) for a, w, p in parts)
+
+
+def line(u, *more, grid=400, ends=UNIT):
+    return smooth(u, [term(1.0, 2), *more], dirichlet(u, 1), [ends], (grid,))
+
+
+def points_of(case, count=200, seed=0):
+    rng = np.random.default_rng(seed)
+    ends = zip(case.problem.box.lower, case.problem.box.upper, strict=True)
+    return torch.from_numpy(np.stack([rng.uniform(a, b, count) for a, b in ends], axis=1))
+
+
+def covered(case, posterior, widths=2.0, field=0):
+    """Share of points where the error is less than some standard deviations."""
+    x, value = points_of(case), Jet(field, (0,) * len(case.grid))
+    exact = (case.exact[field] if isinstance(case.exact, (tuple, list)) else case.exact)(*x.T)
+    error = (posterior.mean(value, x) - exact).abs()
+    return float((error <= widths * posterior.variance(value, x).sqrt()).double().mean())
