@@ -20,6 +20,7 @@ from scipy.spatial import cKDTree
 
 from gpkit.errors import InvalidDataError
 from gpkit.recursions import nearest_neighbours as compiled
+from gpkit.recursions import neighbour_gradients
 
 __all__ = ["NearestNeighbourProcess"]
 
@@ -178,7 +179,7 @@ class NearestNeighbourProcess:
     def _value(self, objective: _Objective, first: int | None = None) -> tuple[float, Array, Array, float]:
         """Negative mean log-density of the (first) rows, derivatives with respect to variances, rates and noise."""
         to_variance, to_rate = np.empty_like(self.variance), np.empty_like(self.rate)
-        value, to_noise = compiled.leave_one_out_gradient(
+        value, to_noise = neighbour_gradients.leave_one_out_gradient(
             objective.points,
             objective.relative,
             objective.target,

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gpkit.recursions.nearest_neighbours import condition, leave_one_out_gradient, rank_candidates
+from gpkit.recursions.nearest_neighbours import condition, rank_candidates
+from gpkit.recursions.neighbour_gradients import leave_one_out_gradient
 
 
 def test_lanes_do_not_mix():

@@ -231,10 +231,11 @@ class IndependentFactor(Factor):
 
     def _posterior(self, precision: Array, information: Array) -> tuple[float, Array, Array]:
         matrix = precision + np.eye(self.rank)
-        covariance = np.linalg.inv(matrix)
-        covariance = 0.5 * (covariance + covariance.transpose(0, 2, 1))
+        lower = np.linalg.cholesky(matrix)
+        whitening = np.linalg.solve(lower, np.broadcast_to(np.eye(self.rank), matrix.shape))
+        covariance = whitening.transpose(0, 2, 1) @ whitening
         mean = np.einsum("jab,jb->ja", covariance, information)
-        evidence = 0.5 * (information * mean).sum() - 0.5 * np.linalg.slogdet(matrix)[1].sum()
+        evidence = 0.5 * (information * mean).sum() - np.log(np.diagonal(lower, axis1=1, axis2=2)).sum()
         return float(evidence), mean, covariance
 
     def at(self, coordinates: Array) -> tuple[Array, Array]:
