@@ -27,7 +27,7 @@ from _measure import Row, duration  # noqa: E402
 
 from gpkit.errors import GpkitError  # noqa: E402
 from gpkit.inference.collocation.forms import Jet  # noqa: E402
-from gpkit.inference.collocation.spectral import solve  # noqa: E402
+from gpkit.inference.collocation.spectral.engine import solve  # noqa: E402
 
 FEW = "Few waves, however fast: the chosen basis beside the broadband one"
 

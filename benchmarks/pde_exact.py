@@ -21,13 +21,14 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks._gphm_port import Port
-from gpkit.inference.collocation import exact, gphm
-from gpkit.inference.collocation.exact_grid import GridOperator, GridPosterior
-from gpkit.inference.collocation.exact_krylov import conjugate_gradients
-from gpkit.inference.collocation.exact_lift import Lift
-from gpkit.inference.collocation.exact_priors import ConditionedAxis, Constraint, FieldPrior, MixtureAxis
-from gpkit.inference.collocation.exact_rows import RowTerm, grid_rows
+from gpkit.inference.collocation.exact import engine as exact
+from gpkit.inference.collocation.exact.grid import GridOperator, GridPosterior
+from gpkit.inference.collocation.exact.krylov import conjugate_gradients
+from gpkit.inference.collocation.exact.lift import Lift
+from gpkit.inference.collocation.exact.priors import ConditionedAxis, Constraint, FieldPrior, MixtureAxis
+from gpkit.inference.collocation.exact.rows import RowTerm, grid_rows
 from gpkit.inference.collocation.forms import Jet
+from gpkit.inference.collocation.gphm import engine as gphm
 from gpkit.kernels.stationary import GaussianEnvelope, MaternEnvelope
 from tests.inference.collocation import problems
 

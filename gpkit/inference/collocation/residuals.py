@@ -12,7 +12,7 @@ from gpkit.inference.collocation.axes import along
 from gpkit.inference.collocation.bases import Array, Basis
 from gpkit.inference.collocation.forms import Jet
 from gpkit.inference.collocation.layout import Layout, open_grid
-from gpkit.inference.collocation.picked_basis import reduced_order
+from gpkit.inference.collocation.picked.basis import reduced_order
 
 __all__ = ["Residuals", "lines", "measure", "off_grid"]
 

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpkit.errors import ConvergenceWarning, InvalidDataError
-from gpkit.inference.collocation.coefficient_posterior import CoefficientPosterior
 from gpkit.inference.collocation.forms import Problem
-from gpkit.inference.collocation.inverse import InverseDensity, Mode, find_mode, sample_unknowns
-from gpkit.inference.collocation.inverse_fields import EliminatedFields, FieldPrior
-from gpkit.inference.collocation.noisy_levels import has_unknown_noise
+from gpkit.inference.collocation.inverse.engine import InverseDensity, Mode, find_mode, sample_unknowns
+from gpkit.inference.collocation.inverse.fields import EliminatedFields, FieldPrior
+from gpkit.inference.collocation.inverse.posterior import CoefficientPosterior
+from gpkit.inference.collocation.noisy.levels import has_unknown_noise
 from gpkit.models.pde.residuals import measure
 from gpkit.models.pde.solution import Solution
 from gpkit.models.pde.solving import findings_of, grid_of

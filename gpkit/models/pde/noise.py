@@ -10,8 +10,8 @@ import torch
 
 from gpkit.errors import InvalidDataError
 from gpkit.inference.collocation.layout import Layout
-from gpkit.inference.collocation.noisy import solve_noisy
-from gpkit.inference.collocation.noisy_levels import has_unknown_noise, with_noise
+from gpkit.inference.collocation.noisy.engine import solve_noisy
+from gpkit.inference.collocation.noisy.levels import has_unknown_noise, with_noise
 from gpkit.models.pde.solving import grid_of
 
 if TYPE_CHECKING:

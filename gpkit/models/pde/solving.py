@@ -78,7 +78,7 @@ def _does_not_fit(problem: Problem, grid: Sequence[int]) -> str | None:
 def _engine(method: str) -> Callable[..., FieldPosterior]:
     import importlib
 
-    return importlib.import_module(f"gpkit.inference.collocation.{method}").solve
+    return importlib.import_module(f"gpkit.inference.collocation.{method}.engine").solve
 
 
 def solve(
@@ -219,7 +219,7 @@ def _on_few_waves(
     Raises:
         InvalidDataError: They are not, or something else than waves was asked for.
     """
-    from gpkit.inference.collocation import spectral
+    from gpkit.inference.collocation.spectral import engine as spectral
 
     if method not in ("auto", "spectral") or basis == "broadband" or not spectral.shows_waves(problem, grid, given):
         raise InvalidDataError(too_large)

@@ -8,8 +8,8 @@ from numpy.polynomial import legendre
 
 from gpkit.inference.collocation.axes import Axis, EndCondition, along
 from gpkit.inference.collocation.bases import FourierBasis, LegendreBasis, gauss_legendre
-from gpkit.inference.collocation.lattice import LatticeBasis
-from gpkit.inference.collocation.parity import Folded, Split, Unfolded
+from gpkit.inference.collocation.noisy.lattice import LatticeBasis
+from gpkit.inference.collocation.spectral.parity import Folded, Split, Unfolded
 
 VALUE, SLOPE = ((0, 1.0),), ((1, 1.0),)
 PAIRS = {

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
-from gpkit.inference.collocation.evidence import dense_evidence, feature_evidence, learn, line_evidence
-from gpkit.inference.collocation.exact_priors import MixtureAxis
-from gpkit.inference.collocation.exact_rows import RowTerm, grid_rows
-from gpkit.inference.collocation.exact_start import pick_frequencies
+from gpkit.inference.collocation.exact.lbfgs import dense_evidence, feature_evidence, learn, line_evidence
+from gpkit.inference.collocation.exact.priors import MixtureAxis
+from gpkit.inference.collocation.exact.rows import RowTerm, grid_rows
+from gpkit.inference.collocation.exact.start import pick_frequencies
 from gpkit.inference.collocation.forms import Jet
 from gpkit.kernels.stationary import GaussianEnvelope
 

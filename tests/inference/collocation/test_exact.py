@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from gpkit.errors import InvalidDataError
-from gpkit.inference.collocation import exact
-from gpkit.inference.collocation.exact_bridge import kernel_axes
-from gpkit.inference.collocation.exact_dense import DensePosterior
-from gpkit.inference.collocation.exact_kernels import mixtures_for
-from gpkit.inference.collocation.exact_linear import LinearEngine
-from gpkit.inference.collocation.exact_priors import FieldPrior, MixtureAxis
-from gpkit.inference.collocation.exact_problem import collocation_axes
+from gpkit.inference.collocation.exact import engine as exact
+from gpkit.inference.collocation.exact.bridge import kernel_axes
+from gpkit.inference.collocation.exact.dense import DensePosterior
+from gpkit.inference.collocation.exact.kernels import mixtures_for
+from gpkit.inference.collocation.exact.linear import LinearEngine
+from gpkit.inference.collocation.exact.priors import FieldPrior, MixtureAxis
+from gpkit.inference.collocation.exact.problem import collocation_axes
 from gpkit.inference.collocation.forms import Data, Jet, Observation
 from gpkit.kernels import GridKernel, SpectralMixtureKernel
 from gpkit.kernels.stationary import GaussianEnvelope, MaternEnvelope

@@ -7,11 +7,11 @@ import dataclasses
 import pytest
 import torch
 
-from gpkit.inference.collocation import exact
-from gpkit.inference.collocation.exact_dense import assemble
-from gpkit.inference.collocation.exact_evidence import blocks_of_rows, part_evidence, weight_evidence
-from gpkit.inference.collocation.exact_priors import FieldPrior, MixtureAxis
-from gpkit.inference.collocation.exact_rows import RowTerm, grid_rows
+from gpkit.inference.collocation.exact import engine as exact
+from gpkit.inference.collocation.exact.dense import assemble
+from gpkit.inference.collocation.exact.evidence import blocks_of_rows, part_evidence, weight_evidence
+from gpkit.inference.collocation.exact.priors import FieldPrior, MixtureAxis
+from gpkit.inference.collocation.exact.rows import RowTerm, grid_rows
 from gpkit.inference.collocation.forms import Jet
 from gpkit.kernels.stationary import GaussianEnvelope, MaternEnvelope
 from tests.inference.collocation import problems

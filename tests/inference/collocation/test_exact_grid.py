@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from gpkit.errors import ConvergenceError
-from gpkit.inference.collocation import exact
-from gpkit.inference.collocation.exact_dense import assemble, factorise
-from gpkit.inference.collocation.exact_grid import GridPosterior
-from gpkit.inference.collocation.exact_krylov import conjugate_gradients
-from gpkit.inference.collocation.exact_lift import Lift
-from gpkit.inference.collocation.exact_priors import ConditionedAxis, Constraint, FieldPrior, MixtureAxis
-from gpkit.inference.collocation.exact_rows import RowTerm, dense, grid_rows, jet_rows, prior_variance
+from gpkit.inference.collocation.exact import engine as exact
+from gpkit.inference.collocation.exact.dense import assemble, factorise
+from gpkit.inference.collocation.exact.grid import GridPosterior
+from gpkit.inference.collocation.exact.krylov import conjugate_gradients
+from gpkit.inference.collocation.exact.lift import Lift
+from gpkit.inference.collocation.exact.priors import ConditionedAxis, Constraint, FieldPrior, MixtureAxis
+from gpkit.inference.collocation.exact.rows import RowTerm, dense, grid_rows, jet_rows, prior_variance
 from gpkit.inference.collocation.forms import Jet
 from gpkit.kernels.stationary import GaussianEnvelope, MaternEnvelope
 from tests.inference.collocation import problems

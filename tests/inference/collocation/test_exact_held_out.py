@@ -8,8 +8,8 @@ import math
 import pytest
 import torch
 
-from gpkit.inference.collocation import exact
-from gpkit.inference.collocation.exact_held_out import (
+from gpkit.inference.collocation.exact import engine as exact
+from gpkit.inference.collocation.exact.held_out import (
     CoveringPosterior,
     held_out_points,
     off_grid_residual,

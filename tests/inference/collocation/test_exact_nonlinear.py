@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from gpkit.errors import ConvergenceError
-from gpkit.inference.collocation import exact
-from gpkit.inference.collocation.exact_forms import Form, _minus_lift
-from gpkit.inference.collocation.exact_iterated import IteratedPosterior, VaryingDesign
-from gpkit.inference.collocation.exact_linear import LinearEngine
-from gpkit.inference.collocation.exact_problem import collocation_axes
-from gpkit.inference.collocation.exact_rows import RowTerm, jet_rows
-from gpkit.inference.collocation.exact_weights import FeaturePosterior, design
+from gpkit.inference.collocation.exact import engine as exact
+from gpkit.inference.collocation.exact.forms import Form, _minus_lift
+from gpkit.inference.collocation.exact.iterated import IteratedPosterior, VaryingDesign
+from gpkit.inference.collocation.exact.linear import LinearEngine
+from gpkit.inference.collocation.exact.problem import collocation_axes
+from gpkit.inference.collocation.exact.rows import RowTerm, jet_rows
+from gpkit.inference.collocation.exact.weights import FeaturePosterior, design
 from gpkit.inference.collocation.forms import Jet
 from tests.inference.collocation import problems
 

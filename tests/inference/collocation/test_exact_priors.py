@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from gpkit.inference.collocation.exact_features import AxisFeatures
-from gpkit.inference.collocation.exact_priors import (
+from gpkit.inference.collocation.exact.features import AxisFeatures
+from gpkit.inference.collocation.exact.priors import (
     ConditionedAxis,
     Constraint,
     MixtureAxis,

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from gpkit.errors import InvalidDataError
-from gpkit.inference.collocation import gphm
 from gpkit.inference.collocation.forms import Jet
-from gpkit.inference.collocation.gphm_axes import AxisColumns, diagonal_sums, fold, toeplitz, unfold
-from gpkit.inference.collocation.gphm_objective import GphmObjective
+from gpkit.inference.collocation.gphm import engine as gphm
+from gpkit.inference.collocation.gphm.axes import AxisColumns, diagonal_sums, fold, toeplitz, unfold
+from gpkit.inference.collocation.gphm.objective import GphmObjective
 from tests.inference.collocation import problems
 
 PUBLISHED = {1: 0.9872, 2: 0.9751, 4: 0.9508, 7: 0.9142, 11: 0.8670, 17: 0.7989, 26: 0.7050, 40: 0.5795}

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from gpkit.errors import ConvergenceError
-from gpkit.inference.collocation import marching, spectral
 from gpkit.inference.collocation.forms import Jet
-from gpkit.inference.collocation.marching import MarchedPosterior, evolution_axis, march
+from gpkit.inference.collocation.spectral import engine as spectral
+from gpkit.inference.collocation.spectral import marching
+from gpkit.inference.collocation.spectral.marching import MarchedPosterior, evolution_axis, march
 from gpkit.models.pde import PDE, Box, Dirichlet, Field, Initial, Observe, d, dt
 
 VISCOSITY = 0.05

@@ -13,11 +13,11 @@ from torch import cos, sin
 
 from gpkit.errors import InvalidDataError
 from gpkit.inference.collocation.forms import Data, Equation, Jet, Observation, Problem
-from gpkit.inference.collocation.lattice import LatticeBasis
-from gpkit.inference.collocation.noisy_evidence import Evidence
-from gpkit.inference.collocation.noisy_rows import Statistics
-from gpkit.inference.collocation.noisy_spectrum import TensorSpectrum
-from gpkit.inference.collocation.spectral import solve
+from gpkit.inference.collocation.noisy.evidence import Evidence
+from gpkit.inference.collocation.noisy.lattice import LatticeBasis
+from gpkit.inference.collocation.noisy.rows import Statistics
+from gpkit.inference.collocation.noisy.spectrum import TensorSpectrum
+from gpkit.inference.collocation.spectral.engine import solve
 from tests.inference.collocation.problems import UNIT, box, dirichlet, face, laplacian, published, smooth, term
 
 
@@ -286,7 +286,7 @@ def test_noise_that_nobody_stated_is_found(name):
 
 
 def test_the_levels_that_were_found_are_put_where_they_belong():
-    from gpkit.inference.collocation.noisy_levels import has_unknown_noise, with_noise
+    from gpkit.inference.collocation.noisy.levels import has_unknown_noise, with_noise
 
     noisy = Data(values=torch.zeros(9), axes=(torch.linspace(0.0, 1.0, 9),), noise=math.nan)
     seen = Observation((term(1.0, 0),), torch.rand(3, 1), torch.zeros(3), torch.tensor([0.1, math.nan, math.nan]))

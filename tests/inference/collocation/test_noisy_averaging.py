@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from gpkit.inference.collocation.noisy_averaging import _mixture
-from gpkit.inference.collocation.noisy_evidence import Posterior
+from gpkit.inference.collocation.noisy.averaging import _mixture
+from gpkit.inference.collocation.noisy.evidence import Posterior
 from gpkit.models.pde import PDE, Box, Dirichlet, Field, Noisy, Solution, d
 
 

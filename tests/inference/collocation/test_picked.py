@@ -13,9 +13,9 @@ from torch import cos, exp, sin
 from gpkit.inference.collocation.bases import LegendreBasis
 from gpkit.inference.collocation.forms import Data, Equation, Jet, Problem, evaluate_on_grid
 from gpkit.inference.collocation.layout import Layout
-from gpkit.inference.collocation.picked_basis import PickedBasis, Wave, projection
-from gpkit.inference.collocation.picked_plan import Plan, homogeneous
-from gpkit.inference.collocation.spectral import solve
+from gpkit.inference.collocation.picked.basis import PickedBasis, Wave, projection
+from gpkit.inference.collocation.picked.plan import Plan, homogeneous
+from gpkit.inference.collocation.spectral.engine import solve
 from tests.inference.collocation.problems import (
     FULL,
     UNIT,

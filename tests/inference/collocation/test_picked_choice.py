@@ -14,12 +14,12 @@ from torch import cos, sin
 
 from gpkit.errors import ConvergenceWarning, InvalidDataError
 from gpkit.inference.collocation import residuals as judge
-from gpkit.inference.collocation.candidates import choose
 from gpkit.inference.collocation.forms import Observation
 from gpkit.inference.collocation.layout import Layout
-from gpkit.inference.collocation.picked import pick
+from gpkit.inference.collocation.picked.engine import pick
 from gpkit.inference.collocation.resolution import Resolution
-from gpkit.inference.collocation.spectral import solve
+from gpkit.inference.collocation.spectral.candidates import choose
+from gpkit.inference.collocation.spectral.engine import solve
 from gpkit.models.pde import PDE, Box, Dirichlet, Field, Noisy, laplacian
 from tests.inference.collocation.problems import (
     FULL,

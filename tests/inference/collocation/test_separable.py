@@ -8,7 +8,7 @@ import pytest
 from gpkit.errors import InvalidDataError
 from gpkit.inference.collocation.axes import Axis, EndCondition
 from gpkit.inference.collocation.bases import FourierBasis, LegendreBasis
-from gpkit.inference.collocation.separable import SeparableSolver
+from gpkit.inference.collocation.spectral.separable import SeparableSolver
 
 VALUE, SLOPE = ((0, 1.0),), ((1, 1.0),)
 DIRICHLET, NEUMANN = ((0, VALUE), (1, VALUE)), ((0, SLOPE), (1, SLOPE))

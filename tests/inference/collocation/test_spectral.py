@@ -11,7 +11,6 @@ import torch
 from torch import cos, exp, sin
 
 from gpkit.errors import ConvergenceError, InvalidDataError
-from gpkit.inference.collocation.discretisation import Discretisation
 from gpkit.inference.collocation.forms import (
     Condition,
     Data,
@@ -22,9 +21,10 @@ from gpkit.inference.collocation.forms import (
     evaluate_on_grid,
 )
 from gpkit.inference.collocation.layout import Layout
-from gpkit.inference.collocation.linearised import Collocation
-from gpkit.inference.collocation.newton import continued, newton
-from gpkit.inference.collocation.spectral import solve
+from gpkit.inference.collocation.spectral.discretisation import Discretisation
+from gpkit.inference.collocation.spectral.engine import solve
+from gpkit.inference.collocation.spectral.linearised import Collocation
+from gpkit.inference.collocation.spectral.newton import continued, newton
 from tests.inference.collocation.problems import (
     UNIT,
     box,

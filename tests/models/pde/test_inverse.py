@@ -11,8 +11,8 @@ from scipy.integrate import solve_bvp
 
 from benchmarks._pde_inverse import field_problem
 from gpkit.errors import ConvergenceWarning, InvalidDataError, NotPositiveDefiniteError
-from gpkit.inference.collocation.inverse import InverseDensity, find_mode
-from gpkit.inference.collocation.inverse_fields import EliminatedFields
+from gpkit.inference.collocation.inverse.engine import InverseDensity, find_mode
+from gpkit.inference.collocation.inverse.fields import EliminatedFields
 from gpkit.models.pde import (
     PDE,
     Box,

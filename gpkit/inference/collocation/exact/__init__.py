@@ -1,0 +1,1 @@
+"""Exact conditioning of Gaussian process priors on rows of differential equations."""

@@ -1,0 +1,257 @@
+"""Hyper-parameters of largest marginal likelihood: L-BFGS on exact values and gradients.
+
+The gradient with respect to a covariance matrix, ``(alpha alpha^T - G^-1) / 2``, and in the space of weights with
+respect to the log variance of a wave, ``(mean^2 + variance - 1) / 2``, needs no differentiation through
+factorisations; closed forms lead from there to weights, length scales and frequencies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import optimize
+from torch import Tensor
+
+from gpkit.errors import NotPositiveDefiniteError
+from gpkit.inference.collocation.exact.dense import assemble, factorise
+from gpkit.inference.collocation.exact.features import field_features
+from gpkit.inference.collocation.exact.priors import FieldPrior, MixtureAxis, WaveAxis
+from gpkit.inference.collocation.exact.rows import Rows
+from gpkit.inference.collocation.exact.weights import FeaturePosterior
+
+__all__ = [
+    "JITTER",
+    "Evidence",
+    "Learned",
+    "dense_evidence",
+    "feature_evidence",
+    "gradients",
+    "learn",
+    "line_evidence",
+    "tracked_mixtures",
+]
+
+Array = NDArray[np.float64]
+Evidence = Callable[[Sequence[MixtureAxis]], tuple[float, Sequence[Sequence[Tensor]]]]
+"""Log marginal likelihood of one mixture a field, and its gradient in (weights, lengthscales, frequencies) of each."""
+
+JITTER = 1e-11
+_WALL = 1e12
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """Result of learning.
+
+    Attributes:
+        mixtures: One a field.
+        before: Log evidence at the start.
+        after: Log evidence at the end.
+        evaluations: Of value and gradient.
+        message: Why the optimiser ended.
+    """
+
+    mixtures: tuple[MixtureAxis, ...]
+    before: float
+    after: float
+    evaluations: int
+    message: str
+
+
+def tracked_mixtures(mixtures: Sequence[MixtureAxis]) -> tuple[list[MixtureAxis], list[list[Tensor]]]:
+    """Copies that record gradients, and their (weights, lengthscales, frequencies)."""
+    tracked, leaves = [], []
+    for m in mixtures:
+        frequencies = torch.zeros_like(m.weights) if m.frequencies is None else m.frequencies
+        own = [t.detach().clone().requires_grad_() for t in (m.weights, m.lengthscales, frequencies)]
+        tracked.append(MixtureAxis(m.envelope, own[0], own[1], own[2]))
+        leaves.append(own)
+    return tracked, leaves
+
+
+def gradients(objective: Tensor, leaves: list[list[Tensor]]) -> list[list[Tensor]]:
+    """Derivatives with respect to what :func:`tracked_mixtures` gave; zero where nothing depends on it."""
+    flat = [t for own in leaves for t in own]
+    filled = torch.autograd.grad(objective, flat, materialize_grads=True)
+    out, position = [], 0
+    for own in leaves:
+        out.append(list(filled[position : position + len(own)]))
+        position += len(own)
+    return out
+
+
+def _value(quadratic: float, logdet: float, n: int, profile: bool) -> tuple[float, float]:
+    """Log evidence and the scale of the prior at which it is taken."""
+    scale = max(quadratic / n, 1e-300) if profile else 1.0
+    return -0.5 * (quadratic / scale + logdet + n * math.log(scale) + n * math.log(2.0 * math.pi)), scale
+
+
+def dense_evidence(rows: Sequence[Rows], profile: bool) -> Evidence:
+    """Evidence of rows on one axis through the Cholesky factor of their covariance.
+
+    Args:
+        rows: With values.
+        profile: Whether the scale of the prior is at its best value for every choice of the rest.
+    """
+    values = torch.cat([r.values if r.values is not None else torch.zeros(len(r)) for r in rows])
+
+    def evaluate(mixtures: Sequence[MixtureAxis]) -> tuple[float, Sequence[Sequence[Tensor]]]:
+        tracked, leaves = tracked_mixtures(mixtures)
+        with torch.enable_grad():
+            gram = assemble(rows, [FieldPrior((m,)) for m in tracked])
+        factor = factorise(gram.detach(), JITTER)
+        weights = factor.solve(values[:, None])[:, 0]
+        value, scale = _value(float(values @ weights), float(factor.logdet()), len(values), profile)
+        inverse = torch.cholesky_inverse(factor.factor) * factor.scale[:, None] * factor.scale
+        slope = 0.5 * (torch.outer(weights, weights) / scale - inverse)
+        return value, gradients((slope * gram).sum(), leaves)
+
+    return evaluate
+
+
+def feature_evidence(rows: Sequence[Rows], length: float, profile: bool) -> Evidence:
+    """Evidence of rows on one axis in the space of weights; for Gaussian mixtures, without jitter.
+
+    Args:
+        rows: With values.
+        length: Of the interval.
+        profile: As in :func:`dense_evidence`.
+    """
+
+    def evaluate(mixtures: Sequence[MixtureAxis]) -> tuple[float, Sequence[Sequence[Tensor]]]:
+        tracked, leaves = tracked_mixtures(mixtures)
+        with torch.enable_grad():
+            circles = [WaveAxis.of_mixture(m, length) for m in tracked]
+        fixed = [WaveAxis(c.frequencies, c.powers.detach()) for c in circles if c is not None]
+        features = [field_features(FieldPrior((c,)), rows, f, 100_000) for f, c in enumerate(fixed)]
+        posterior = FeaturePosterior(rows, [f for f in features if f is not None], fit_scale=False)
+        total, position = torch.zeros((), dtype=torch.float64), 0
+        value, scale = posterior.evidence(profile)
+        second = posterior.second_moments(scale)
+        for circle in circles:
+            assert circle is not None
+            k, constant = len(circle.frequencies), int(circle.has_constant)
+            size = 2 * k - constant
+            own = second[position : position + size] - 1.0
+            slope = own[:k].clone()
+            slope[constant:] += own[k:]
+            # 0.5 (second moment - 1) per weight is the gradient in the logarithm of its variance.
+            total = total + (0.5 * slope / circle.powers.detach() * circle.powers).sum()
+            position += size
+        return value, gradients(total, leaves)
+
+    return evaluate
+
+
+def line_evidence(x: Tensor, lines: Tensor, moments: Tensor, noise: float) -> Evidence:
+    """Composite evidence of the lines of a gridded source along one axis, each taken on its own.
+
+    The covariance along a line of ``sum_t c_t D^{o_t} u`` for a product prior is
+    ``sum_ab M_ab cov(u^(a), u^(b))`` with the other axes' moments in M. Lines are not independent: their evidence is
+    averaged, which weighs them as one line.
+
+    Args:
+        x: Grid along the axis.
+        lines: (N, L).
+        moments: M, (o, o), positive semi-definite.
+        noise: Variance of the source's noise.
+    """
+    orders = range(len(moments))
+    pairs = [(a, b) for a in orders for b in orders if float(moments[a, b]) != 0.0]
+
+    def evaluate(mixtures: Sequence[MixtureAxis]) -> tuple[float, Sequence[Sequence[Tensor]]]:
+        tracked, leaves = tracked_mixtures(mixtures)
+        with torch.enable_grad():
+            blocks = tracked[0].blocks(x, x, pairs)
+            gram = sum((moments[a, b] * blocks[a, b] for a, b in pairs), torch.zeros(len(x), len(x), dtype=x.dtype))
+            gram = gram + noise * torch.eye(len(x), dtype=x.dtype)
+        factor = factorise(gram.detach(), JITTER)
+        weights = factor.solve(lines)
+        quadratic = float((lines * weights).sum()) / lines.shape[1]
+        value, scale = _value(quadratic, float(factor.logdet()), len(x), noise == 0.0)
+        inverse = torch.cholesky_inverse(factor.factor) * factor.scale[:, None] * factor.scale
+        slope = 0.5 * (weights @ weights.T / (lines.shape[1] * scale) - inverse)
+        return value, gradients((slope * gram).sum(), leaves)
+
+    return evaluate
+
+
+def learn(
+    evidence: Evidence,
+    start: Sequence[MixtureAxis],
+    length: float | Sequence[float],
+    step: float | Sequence[float],
+    iterations: int = 25,
+    tolerance: float = 1e-6,
+) -> Learned:
+    """Maximise an evidence over weights, length scales and frequencies.
+
+    Args:
+        evidence: Value and gradient.
+        start: One mixture a field, or one for each of its axes.
+        length: Of the interval, or of that of every mixture: length scales stay below five times it.
+        step: Of the grid: length scales stay above one and a half steps, frequencies below half a cycle a step.
+        iterations: Limit.
+        tolerance: Relative gain of an iteration below which it ends.
+    """
+    lengths = [length] * len(start) if isinstance(length, float) else list(length)
+    steps = [step] * len(start) if isinstance(step, float) else list(step)
+    first = np.concatenate([_pack(m, n) for m, n in zip(start, lengths, strict=True)])
+    bounds: list[tuple[float, float]] = []
+    for m, own, h in zip(start, lengths, steps, strict=True):
+        q = len(m.weights)
+        bounds += [(float(w) - 30.0, float(w) + 30.0) for w in m.weights.log()]
+        low, high = math.log(1.5 * h), math.log(5.0 * own)
+        bounds += [(low, high)] * q
+        # A frequency above half a cycle a step is kept where it was found: between the points it is no alias.
+        found = [0.0] * q if m.frequencies is None else (m.frequencies * own).tolist()
+        bounds += [(0.0, max(0.5 * own / h, f + 1.0)) for f in found]
+    record: dict[str, Any] = {"evaluations": 0, "best": -math.inf, "at": first, "first": None}
+
+    def objective(packed: Array) -> tuple[float, Array]:
+        mixtures = _unpack(packed, start, lengths)
+        record["evaluations"] += 1
+        try:
+            value, derivatives = evidence(mixtures)
+        except (NotPositiveDefiniteError, RuntimeError):
+            return _WALL, np.zeros_like(packed)
+        if not math.isfinite(value):
+            return _WALL, np.zeros_like(packed)
+        if record["first"] is None:
+            record["first"] = value
+        if value > record["best"]:
+            record["best"], record["at"] = value, packed.copy()
+        slopes = []
+        for m, (w, s, f), own in zip(mixtures, derivatives, lengths, strict=True):
+            slopes += [(w * m.weights).numpy(), (s * m.lengthscales).numpy(), f.numpy() / own]
+        return -value, -np.concatenate(slopes)
+
+    clipped = np.clip(first, [b[0] for b in bounds], [b[1] for b in bounds])
+    options = {"maxiter": iterations, "maxcor": 20, "maxfun": 2 * iterations, "ftol": tolerance, "gtol": 1e-2}
+    result = optimize.minimize(objective, clipped, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    before = record["first"] if record["first"] is not None else -math.inf
+    return Learned(
+        tuple(_unpack(record["at"], start, lengths)), before, record["best"], record["evaluations"], str(result.message)
+    )
+
+
+def _pack(m: MixtureAxis, length: float) -> Array:
+    frequencies = torch.zeros_like(m.weights) if m.frequencies is None else m.frequencies
+    # Frequencies in waves per interval: all coordinates are then of order one.
+    return torch.cat([m.weights.log(), m.lengthscales.log(), frequencies * length]).detach().numpy()
+
+
+def _unpack(packed: Array, like: Sequence[MixtureAxis], lengths: Sequence[float]) -> list[MixtureAxis]:
+    out, position = [], 0
+    for m, length in zip(like, lengths, strict=True):
+        q = len(m.weights)
+        own = torch.from_numpy(np.array(packed[position : position + 3 * q], dtype=np.float64))
+        out.append(MixtureAxis(m.envelope, own[:q].exp(), own[q : 2 * q].exp(), own[2 * q :] / length))
+        position += 3 * q
+    return out

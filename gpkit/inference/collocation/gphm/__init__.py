@@ -1,0 +1,1 @@
+"""The objective of GP-HM and its iterations, on Kronecker grids."""

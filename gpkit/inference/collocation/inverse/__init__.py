@@ -1,0 +1,1 @@
+"""Unknown numbers and coefficient fields of differential equations."""

@@ -1,0 +1,399 @@
+"""Unknown numbers and coefficient fields from noisy observations: posterior density, mode, Laplace and NUTS.
+
+The fields are eliminated: their equations and conditions make them functions of the unknowns, so that the posterior
+is one of the unknowns alone, with exact gradients.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import linalg
+
+from gpkit.errors import ConvergenceError, InvalidDataError, NotPositiveDefiniteError
+from gpkit.inference.collocation.bases import Array
+from gpkit.inference.collocation.inverse.fields import EliminatedFields, State
+
+__all__ = ["InverseDensity", "Mode", "find_mode", "sample_unknowns"]
+
+_LARGEST_HESSIAN = 12
+
+
+class InverseDensity:
+    """Minus the log posterior density of unknowns in unconstrained coordinates, with gradients.
+
+    Coordinates are those of the unknown numbers, each mapped to the support of its prior, and then the whitened ones of
+    the free fields.
+
+    Args:
+        model: The fields as functions of the unknowns.
+
+    Raises:
+        InvalidDataError: There are no observations with noise.
+    """
+
+    def __init__(self, model: EliminatedFields) -> None:
+        self.model = model
+        self.problem = model.problem
+        self.priors = [self.problem.unknowns[name] for name in model.names]
+        self._maps = [_map_of(p) for p in self.priors]
+        rows, values, noise = [], [], []
+        for observation in self.problem.observations:
+            rows.append(model.observed(observation.terms, observation.points))
+            values.append(observation.values.numpy())
+            noise.append(observation.noise.numpy())
+        if not values or min(n.min() for n in noise) <= 0.0:
+            raise InvalidDataError("unknowns need observations with noise: Observe(u, points, values, noise)")
+        self._values, self._noise = np.concatenate(values), np.concatenate(noise)
+        self._observed = {
+            k: np.concatenate(
+                [r[k] if k in r else np.zeros((len(v), model.size)) for r, v in zip(rows, values, strict=True)]
+            )
+            for k in range(len(self.problem.fields))
+            if any(k in r for r in rows)
+        }
+        self._last: State | None = None
+
+    @property
+    def dimension(self) -> int:
+        """Number of coordinates, D."""
+        return len(self.priors) + sum(self.model.whitened.values())
+
+    def natural(self, z: Array) -> Array:
+        """Values of the unknown numbers (..., p) at coordinates (..., D)."""
+        t = torch.from_numpy(np.array(z[..., : len(self.priors)], dtype=np.float64))
+        values = [mapping(t[..., k]).numpy() for k, mapping in enumerate(self._maps)]
+        return np.stack(values, -1) if values else np.zeros((*z.shape[:-1], 0))
+
+    def white(self, z: Array) -> dict[int, Array]:
+        """Whitened coordinates of each free field."""
+        found, at = {}, len(self.priors)
+        for k, count in self.model.whitened.items():
+            found[k] = np.asarray(z[at : at + count])
+            at += count
+        return found
+
+    def start(self) -> Array:
+        """The middle of the priors."""
+        z = np.zeros(self.dimension)
+        for k, (prior, mapping) in enumerate(zip(self.priors, self._maps, strict=True)):
+            middle = _middle(prior)
+            if middle is not None:
+                with torch.no_grad():
+                    z[k] = float(mapping.inv(torch.tensor(middle, dtype=torch.float64)))
+        return z
+
+    def scatter(self, generator: np.random.Generator) -> Array:
+        """A start elsewhere: each number between the tenths of its prior.
+
+        Numbers whose prior has no quantiles (:attr:`without_quantiles`) move by one unit of their unconstrained
+        coordinate, which is a factor of e for positive ones.
+        """
+        z = self.start()
+        for k, (prior, mapping) in enumerate(zip(self.priors, self._maps, strict=True)):
+            if self.model.names[k] in self.without_quantiles:
+                z[k] += generator.normal()
+            else:
+                u = torch.tensor(generator.uniform(0.1, 0.9), dtype=torch.float64)
+                z[k] = float(mapping.inv(torch.as_tensor(prior.icdf(u), dtype=torch.float64)))
+        return z
+
+    @cached_property
+    def without_quantiles(self) -> tuple[str, ...]:
+        """Names of the unknown numbers whose prior is missing or has no quantile function."""
+        half = torch.tensor(0.5, dtype=torch.float64)
+        found = []
+        for name, prior in zip(self.model.names, self.priors, strict=True):
+            try:
+                found += [name] if prior is None or not math.isfinite(float(prior.icdf(half))) else []
+            except (AttributeError, NotImplementedError):
+                found.append(name)
+        return tuple(found)
+
+    def _prior(self, z: Array) -> tuple[float, Array, Array, Array]:
+        """Minus log prior with the Jacobian: value, gradient, curvature; and dx/dz of the numbers."""
+        p = len(self.priors)
+        value = 0.5 * float(z[p:] @ z[p:])
+        gradient, curvature = z.copy(), np.ones(len(z))
+        slopes = np.ones(p)
+        for k, (prior, mapping) in enumerate(zip(self.priors, self._maps, strict=True)):
+            with torch.enable_grad():
+                t = torch.tensor(float(z[k]), dtype=torch.float64, requires_grad=True)
+                x = mapping(t)
+                total = -mapping.log_abs_det_jacobian(t, x)
+                if prior is not None:
+                    total = total - torch.as_tensor(prior.log_prob(x), dtype=torch.float64).sum()
+                (slope,) = torch.autograd.grad(x, t, retain_graph=True)
+                slopes[k] = float(slope.detach())
+                first = second = torch.zeros((), dtype=torch.float64)
+                if total.requires_grad:
+                    (first,) = torch.autograd.grad(total, t, create_graph=True)
+                    if first.requires_grad:
+                        (second,) = torch.autograd.grad(first, t)
+            value += float(total.detach())
+            gradient[k], curvature[k] = float(first.detach()), float(second.detach())
+        return value, gradient, curvature, slopes
+
+    def evaluate(self, z: Array) -> tuple[float, Array, Array, State, Array]:
+        """Value, gradient (D,), Gauss-Newton curvature (D, D), the fields, and their sensitivities in z, (r, D).
+
+        Raises:
+            ConvergenceError: The fields cannot be computed there.
+        """
+        theta, white = self.natural(z), self.white(z)
+        if not np.isfinite(theta).all():
+            raise ConvergenceError("an unknown is not finite")
+        warm = None if self._last is None or self.problem.is_linear else self._last.coefficients
+        try:
+            state = self.model.solve(theta, white, warm)
+        except ConvergenceError:
+            if warm is None:
+                raise
+            state = self.model.solve(theta, white)
+        self._last = state
+        prior, gradient, curvature, slopes = self._prior(z)
+        sensitivity = self.model.sensitivities(state, theta, white)
+        sensitivity[:, : len(theta)] *= slopes
+        misfit, jacobian = -self._values / self._noise, np.zeros((len(self._values), len(z)))
+        at = len(theta)
+        for k, rows in self._observed.items():
+            misfit = misfit + rows @ self.model.field_coefficients(k, state.coefficients, white) / self._noise
+            if k in self.model.whitened:
+                before = at + sum(n for j, n in self.model.whitened.items() if j < k)
+                jacobian[:, before : before + self.model.whitened[k]] += rows @ self.model.directions(k)
+            else:
+                span = slice(self.model.determined.index(k) * self.model.size, None)
+                jacobian += rows @ sensitivity[span][: self.model.size]
+        jacobian /= self._noise[:, None]
+        value = prior + 0.5 * float(misfit @ misfit)
+        gauss = jacobian.T @ jacobian + np.diag(curvature)
+        return value, gradient + jacobian.T @ misfit, gauss, state, sensitivity
+
+
+@dataclass(frozen=True, eq=False)
+class Mode:
+    """Where the density of unknowns is largest, in unconstrained coordinates, with its normal approximation.
+
+    Attributes:
+        z: The mode, (D,).
+        covariance: Of the normal approximation, (D, D).
+        value: Minus the log density there.
+        state: The fields there.
+        sensitivity: Their derivatives with respect to z, (r, D).
+        trace: Values of the best start after each iteration.
+        converged: Whether the gradient vanishes there.
+        exact: Whether the curvature is that of the density; else it is that of Gauss and Newton.
+        agreeing: How many starts came to it, of how many.
+    """
+
+    z: Array
+    covariance: Array
+    value: float
+    state: State
+    sensitivity: Array
+    trace: list[float] = field(default_factory=list)
+    converged: bool = True
+    exact: bool = True
+    agreeing: tuple[int, int] = (1, 1)
+
+
+def find_mode(density: InverseDensity, *, starts: int = 3, seed: int = 0, iterations: int = 100) -> Mode:
+    """Maximise by Levenberg-Marquardt steps from several starts.
+
+    Args:
+        density: What is maximised.
+        starts: The first is the middle of the priors, the others are drawn.
+        seed: Of the starts.
+        iterations: Of each start, at most.
+
+    Raises:
+        ConvergenceError: No start has a finite density.
+        NotPositiveDefiniteError: The density does not fall in every direction around its maximum, so that there is no
+            normal approximation.
+    """
+    generator = np.random.default_rng(seed)
+    found: list[tuple[float, Array, list[float], bool, State]] = []
+    failure: ConvergenceError | None = None
+    for k in range(starts if density.priors else 1):
+        begin = density.start() if k == 0 else density.scatter(generator)
+        try:
+            found.append(_climb(density, begin, iterations))
+        except ConvergenceError as error:
+            failure = error
+    if not found:
+        assert failure is not None
+        raise failure
+    value, z, trace, converged, reached = min(found, key=lambda f: f[0])
+    agreeing = sum(f[0] < value + 0.01 for f in found)
+    density._last = reached  # the fields are found from where they were found before
+    _, _, gauss, state, sensitivity = density.evaluate(z)
+    hessian, exact = gauss, False
+    if density.dimension <= _LARGEST_HESSIAN:
+        own = _hessian(density, z, gauss)
+        if np.linalg.eigvalsh(own).min() > 0.0:
+            hessian, exact = own, True
+    return Mode(
+        z, _inverse_of(hessian, density), value, state, sensitivity, trace, converged, exact, (agreeing, len(found))
+    )
+
+
+def _inverse_of(hessian: Array, density: InverseDensity) -> Array:
+    """Covariance of the normal approximation, by a Cholesky factor of the curvature in units of its diagonal."""
+    diagonal = np.diagonal(hessian)
+    names = [*density.model.names, *(f"coordinate {k} of the fields" for k in range(len(hessian)))]
+    if not diagonal.min() > 0.0:
+        raise NotPositiveDefiniteError(
+            f"the posterior density does not fall on both sides of its maximum along {names[int(np.argmin(diagonal))]}:"
+            " give it a narrower prior or more observations, or use method='nuts'"
+        )
+    scale = 1.0 / np.sqrt(diagonal)
+    try:
+        factor = linalg.cho_factor(hessian * scale[:, None] * scale, lower=True)
+    except linalg.LinAlgError:
+        raise NotPositiveDefiniteError(
+            "the curvature of the posterior density at its maximum is not positive definite: some combination of"
+            f" {', '.join(density.model.names) or 'the unknown fields'} is not determined by observations and priors"
+        ) from None
+    covariance = linalg.cho_solve(factor, np.diag(scale)) * scale[:, None]
+    return np.asarray(0.5 * (covariance + covariance.T))
+
+
+def _climb(density: InverseDensity, z: Array, iterations: int) -> tuple[float, Array, list[float], bool, State]:
+    value, gradient, gauss, state, _ = density.evaluate(z)
+    damping, trace = 1e-3, [value]
+    for _ in range(iterations):
+        curvature = np.maximum(np.diagonal(gauss), 1e-8)
+        matrix = gauss + damping * np.diag(curvature)
+        floor = np.linalg.eigvalsh(matrix).min()
+        if floor <= 0.0:  # a prior that bends the wrong way
+            matrix = matrix + (1e-6 * curvature.max() - floor) * np.eye(len(z))
+        step = -np.linalg.solve(matrix, gradient)
+        length = float(np.abs(step).max())
+        step *= min(1.0, 3.0 / max(length, 1e-300))  # three units of an unconstrained coordinate at once are enough
+        try:
+            trial = density.evaluate(z + step)
+            better = trial[0] < value
+        except ConvergenceError:
+            better = False
+        if better:
+            decrease = value - trial[0]
+            z, value, gradient, gauss, state = z + step, trial[0], trial[1], trial[2], trial[3]
+            trace.append(value)
+            damping = max(damping / 5.0, 1e-12)
+            if decrease < 1e-10 * (1.0 + abs(value)) and length < 1e-5:
+                return value, z, trace, True, state
+        else:
+            if length < 1e-7:
+                return value, z, trace, True, state
+            damping = max(damping * 6.0, 1e-6)
+            if damping > 1e12:
+                return value, z, trace, length < 1e-4, state
+    return value, z, trace, False, state
+
+
+def _hessian(density: InverseDensity, z: Array, gauss: Array) -> Array:
+    """Central differences of the exact gradient, at steps of a hundredth of a standard deviation."""
+    width = 1.0 / np.sqrt(np.maximum(np.diagonal(gauss), 1e-8))
+    rows = []
+    for k in range(len(z)):
+        step = np.zeros(len(z))
+        step[k] = 1e-2 * min(width[k], 1.0)
+        up, down = density.evaluate(z + step)[1], density.evaluate(z - step)[1]
+        rows.append((up - down) / (2.0 * step[k]))
+    matrix = np.array(rows)
+    return 0.5 * (matrix + matrix.T)
+
+
+class _Whitened:
+    """The density around a mode, for the sampler."""
+
+    def __init__(self, density: InverseDensity, mode: Mode, bar: Any) -> None:
+        self._density, self._mode, self._bar = density, mode, bar
+        self.factor = np.linalg.cholesky(mode.covariance)
+
+    @property
+    def dimension(self) -> int:
+        """Number of coordinates."""
+        return self._density.dimension
+
+    def rows(self, points: Array) -> tuple[Array, Array, NDArray[np.int64]]:
+        """Values, gradients and status at points (S, D)."""
+        values, gradients = np.zeros(len(points)), np.zeros(points.shape)
+        status = np.zeros(len(points), dtype=np.int64)
+        for k, u in enumerate(points):
+            try:
+                value, gradient, *_ = self._density.evaluate(self._mode.z + self.factor @ u)
+                values[k], gradients[k] = -value, -(self.factor.T @ gradient)
+                status[k] = 0 if math.isfinite(value) else 1
+            except (ConvergenceError, InvalidDataError):
+                status[k] = 1
+            if self._bar is not None:
+                self._bar.update(1)
+        return values, gradients, status
+
+
+def sample_unknowns(
+    density: InverseDensity,
+    mode: Mode,
+    *,
+    draws: int = 500,
+    tune: int = 300,
+    chains: int = 4,
+    seed: int = 0,
+    progress: bool = True,
+) -> tuple[Array, dict[str, NDArray[Any]]]:
+    """Draw from the posterior of the unknowns by NUTS, in coordinates whitened by the Laplace approximation.
+
+    Returns:
+        Draws of z (chains, draws, D), and statistics (chains, draws) under ArviZ's names.
+    """
+    from tqdm import tqdm
+
+    from gpkit.inference import _nutpie
+
+    shown = progress and sys.stderr.isatty()
+    bar = tqdm(unit="density", desc="sampling") if shown else None
+    target = _Whitened(density, mode, bar)
+
+    def initial_point(chain_seed: int) -> Array:
+        return np.random.default_rng([seed, chain_seed]).uniform(-1.0, 1.0, target.dimension)
+
+    model = _nutpie.python_model(target, initial_point)
+    # One chain at a time: all share the warm start of the fields, and the interpreter.
+    u, raw = _nutpie.run(
+        model, draws=draws, tune=tune, chains=chains, cores=1, seed=seed, low_rank=False,
+        settings={"target_accept": 0.8, "maxdepth": 8},
+    )  # fmt: skip
+    if bar is not None:
+        bar.close()
+    names = {"diverging": "diverging", "depth": "tree_depth", "n_steps": "n_steps", "logp": "lp"}
+    return mode.z + u @ target.factor.T, {name: raw[key] for key, name in names.items() if key in raw}
+
+
+def _map_of(prior: Any) -> Any:
+    """Torch's map from the real line to the support of a prior."""
+    constraint = torch.distributions.constraints.real if prior is None else getattr(prior, "support", None)
+    if constraint is None:
+        raise InvalidDataError(f"{type(prior).__name__} is not a prior: use a torch or GPyTorch distribution")
+    try:
+        return torch.distributions.biject_to(constraint)
+    except NotImplementedError:
+        raise InvalidDataError(f"the prior {type(prior).__name__} is not one of a real number in an interval") from None
+
+
+def _middle(prior: Any) -> float | None:
+    for name in ("median", "mean", "mode"):
+        try:
+            value = float(torch.as_tensor(getattr(prior, name)))
+        except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
+            continue
+        if math.isfinite(value):
+            return value
+    return None

@@ -1,0 +1,1 @@
+"""Weights under a learned spectrum, for noisy equations, conditions and observations."""
