@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import solve_ivp
 
 from gpkit.errors import ConvergenceError
 from gpkit.inference.collocation.forms import Jet
@@ -89,3 +90,20 @@ def test_a_slab_that_never_converges_says_where(monkeypatch):
     monkeypatch.setattr(marching, "_SHORTEST", 0.1)
     with pytest.raises(ConvergenceError, match="cannot be continued beyond t = 0: no"):
         march(burgers(), (16, 16), 1, solve, 1e-6)
+
+
+def test_an_oscillator_whose_whole_span_does_not_converge():
+    """Relaxation oscillations of van der Pol, against an implicit Runge-Kutta method."""
+    span, stiffness = 12.0, 10.0
+    u = Field("u", Box(t=(0, span)))
+    equation = dt(u, 2) - stiffness * (1 - u**2) * dt(u) + u == 0
+    solution = PDE(equation, [Initial(u, "t=0", 2.0, velocity=0.0)]).solve(grid=200)
+    assert "slabs of time" in solution.diagnostics["method"]
+
+    def right(_, y):
+        return [y[1], stiffness * (1 - y[0] ** 2) * y[1] - y[0]]
+
+    times = np.linspace(0.0, span, 60)
+    truth = solve_ivp(right, (0.0, span), [2.0, 0.0], "Radau", times, rtol=1e-11, atol=1e-11).y[0]
+    mean = solution.mean(torch.from_numpy(times)[:, None]).numpy()
+    assert np.linalg.norm(mean - truth) < 1e-6 * np.linalg.norm(truth)

@@ -89,7 +89,7 @@ def _too_long(found: FieldPosterior, axis: int, tolerance: float) -> bool:
     if float(found.diagnostics["residual"]) <= tolerance:
         return False
     tails = found.diagnostics["coefficient_tails"]
-    return float(tails[axis]) >= max(float(t) for k, t in enumerate(tails) if k != axis)
+    return float(tails[axis]) >= max((float(t) for k, t in enumerate(tails) if k != axis), default=0.0)
 
 
 def _slab(problem: Problem, axis: int, start: float, end: float, before: FieldPosterior | None) -> Problem:
