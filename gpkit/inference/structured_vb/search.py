@@ -14,6 +14,7 @@ _FIXED = ("period", "frequency")  # named by the user, in the unit of the coordi
 _LENGTHS = ("lengthscale", "timescale")
 _WIDEST, _NARROWEST = math.log(2.0), 0.01
 _LONGEST_PAUSE = 8
+_EDGE = 1e-3  # of a constraint, where its transform is flat
 
 
 class ParameterSearch:
@@ -39,13 +40,24 @@ class ParameterSearch:
                 continue
             if name in _LENGTHS and not self._within_period(path):
                 self._lengths.append(path)
-                self._limits[path] = (least, most)
+                self._limits[path] = self._allowed(path, least, most)
             else:
-                self._limits[path] = (1e-4, 1e4)
+                self._limits[path] = self._allowed(path, 1e-4, 1e4)
         self._step = dict.fromkeys(self._limits, _WIDEST)
         self._pause = dict.fromkeys(self._limits, 0)
         self._waits = dict.fromkeys(self._limits, 0)
         self._turn = 0
+
+    def _allowed(self, path: str, low: float, high: float) -> tuple[float, float]:
+        """The part of a range that lies within the parameter's own constraint, its ends excluded."""
+        _, constraint = self._parameter(path)
+        if constraint is None:
+            return low, high
+        least, most = float(constraint.lower_bound), float(constraint.upper_bound)
+        if math.isfinite(most):
+            inside = _EDGE * (most - least)
+            return min(max(low, least + inside), most - inside), max(min(high, most - inside), least + inside)
+        return max(low, least + _EDGE * max(abs(least), low)), high
 
     def _within_period(self, path: str) -> bool:
         module = self.kernel.get_submodule(path.rpartition(".")[0])
@@ -67,9 +79,10 @@ class ParameterSearch:
             raw.copy_(natural if constraint is None else constraint.inverse_transform(natural))
 
     def begin(self, length: float) -> None:
-        """Set all length scales."""
+        """Set all length scales, as far as their limits allow."""
         for path in self._lengths:
-            self._set(path, length)
+            low, high = self._limits[path]
+            self._set(path, min(max(length, low), high))
 
     def values(self) -> dict[str, float]:
         """Natural values of all scalar parameters by path."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gpytorch
 import numpy as np
 import pytest
 import torch
@@ -85,6 +86,22 @@ def test_periods_are_kept():
     for _ in range(10):
         factor.learn()
     assert [v for k, v in factor.parameters().items() if k.endswith("period")] == [pytest.approx(1.7)]
+
+
+def test_learning_stays_within_constraints():
+    """Functions rougher than any length scale that the constraint allows: without its limit the search leaves it."""
+    x = np.linspace(0.0, 4.0, 9)
+    bounds = gpytorch.constraints.Interval(0.6, 0.9)
+    kernel = PeriodicKernel(7.0) + MaternKernel(0.5, lengthscale=0.7, lengthscale_constraint=bounds)
+    factor = MarkovFactor(kernel, x, 1)
+    factor.set_sites(np.full((9, 1, 1), 100.0), 100.0 * (-1.0) ** np.arange(9)[:, None])
+    for _ in range(24):
+        factor.learn()
+        factor.update()
+    found = factor.parameters()
+    assert np.isfinite(list(found.values())).all()
+    assert 0.6 < found["kernels.1.lengthscale"] < 0.61
+    assert found["kernels.0.lengthscale"] > float(kernel.kernels[0].raw_lengthscale_constraint.lower_bound)
 
 
 def test_a_factor_takes_over_another():
