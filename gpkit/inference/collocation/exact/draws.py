@@ -16,13 +16,13 @@ from gpkit.inference.collocation.exact.priors import AxisPrior, FieldPrior
 from gpkit.inference.collocation.exact.rows import Rows, apply, contract, jet_rows
 from gpkit.inference.collocation.forms import Jet
 
-__all__ = ["GridDraws"]
+__all__ = ["AxisDraws", "GridDraws"]
 
 _REFINEMENT = 3
 _DROPPED = 1e-13
 
 
-class _AxisDraws:
+class AxisDraws:
     """A process on an axis as functions with standard normal weights.
 
     The functions span what is known of the process from its values at a few times as many points as there are nodes and
@@ -82,7 +82,7 @@ class GridDraws:
             axes = []
             for j, axis in enumerate(prior.axes):
                 orders = {t.jet.orders[j] for r in own for t in r.terms if t.jet.field == f}
-                axes.append(_AxisDraws(axis, own[0].coordinates[j], sorted(orders)))
+                axes.append(AxisDraws(axis, own[0].coordinates[j], sorted(orders)))
             self._axes.append(axes)
             shape = [a.size for a in axes]
             self._weights.append(torch.randn(*shape, n, generator=generator, dtype=torch.float64))
