@@ -38,6 +38,7 @@ _NEWTON = 30
 _SEARCH = (15, 25, 60, 15)  # iterations between which components that are worth nothing are left out
 _TIGHTEST = 1e-8  # share of exact rows' size under the prior that rounding still leaves alone
 _WORTH = 0.1  # nats by which tighter equations have to make the data more likely
+_FULL = 0.95  # share of the weights that data determine above which functions are missing
 _LOOSE = 0.05  # mean square misfit of exact rows, in units of their noise, above which functions are missing
 
 
@@ -153,16 +154,20 @@ def solve_noisy(layout: Layout, grid: Sequence[int]) -> WeightPosterior:
     if not complete:
         low = {1: max(grid), 2: 14}.get(layout.dim, 5)
     share, fit, relative = 1e-4, None, 0.0
+    before: _Fit | None = None
     for _ in range(6):
         bases = _bases(layout, grid, picks, low, reach)
         if bases is None:
             break
-        fit = _fit(layout, grid, bases, picks, share, fit)
+        before = fit = _fit(layout, grid, bases, picks, share, before)
         std, relative = _spread(layout, fit)
         spread = std / fit.scale
         missed = fit.exact > _LOOSE and math.sqrt(fit.exact) * share > 0.1 * spread
-        if (missed or fit.surprise > 5.0) and low < max(grid):
+        full = fit.rank > _FULL * fit.rows.columns
+        if (missed or full or fit.surprise > 5.0) and low < max(grid):
             low = int(1.4 * low) + 1  # the functions cannot follow the solution
+            if full:
+                before = None  # equations were met by large weights that cancel: no start for a search
         elif spread < 10.0 * share and share > 1e-6:
             share *= 0.1  # what counts as exact has to be far below what is uncertain
         else:
