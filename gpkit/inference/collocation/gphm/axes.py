@@ -108,7 +108,7 @@ class AxisColumns:
 
     def __init__(self, columns: Tensor, jitter: float) -> None:
         """Factorise."""
-        self._columns = columns
+        self._columns, self._jitter = columns, jitter
         self._blocks: dict[int, Blocks] = {}
         self._gradients: dict[int, Blocks] = {}
         self.half_log_det, inverses = 0.0, []
@@ -129,6 +129,13 @@ class AxisColumns:
             even, odd = _blocks(folded, order)
             self._blocks[order] = (even.contiguous(), odd.contiguous())
         return self._blocks[order]
+
+    def eigen(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues (N,) of the covariance with its jitter, and eigenvectors (N, N), even ones first."""
+        values, vectors = zip(*[torch.linalg.eigh(block) for block in self.blocks(0)], strict=True)
+        folded = torch.block_diag(*vectors)
+        # Without its jitter the covariance is a limit of positive ones: what is negative is rounding.
+        return torch.cat(values).clamp_min(0.0) + self._jitter, unfold(folded, 0)
 
     @property
     def inverse(self) -> Tensor:

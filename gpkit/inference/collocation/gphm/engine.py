@@ -1,7 +1,7 @@
-"""GP-HM as published: free values on a grid, a mixture kernel per axis, and Adam on their joint density.
+"""GP-HM: free values on a grid and a mixture kernel per axis; Adam on their joint density, or Gauss-Newton.
 
-It is here for comparison. It learns slowly, its uncertainty is that of the values for a fixed kernel, and the other
-methods solve the same problems directly.
+It is here for comparison. As published it learns slowly and has no uncertainty; for a given kernel Gauss-Newton finds
+the values at once, and precisions of largest evidence give them a posterior.
 
 References:
     Fang, Cooley, Long, Li, Kirby & Zhe (2024), Solving High Frequency and Multi-Scale PDEs with Gaussian Processes,
@@ -20,16 +20,21 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gpkit.errors import ConvergenceError, InvalidDataError
+from gpkit.inference.collocation.exact.priors import MixtureAxis
 from gpkit.inference.collocation.exact.problem import collocation_axes
-from gpkit.inference.collocation.exact.rows import contract
-from gpkit.inference.collocation.forms import Data, Jet, Problem
+from gpkit.inference.collocation.forms import Data, Problem
 from gpkit.inference.collocation.gphm.axes import AxisColumns
+from gpkit.inference.collocation.gphm.laplace import Laplace, add_gram, refuse_if_too_large
+from gpkit.inference.collocation.gphm.newton import Optimum, initial_precisions, optimise
 from gpkit.inference.collocation.gphm.objective import GphmObjective, GphmState
-from gpkit.kernels.stationary import mixture_derivatives
+from gpkit.inference.collocation.gphm.posterior import GphmPosterior
+from gpkit.inference.collocation.gphm.roots import FieldRoot, Roots
 
-__all__ = ["GphmPosterior", "solve", "start"]
+__all__ = ["solve", "start"]
 
-Watch = Callable[[int, float, "GphmPosterior"], None]
+Watch = Callable[[int, float, GphmPosterior], None]
+_UNCONVERGED = 0.1
+"""Of a standard deviation: values that are further from their optimum are not the middle of their posterior."""
 
 
 def start(problem: Problem, shape: Sequence[int], mixtures: int, highest_frequency: Sequence[float]) -> GphmState:
@@ -57,145 +62,14 @@ def start(problem: Problem, shape: Sequence[int], mixtures: int, highest_frequen
     )
 
 
-class GphmPosterior:
-    """Fields given the optimised values on the grid.
-
-    The variance is that of the values around their optimum for the optimised kernel (Laplace), in one dimension and
-    for linear problems; the published method has none.
-
-    Args:
-        objective: What was optimised.
-        state: Where the optimisation ended.
-        diagnostics: Of the optimisation.
-        correction: A second posterior that is added: the published "extra" process.
-    """
-
-    def __init__(
-        self,
-        objective: GphmObjective,
-        state: GphmState,
-        diagnostics: dict[str, Any],
-        correction: GphmPosterior | None = None,
-    ) -> None:
-        """Solve for the weights of the kernel functions."""
-        self.diagnostics = diagnostics
-        self._objective = objective
-        self._state = state
-        self._correction = correction
-        d = len(objective.axes)
-        self._covariances = [
-            [AxisColumns(objective.columns(state, f, j).detach(), objective.jitter) for j in range(d)]
-            for f in range(len(objective.problem.fields))
-        ]
-        self._weights = [
-            contract([a.inverse for a in axes], u.detach()[..., None], True)
-            for axes, u in zip(self._covariances, state.values, strict=True)
-        ]
-
-    def parts(self) -> tuple[GphmObjective, GphmState]:
-        """What was optimised, and where it ended."""
-        return self._objective, self._state
-
-    def jets_on_grid(self) -> dict[Jet, Tensor]:
-        """Every jet of the problem at the collocation points."""
-        return self._objective.jets(self._state.values.detach(), self._covariances)
-
-    def _factors(self, jet: Jet, coordinates: Sequence[Tensor]) -> list[Tensor]:
-        factors = []
-        for j, (x, nodes, order) in enumerate(zip(coordinates, self._objective.axes, jet.orders, strict=True)):
-            state, f = self._state, jet.field
-            weights, length = state.log_weights[f, j].detach().exp(), self._objective.lengthscales(state, f, j).detach()
-            mu = state.frequencies[f, j].detach()
-            lag = x[:, None] - nodes[None, :]
-            factors.append(mixture_derivatives(self._objective.envelope, lag, weights, length, mu, order)[order])
-        return factors
-
-    def mean(self, jet: Jet, points: Tensor) -> Tensor:
-        """Mean of a jet at points (m, d)."""
-        coordinates = [points[:, j] for j in range(points.shape[1])]
-        mean = contract(self._factors(jet, coordinates), self._weights[jet.field], points.shape[1] == 1)[..., 0]
-        return mean if self._correction is None else mean + self._correction.mean(jet, points)
-
-    def mean_on_grid(self, jet: Jet, axes: Sequence[Tensor]) -> Tensor:
-        """Mean of a jet on a tensor grid."""
-        mean = contract(self._factors(jet, axes), self._weights[jet.field], True)[..., 0]
-        return mean if self._correction is None else mean + self._correction.mean_on_grid(jet, axes)
-
-    def variance(self, jet: Jet, points: Tensor) -> Tensor:
-        """Variance of a jet at points (m, 1), for a fixed kernel.
-
-        Raises:
-            InvalidDataError: The problem has more axes than one, more fields than one, or is nonlinear.
-        """
-        factor = self._laplace()
-        left = self._factors(jet, [points[:, 0]])[0]
-        state, f = self._state, jet.field
-        zero = torch.zeros(1, dtype=torch.float64)
-        at_zero = mixture_derivatives(
-            self._objective.envelope,
-            zero,
-            state.log_weights[f, 0].detach().exp(),
-            self._objective.lengthscales(state, f, 0).detach(),
-            state.frequencies[f, 0].detach(),
-            2 * jet.orders[0],
-        )[-1, 0]
-        weights = left @ self._covariances[f][0].inverse
-        spread = torch.linalg.solve_triangular(factor, weights.T, upper=False)
-        between = at_zero * (-1.0) ** jet.orders[0] - (weights * left).sum(1)
-        variance = between.clamp_min(0.0) + (spread**2).sum(0)
-        return variance if self._correction is None else variance + self._correction.variance(jet, points)
-
-    def sample(self, n: int, generator: torch.Generator) -> Callable[[Jet, Tensor], Tensor]:
-        """N draws of the values on the grid, carried elsewhere by the kernel."""
-        factor = self._laplace()
-        size = len(factor)
-        noise = torch.randn(size, n, generator=generator, dtype=torch.float64)
-        weights = self._covariances[0][0].inverse @ torch.linalg.solve_triangular(factor.T, noise, upper=True)
-
-        def draws(jet: Jet, points: Tensor) -> Tensor:
-            left = self._factors(jet, [points[:, 0]])[0]
-            return (self.mean(jet, points)[:, None] + left @ weights).T
-
-        return draws
-
-    def _laplace(self) -> Tensor:
-        """Cholesky factor of the precision of the values at the optimum."""
-        problem, objective = self._objective.problem, self._objective
-        if len(objective.axes) > 1 or len(problem.fields) > 1 or not problem.is_linear:
-            raise InvalidDataError(
-                "the gphm method has an uncertainty only for linear problems of one field on one axis: "
-                "use method='exact' or 'spectral'"
-            )
-        cov, state = self._covariances[0][0], self._state
-        precision = cov.inverse.clone()
-        eye = torch.eye(len(precision), dtype=torch.float64)
-        for i, equation in enumerate(problem.equations):
-            jets = {j: cov.matrix(j.orders[0]) @ cov.inverse if j.orders[0] else eye for j in equation.all_jets}
-            column = [c[:, None] for c in objective.coordinates]
-            rows = equation.left_side(column, jets, objective.parameters)
-            precision += float(state.log_equation_precision[i].exp()) * rows.T @ rows
-        strength = objective.boundary_weight * float(state.log_boundary_precision.exp())
-        for condition in problem.conditions:
-            end = 0 if condition.side == 0 else len(eye) - 1
-            row = torch.zeros(len(eye), dtype=torch.float64)
-            for t in condition.terms:
-                order = t.jet.orders[0]
-                line = cov.matrix(order)[end] @ cov.inverse if order else eye[end]
-                row = row + t.coefficient([objective.axes[0][end]], objective.parameters) * line
-            precision += strength * torch.outer(row, row)
-        factor, info = torch.linalg.cholesky_ex(0.5 * (precision + precision.T))
-        if int(info):
-            raise ConvergenceError("the precision of the values is not positive definite: gphm has not converged")
-        return factor
-
-
 def solve(
     problem: Problem,
     grid: Sequence[int],
     *,
     parameters: Mapping[str, Tensor] | None = None,
     kernel: str = "student-t",
-    iterations: int = 2000,
+    optimiser: str = "adam",
+    iterations: int | None = None,
     mixtures: int = 30,
     highest_frequency: float | Sequence[float] | None = None,
     boundary_weight: float = 200.0,
@@ -206,14 +80,21 @@ def solve(
     progress: bool = False,
     watch: Watch | None = None,
 ) -> GphmPosterior:
-    """Optimise the published objective with Adam for a given number of iterations.
+    """Optimise the published objective for a given number of iterations, or for a given kernel to its end.
+
+    With "gauss-newton" the values are at their optimum for the kernel, equations without stated noise and the kernel's
+    scale have the precision of largest evidence, and stated noise is what it is. With "adam" everything is where Adam
+    has left it, noise is learned even where it is stated, and so are the posterior's precisions;
+    ``diagnostics["uncertainty"]``, made with the first standard deviation, says what that is worth.
 
     Args:
         problem: Equations and conditions. Observations and periodic axes are not part of the method.
         grid: Points along each axis, ends included.
         parameters: Values of unknown coefficients.
         kernel: Spectrum of the mixtures: "student-t" (5 degrees of freedom) or "gaussian".
-        iterations: Steps of Adam. The paper makes 10^5 to 3 10^6.
+        optimiser: "adam", as published, or "gauss-newton".
+        iterations: Steps of Adam, 2000 if not given; the paper makes 10^5 to 3 10^6. Before Gauss-Newton they only
+            train the kernel, and none are made if not asked for.
         mixtures: Components of each axis' kernel.
         highest_frequency: Where the linearly spaced frequencies begin to end, one number or one an axis, in cycles per
             unit; by default 0.6 times the grid's Nyquist frequency.
@@ -228,11 +109,16 @@ def solve(
             built where ``watch`` is given).
 
     Raises:
-        InvalidDataError: Periodic axes, observations, or another kernel.
-        ConvergenceError: The objective stops being a number.
+        InvalidDataError: Periodic axes, observations, another kernel or optimiser, values on another grid, or more
+            values than Gauss-Newton can factorise.
+        ConvergenceError: The objective stops being a number, or Gauss-Newton does not converge.
     """
     if kernel not in ("student-t", "gaussian"):
         raise InvalidDataError(f"gphm knows the kernels 'student-t' and 'gaussian', got {kernel!r}")
+    if optimiser not in ("adam", "gauss-newton"):
+        raise InvalidDataError(f"gphm knows the optimisers 'adam' and 'gauss-newton', got {optimiser!r}")
+    if optimiser == "gauss-newton" and change_point is not None:
+        raise InvalidDataError("a second process (change_point) is trained with Adam: use optimiser='adam'")
     if problem.periodic or problem.observations:
         raise InvalidDataError("gphm takes neither periodic axes nor observations: use method='exact' or 'spectral'")
     axes = collocation_axes(problem.box, grid)
@@ -243,18 +129,141 @@ def solve(
     else:
         frequencies = [float(highest_frequency)] * len(axes)
     objective = GphmObjective(problem, axes, kernel, boundary_weight, jitter, parameters)
-    first = iterations if change_point is None else max(1, round(change_point * iterations))
     state = start(problem, grid, mixtures, frequencies)
+    if optimiser == "gauss-newton":
+        refuse_if_too_large(state.values.numel())
+        trace = _adam(objective, state, iterations or 0, learning_rate, progress, watch, 0, None)
+        return _by_newton(objective, state, trace, frequencies, progress)
+    iterations = 2000 if iterations is None else iterations
+    first = iterations if change_point is None else max(1, round(change_point * iterations))
     trace = _adam(objective, state, first, learning_rate, progress, watch, 0, None)
-    posterior = _finish(objective, state, trace, frequencies)
+    diagnostics: dict[str, Any] = {
+        "method": f"gphm: the published objective with Adam, stopped after {len(trace)} steps as asked",
+        "iterations": len(trace),
+        "objective": trace,
+        "highest_frequency": list(frequencies),
+        "log_boundary_precision": float(state.log_boundary_precision),
+        "log_equation_precision": [float(v) for v in state.log_equation_precision],
+        "jitter": objective.jitter,
+    }
+    posterior = _of_state(objective, state, diagnostics)
     if change_point is None or first >= iterations:
         return posterior
-    rest = _residual_problem(problem, axes, posterior)
+    rest = _residual_problem(problem, axes, objective, posterior)
     second = GphmObjective(rest, axes, "student-t", boundary_weight, jitter, parameters)
     extra = start(rest, grid, 1, [0.0] * len(axes))
     more = _adam(second, extra, iterations - first, learning_rate, progress, watch, first, posterior)
-    diagnostics = posterior.diagnostics | {"objective": trace + more, "iterations": iterations, "change_point": first}
-    return GphmPosterior(objective, state, diagnostics, GphmPosterior(second, extra, {}))
+    diagnostics |= {"objective": trace + more, "iterations": iterations, "change_point": first}
+    return _of_state(objective, state, diagnostics, _of_state(second, extra, {}))
+
+
+def _kernels(objective: GphmObjective, state: GphmState) -> tuple[list[list[MixtureAxis]], Roots]:
+    """Covariances of every field and axis, and the whitened coordinates of their values on the grid."""
+    kernels, roots = [], []
+    for f in range(len(objective.problem.fields)):
+        mixtures, covariances = [], []
+        for j in range(len(objective.axes)):
+            weights, lengths = state.log_weights[f, j].exp(), objective.lengthscales(state, f, j)
+            mixtures.append(MixtureAxis(objective.envelope, weights, lengths, state.frequencies[f, j].clone()))
+            covariances.append(AxisColumns(objective.columns(state, f, j), objective.jitter))
+        kernels.append(mixtures)
+        roots.append(FieldRoot(covariances))
+    return kernels, Roots(roots)
+
+
+@torch.no_grad()
+def _of_state(
+    objective: GphmObjective,
+    state: GphmState,
+    diagnostics: dict[str, Any],
+    correction: GphmPosterior | None = None,
+) -> GphmPosterior:
+    """Posterior around the values that Adam has left."""
+    kernels, roots = _kernels(objective, state)
+    weights, precisions = roots.weights(state.values), objective.precisions(state)
+    scales = [1.0] * len(kernels)
+
+    def around() -> Laplace:
+        rows = objective.linear_rows(roots.jets(objective.all_jets, weights))
+        laplace = Laplace(roots, rows, precisions, scales)
+        diagnostics["uncertainty"] = _judged(laplace, weights, len(objective.problem.equations))
+        return laplace
+
+    axes, jitter = objective.axes, objective.jitter
+    return GphmPosterior(axes, kernels, jitter, roots, weights, scales, around, diagnostics, correction)
+
+
+def _noise_levels(laplace: Laplace, equations: int) -> list[tuple[float, float]]:
+    """Noise that each equation is taken to have, and what its residuals say for the numbers that are left over."""
+    inverse = laplace.inverse()
+    found = []
+    for r, v in list(zip(laplace.rows, laplace.precisions, strict=True))[:equations]:
+        gram = torch.zeros_like(inverse)
+        add_gram(gram, laplace.roots, r, v)
+        left = max(r.residual.numel() - float((inverse * gram).sum()), 1e-3)
+        found.append((v**-0.5, math.sqrt(max(float((r.residual**2).sum()) / left, 1e-300))))
+    return found
+
+
+def _judged(laplace: Laplace, weights: Tensor, equations: int) -> str:
+    """What speaks against the posterior around values that an iteration has left, in a sentence."""
+    gradient = laplace.gradient(weights)
+    length = math.sqrt(max(float(gradient @ laplace.solve(gradient)), 0.0) / len(weights))
+    doubts = []
+    if length > _UNCONVERGED:
+        doubts.append(
+            f"the values are {length:.2g} standard deviations from their optimum, so the intervals are around the "
+            "wrong place"
+        )
+    for i, (learned, implied) in enumerate(_noise_levels(laplace, equations)):
+        if not 0.8 < learned / implied < 1.25:
+            doubts.append(
+                f"the noise that was learned for equation {i + 1}, {learned:.2g}, is {learned / implied:.2g} times "
+                f"what its residuals say, so the intervals are too {'narrow' if learned < implied else 'wide'}"
+            )
+    if not doubts:
+        return "Laplace, for the kernel and the noise that were learned"
+    return f"Laplace, not to be relied on: {'; '.join(doubts)}"
+
+
+def _by_newton(
+    objective: GphmObjective, state: GphmState, trace: list[float], frequencies: Sequence[float], progress: bool
+) -> GphmPosterior:
+    """Values at their optimum for the kernel, with precisions of largest evidence."""
+    with torch.no_grad():
+        kernels, roots = _kernels(objective, state)
+    found = optimise(objective, roots, roots.weights(state.values), initial_precisions(objective, roots), progress)
+    trained = f"after {len(trace)} steps of Adam for the kernel" if trace else "with the kernel that Adam starts from"
+    diagnostics: dict[str, Any] = {
+        "method": f"gphm: {len(found.steps)} Gauss-Newton steps {trained}, precisions of largest evidence, and the "
+        "Laplace posterior at the last",
+        "iterations": len(trace),
+        "objective": [*trace, *found.objective],
+        "newton_steps": list(found.steps),
+        "highest_frequency": list(frequencies),
+        "log_equation_precision": [math.log(v) for v in found.precisions.rows[: len(objective.problem.equations)]],
+        "log_scale": [math.log(s) for s in found.precisions.scales],
+        "log_evidence": found.log_evidence,
+        "jitter": objective.jitter,
+        "uncertainty": _judged_noise(found, objective),
+    }
+    scales, laplace = found.precisions.scales, found.laplace
+    return GphmPosterior(
+        objective.axes, kernels, objective.jitter, roots, found.weights, scales, lambda: laplace, diagnostics
+    )
+
+
+def _judged_noise(found: Optimum, objective: GphmObjective) -> str:
+    count = len(objective.problem.equations)
+    for i, (used, implied) in enumerate(_noise_levels(found.laplace, count)):
+        if i not in found.precisions.free and not 0.8 < used / implied < 1.25:
+            return (
+                f"Laplace, not to be relied on: equation {i + 1} is stated to have noise {used:.2g}, its residuals say "
+                f"{implied:.2g}"
+            )
+    return "Laplace, for a fixed kernel, its scale and noise of largest evidence" + (
+        "" if found.precisions.free else " or as stated"
+    )
 
 
 def _adam(
@@ -267,6 +276,8 @@ def _adam(
     offset: int,
     base: GphmPosterior | None,
 ) -> list[float]:
+    if iterations == 0:
+        return []
     tensors = state.tensors()
     optimiser = torch.optim.Adam(tensors, lr=learning_rate)
     if base is not None:
@@ -283,27 +294,14 @@ def _adam(
             t.grad = g
         optimiser.step()
         if watch is not None:
-            now = GphmPosterior(objective, state, {})
-            watch(offset + i + 1, value, now if base is None else GphmPosterior(*base.parts(), {}, now))
+            now = _of_state(objective, state, {})
+            watch(offset + i + 1, value, now if base is None else base.plus(now))
     return trace
 
 
-def _finish(
-    objective: GphmObjective, state: GphmState, trace: list[float], frequencies: Sequence[float]
-) -> GphmPosterior:
-    diagnostics: dict[str, Any] = {
-        "method": f"gphm: the published objective with Adam, stopped after {len(trace)} steps as asked",
-        "iterations": len(trace),
-        "objective": trace,
-        "highest_frequency": list(frequencies),
-        "log_boundary_precision": float(state.log_boundary_precision),
-        "log_equation_precision": [float(v) for v in state.log_equation_precision],
-        "jitter": objective.jitter,
-    }
-    return GphmPosterior(objective, state, diagnostics)
-
-
-def _residual_problem(problem: Problem, axes: Sequence[Tensor], posterior: GphmPosterior) -> Problem:
+def _residual_problem(
+    problem: Problem, axes: Sequence[Tensor], objective: GphmObjective, posterior: GphmPosterior
+) -> Problem:
     """The same linear operators with what a posterior's mean leaves over on their right sides.
 
     Raises:
@@ -311,8 +309,7 @@ def _residual_problem(problem: Problem, axes: Sequence[Tensor], posterior: GphmP
     """
     if not problem.is_linear:
         raise InvalidDataError("a second process (change_point) is possible for linear problems only")
-    jets = posterior.jets_on_grid()
-    objective = posterior.parts()[0]
+    jets = posterior.jets(objective.all_jets)
     equations = []
     for equation, source in zip(problem.equations, objective.sources, strict=True):
         left = source - equation.left_side(objective.coordinates, jets, objective.parameters)

@@ -21,6 +21,7 @@ from torch import Tensor
 from gpkit.inference.collocation.exact.problem import data_values, open_mesh
 from gpkit.inference.collocation.forms import Condition, Equation, Jet, Parameters, Problem
 from gpkit.inference.collocation.gphm.axes import AxisColumns, fold, unfold
+from gpkit.inference.collocation.gphm.laplace import LinearRows
 from gpkit.kernels.stationary import GaussianEnvelope, MaternEnvelope, mixture_derivatives
 
 __all__ = ["GphmObjective", "GphmState"]
@@ -98,7 +99,7 @@ class GphmObjective:
         self.highest_order = max(orders, default=0)
         self._lags = [torch.arange(len(x), dtype=torch.float64) * (x[-1] - x[0]) / (len(x) - 1) for x in axes]
 
-    def _face(self, condition: Condition) -> tuple[tuple[slice | int, ...], list[Tensor], Tensor]:
+    def _face(self, condition: Condition) -> tuple[tuple[slice, ...], list[Tensor], Tensor]:
         """Index of a face in the grid, its coordinates, and its values."""
         j = condition.axis
         end = 0 if condition.side == 0 else len(self.axes[j]) - 1
@@ -107,9 +108,7 @@ class GphmObjective:
             values = condition.value.values.reshape([len(x) for x in face])
         else:
             values = data_values(condition.value, face, self.parameters, f"the {condition.kind} data")
-        index: tuple[slice | int, ...] = tuple(
-            slice(end, end + 1) if k == j else slice(None) for k in range(len(self.axes))
-        )
+        index = tuple(slice(end, end + 1) if k == j else slice(None) for k in range(len(self.axes)))
         return index, open_mesh(face), values
 
     def columns(self, state: GphmState, field: int, axis: int) -> Tensor:
@@ -170,19 +169,41 @@ class GphmObjective:
             _pull_jet(jet, _all_axes(fold, g), folded[f], once[f], slope[f], covariances[f])
         return total, [torch.stack([_all_axes(unfold, g) for g in slope]), boundary_slope[0], equation_slope]
 
-    def jets(self, values: Tensor, covariances: list[list[AxisColumns]]) -> dict[Jet, Tensor]:
-        """Every jet of the problem on the grid."""
-        folded = [_all_axes(fold, u) for u in values]
-        once = [[a.solve(u, j) for j, a in enumerate(line)] for u, line in zip(folded, covariances, strict=True)]
-        return self._jets(values, folded, once, covariances)
+    def precisions(self, state: GphmState) -> list[float]:
+        """What the squares of every equation and then of every condition are weighted with."""
+        equations = [float(v) for v in state.log_equation_precision.exp()]
+        strength = self.boundary_weight * float(state.log_boundary_precision.exp())
+        return equations + [strength] * len(self.faces)
+
+    def linear_rows(self, jets: Mapping[Jet, Tensor]) -> list[LinearRows]:
+        """Equations and then conditions, linearised where the jets on the grid are these."""
+        everything = (slice(None),) * len(self.axes)
+        rows = []
+        for equation, source in zip(self.problem.equations, self.sources, strict=True):
+            residual = equation.left_side(self.coordinates, jets, self.parameters) - source
+            slopes = equation.linearised(self.coordinates, jets, self.parameters)
+            rows.append(LinearRows(slopes, residual.expand(self.shape), everything))
+        for condition, (index, coordinates, target) in zip(self.problem.conditions, self.faces, strict=True):
+            found: Tensor = -target
+            own: dict[Jet, Tensor] = {}
+            for t in condition.terms:
+                c = t.coefficient(coordinates, self.parameters)
+                found = found + c * jets[t.jet][index]
+                own[t.jet] = own[t.jet] + c if t.jet in own else c
+            rows.append(LinearRows(own, found, index))
+        return rows
+
+    @property
+    def all_jets(self) -> tuple[Jet, ...]:
+        """Of equations and conditions, each once."""
+        wanted = [j for e in self.problem.equations for j in e.all_jets]
+        return tuple(dict.fromkeys([*wanted, *[t.jet for c in self.problem.conditions for t in c.terms]]))
 
     def _jets(
         self, values: Tensor, folded: list[Tensor], once: list[list[Tensor]], covariances: list[list[AxisColumns]]
     ) -> dict[Jet, Tensor]:
-        wanted = [j for e in self.problem.equations for j in e.all_jets]
-        wanted += [t.jet for c in self.problem.conditions for t in c.terms]
         jets: dict[Jet, Tensor] = {}
-        for jet in dict.fromkeys(wanted):
+        for jet in self.all_jets:
             if any(jet.orders):
                 # Cheaper as two products of a vector than as one with the matrix K C^-1.
                 *_, (solved, j) = _chain(jet, folded[jet.field], once[jet.field], covariances[jet.field])
