@@ -102,7 +102,7 @@ class CellComplex:
 
     def where(self, index: Any) -> Integers:
         """Edge numbers (m,) from a mask, integers of any kind, a list or a column."""
-        return as_indices(index, self.n_edges)
+        return as_indices(index, self.n_edges, what="edge")
 
     @functools.cached_property
     def boundary_1(self) -> Any:

@@ -40,7 +40,8 @@ def as_matrix(values: Any, name: str, columns: int | None = None) -> Floats:
         InvalidDataError: other shapes, or entries that are not finite, with their row and column.
     """
     try:
-        matrix = np.array(values, dtype=np.float64, order="C")
+        # Tensors are viewed first: their own conversion knows no copies.
+        matrix = np.array(np.asarray(values), dtype=np.float64, order="C")
     except (TypeError, ValueError) as error:
         raise InvalidDataError(f"{name} must be a numeric table, one row per point: {error}") from None
     if matrix.ndim != 2 or (columns is not None and matrix.shape[1] != columns):
@@ -64,13 +65,14 @@ def as_points(points: Any, name: str = "points", columns: int | None = None) -> 
     return matrix
 
 
-def as_indices(where: Any, n: int, name: str = "where") -> Integers:
+def as_indices(where: Any, n: int, name: str = "where", what: str = "node") -> Integers:
     """Node numbers (m,) from a boolean mask, integers of any width or sign convention, a list, or a single column.
 
     Args:
         where: mask of n entries; or node numbers, negative ones counted from the end; None for all nodes.
         n: number of nodes.
         name: for messages.
+        what: what is numbered, for messages.
 
     Raises:
         InvalidDataError: a mask of another length, numbers out of range or with a fraction, or another shape.
@@ -83,20 +85,22 @@ def as_indices(where: Any, n: int, name: str = "where") -> Integers:
     if array.ndim == 0:
         array = array[None]
     if array.ndim != 1:
-        raise InvalidDataError(f"{name} must be a mask or a list of node numbers, got an array of shape {array.shape}")
+        raise InvalidDataError(
+            f"{name} must be a mask or a list of {what} numbers, got an array of shape {array.shape}"
+        )
     if array.dtype == np.bool_:
         if array.size != n:
-            raise InvalidDataError(f"{name} is a mask of {array.size} entries, but there are {n} nodes")
+            raise InvalidDataError(f"{name} is a mask of {array.size} entries, but there are {n} {what}s")
         return np.flatnonzero(array)
     if array.size == 0:
         return np.zeros(0, dtype=np.int64)
     if not np.issubdtype(array.dtype, np.number) or np.issubdtype(array.dtype, np.complexfloating):
-        raise InvalidDataError(f"{name} must hold node numbers, got {array.dtype}")
+        raise InvalidDataError(f"{name} must hold {what} numbers, got {array.dtype}")
     numbers = array.astype(np.int64) if np.isfinite(array).all() else None
     if numbers is None or not np.array_equal(numbers, array):
-        raise InvalidDataError(f"{name} must hold whole node numbers, got {array[:5].tolist()}")
+        raise InvalidDataError(f"{name} must hold whole {what} numbers, got {array[:5].tolist()}")
     outside = (numbers < -n) | (numbers >= n)
     if outside.any():
         at = int(np.flatnonzero(outside)[0])
-        raise InvalidDataError(f"{name}[{at}] is node {int(numbers[at])}, but nodes are numbered 0 to {n - 1}")
+        raise InvalidDataError(f"{name}[{at}] is {what} {int(numbers[at])}, but {what}s are numbered 0 to {n - 1}")
     return np.where(numbers < 0, numbers + n, numbers)

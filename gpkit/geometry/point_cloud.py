@@ -23,6 +23,8 @@ __all__ = ["PointCloud", "connected_parts"]
 
 _FAR = 3.0
 """A place is far from the cloud if its nearest node is further away than this many of that node's bandwidths."""
+_OFF = 1.0
+"""And if it is further off the nearest node's tangent space than this many."""
 
 
 class PointCloud(Manifold):
@@ -156,7 +158,8 @@ class PointCloud(Manifold):
     def locate(self, points: Any) -> Location:
         """Places (m, D) seen from the nodes, with frames of their own from the nodes around them.
 
-        Places further than three bandwidths from their nearest node are flagged as far.
+        Places further than three bandwidths from their nearest node, or further than one off its tangent space, are
+        flagged as far.
         """
         places = as_points(points, columns=self.ambient_dim) if np.size(points) else np.zeros((0, self.ambient_dim))
         count = max(self.n_neighbors, self.frame_neighbors)
@@ -175,6 +178,9 @@ class PointCloud(Manifold):
         frames[on_node] = nearest[on_node]
         products = np.einsum("mai,mkaj->mkij", frames, self.frames[indices])
         rotations, _ = polar(products.reshape(-1, self.dim, self.dim))
+        step = places - self.points[indices[:, 0]]
+        off = np.linalg.norm(step - np.einsum("mai,mbi,mb->ma", nearest, nearest, step), axis=1)
+        reach = self._bandwidth[indices[:, 0]]
         return Location(
             points=places,
             neighbours=indices,
@@ -183,7 +189,7 @@ class PointCloud(Manifold):
             transports=rotations.reshape(products.shape),
             mass=(weights * distances**2).sum(1) / (2.0 * self.dim),
             distance=distances[:, 0],
-            far=distances[:, 0] > _FAR * self._bandwidth[indices[:, 0]],
+            far=(distances[:, 0] > _FAR * reach) | (off > _OFF * reach),
             nodes=np.where(on_node, indices[:, 0], -1),
         )
 

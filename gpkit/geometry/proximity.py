@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg
 
 from gpkit.errors import DataWarning, InvalidDataError
-from gpkit.geometry.checks import Floats
+from gpkit.geometry.checks import Floats, as_matrix
 from gpkit.geometry.graph import Graph
 
 __all__ = ["PROXIMITIES", "RepairedKernel", "log_distances", "proximity", "repair"]
@@ -95,9 +95,18 @@ def repair(distances: Floats) -> RepairedKernel:
 
     Entrywise logarithms of proximities are in general no kernels.
 
+    Raises:
+        InvalidDataError: not a finite, symmetric matrix with a diagonal of zeros, as distances have.
+
     Warns:
         DataWarning: eigenvalues were clipped; how many, and how much they weighed.
     """
+    distances = as_matrix(distances, "distances", len(distances))
+    largest = float(np.abs(distances).max()) if distances.size else 0.0
+    if (np.abs(distances - distances.T) > 1e-10 * largest).any():
+        raise InvalidDataError("distances must be symmetric: take (d + d.T) / 2 if that is what is meant")
+    if (np.abs(np.diagonal(distances)) > 1e-10 * largest).any():
+        raise InvalidDataError("distances must be zero on the diagonal: repair takes log_distances, not proximities")
     centred = distances - distances.mean(0) - distances.mean(1)[:, None] + distances.mean()
     values, vectors = scipy.linalg.eigh(-0.5 * (centred + centred.T))
     tolerance = 1e-12 * float(np.abs(values).max()) if values.size else 0.0

@@ -15,7 +15,7 @@ from gpkit.errors import InvalidDataError
 from gpkit.geometry.cell_complex import HodgeBasis
 from gpkit.geometry.graph import Graph
 from gpkit.kernels.markov import MarkovKernel
-from gpkit.kernels.spectral import SpectralKernel
+from gpkit.kernels.spectral import LogResponse, SpectralKernel
 from gpkit.kernels.spectral_filters import SpectralFilter
 from gpkit.operators.random_features import RandomFeatureLinearOperator, WalkFeatures
 
@@ -151,7 +151,7 @@ class GraphKernel(gpytorch.kernels.Kernel):
 
     Args:
         graph: a :class:`~gpkit.geometry.Graph`.
-        spectral_filter: a filter or its name, for the spectral method.
+        spectral_filter: a filter, its name or a function of eigenvalues, for the spectral method.
         method: "spectral" (the first ``rank`` modes), "precision" (a Matern of integer or rational ``alpha`` with all
             modes) or "grf" (random walks; the arguments of :class:`WalkKernel` are passed on).
         rank: number of modes.
@@ -173,7 +173,7 @@ class GraphKernel(gpytorch.kernels.Kernel):
     def __init__(
         self,
         graph: Graph,
-        spectral_filter: str | SpectralFilter = "matern",
+        spectral_filter: str | SpectralFilter | LogResponse = "matern",
         *,
         method: str = "spectral",
         rank: int = 300,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import gpytorch
@@ -15,9 +17,13 @@ from gpkit.errors import DataWarning, InvalidDataError
 from gpkit.geometry import Manifold, SpectralBasis
 from gpkit.kernels.spectral_filters import (
     FILTERS,
+    CommunicabilityFilter,
+    CosineFilter,
+    FunctionFilter,
     HeatFilter,
     MaternFilter,
     MonotoneFilter,
+    PStepFilter,
     RegularisedLaplacianFilter,
     SpectralFilter,
 )
@@ -26,11 +32,13 @@ from gpkit.operators.structured import common_batch
 
 __all__ = ["ConnectionLaplacianKernel", "SpectralKernel", "make_filter"]
 
+LogResponse = Callable[[Tensor], Tensor]
+
 _REMEMBERED = 4
 
 
 def make_filter(
-    spectral_filter: str | SpectralFilter,
+    spectral_filter: str | SpectralFilter | LogResponse,
     basis: SpectralBasis,
     lengthscale: Any = None,
     nu: float = 1.5,
@@ -39,7 +47,7 @@ def make_filter(
     """A filter by name, with start values that suit a basis, or the one given.
 
     Args:
-        spectral_filter: one of ``FILTERS``, or a filter.
+        spectral_filter: one of ``FILTERS``, a filter, or a function of eigenvalues (k,) that gives log phi (k,).
         basis: the basis it is for.
         lengthscale: start value in units of the data; that of the middle of the spectrum by default.
         nu: smoothness of a Matern filter.
@@ -50,9 +58,11 @@ def make_filter(
     """
     if isinstance(spectral_filter, SpectralFilter):
         return spectral_filter
+    if callable(spectral_filter):
+        return FunctionFilter(spectral_filter, batch_shape)
     if spectral_filter not in FILTERS:
         raise InvalidDataError(
-            f"filter must be one of {', '.join(FILTERS)} or a SpectralFilter, got {spectral_filter!r}"
+            f"filter must be one of {', '.join(FILTERS)}, a SpectralFilter or a function, got {spectral_filter!r}"
         )
     largest = float(basis.eigenvalues[-1]) if basis.k and basis.eigenvalues[-1] > 0.0 else 1.0
     # The length of the slowest mode that varies decides what is long.
@@ -67,7 +77,13 @@ def make_filter(
         return MonotoneFilter(8, largest, longest, batch_shape=batch_shape)
     if spectral_filter == "regularised-laplacian":
         return RegularisedLaplacianFilter(scale, batch_shape=batch_shape)
-    return FILTERS[spectral_filter](batch_shape=batch_shape)
+    if spectral_filter == "communicability":
+        return CommunicabilityFilter(batch_shape=batch_shape)
+    # Both are for eigenvalues up to 2, or to where this basis ends.
+    top = max(2.0, largest if math.isnan(basis.next_eigenvalue) else basis.next_eigenvalue)
+    if spectral_filter == "cosine":
+        return CosineFilter(top, batch_shape)
+    return PStepFilter(offset=top, batch_shape=batch_shape)
 
 
 class SpectralKernel(gpytorch.kernels.Kernel):
@@ -79,7 +95,8 @@ class SpectralKernel(gpytorch.kernels.Kernel):
 
     Args:
         basis: the modes.
-        spectral_filter: a filter or its name; see ``gpkit.kernels.spectral_filters``.
+        spectral_filter: a filter or its name (see ``gpkit.kernels.spectral_filters``), or a function of eigenvalues
+            (k,) that gives the logarithm (k,) of the variances, up to a constant.
         lengthscale: start value, in units of the data.
         nu: smoothness of a Matern filter.
         batch_shape: of the parameters.
@@ -91,7 +108,7 @@ class SpectralKernel(gpytorch.kernels.Kernel):
     def __init__(
         self,
         basis: SpectralBasis,
-        spectral_filter: str | SpectralFilter = "matern",
+        spectral_filter: str | SpectralFilter | LogResponse = "matern",
         *,
         lengthscale: Any = None,
         nu: float = 1.5,
@@ -227,7 +244,7 @@ class ConnectionLaplacianKernel(SpectralKernel):
 
     Args:
         manifold: a point cloud or mesh, or a connection basis of one.
-        spectral_filter: a filter or its name.
+        spectral_filter: a filter, its name or a function.
         rank: number of modes to solve for, where a manifold is given.
         solver: of the eigenproblem; see :meth:`SpectralBasis.of`.
         cache: folder that keeps bases by their content.
@@ -240,7 +257,7 @@ class ConnectionLaplacianKernel(SpectralKernel):
     def __init__(
         self,
         manifold: Manifold | SpectralBasis,
-        spectral_filter: str | SpectralFilter = "matern",
+        spectral_filter: str | SpectralFilter | LogResponse = "matern",
         *,
         rank: int = 300,
         solver: str = "auto",

@@ -245,25 +245,37 @@ class PStepFilter(SpectralFilter):
 
 
 class CosineFilter(SpectralFilter):
-    r"""Cosine: :math:`\phi=\cos(\pi\lambda/4)` for normalised Laplacians, whose eigenvalues lie in [0, 2].
+    r"""Cosine: :math:`\phi=\cos(\pi\lambda/2b)`, with b the largest eigenvalue: 2 for normalised Laplacians.
+
+    Args:
+        largest: b, no smaller than any eigenvalue.
+        batch_shape: of copies of the filter, which has no parameters.
 
     References:
         Smola & Kondor (2003), COLT (there the inverse cosine regulariser).
     """
 
+    def __init__(self, largest: float = 2.0, batch_shape: torch.Size | None = None) -> None:
+        super().__init__(batch_shape)
+        if not 0.0 < largest < float("inf"):
+            raise InvalidDataError(f"largest must be positive and finite, got {largest}")
+        self.largest = float(largest)
+
     def log_response(self, eigenvalues: Tensor) -> Tensor:
         """Log phi (*batch_shape, k).
 
         Raises:
-            InvalidDataError: an eigenvalue exceeds 2.
+            InvalidDataError: an eigenvalue exceeds the largest.
         """
-        if bool((eigenvalues > 2.0 + 1e-9).any()):
+        if bool((eigenvalues > self.largest * (1.0 + 1e-9)).any()):
             raise InvalidDataError(
-                f"the cosine filter is for normalised Laplacians, with eigenvalues up to 2; got "
-                f"{float(eigenvalues.max()):g}"
+                f"the cosine filter is for eigenvalues up to {self.largest:g}, got {float(eigenvalues.max()):g}: pass "
+                "largest=, or normalise the Laplacian"
             )
         tiny = torch.finfo(eigenvalues.dtype).tiny
-        return torch.cos(0.25 * torch.pi * eigenvalues).clamp_min(tiny).log().expand(*self.batch_shape, -1)
+        return (
+            torch.cos(0.5 * torch.pi * eigenvalues / self.largest).clamp_min(tiny).log().expand(*self.batch_shape, -1)
+        )
 
 
 class CommunicabilityFilter(SpectralFilter):

@@ -15,7 +15,7 @@ from torch import Tensor
 from gpkit.errors import InvalidDataError
 from gpkit.operators.conjugate_gradients import ConjugateGradients
 from gpkit.operators.conjugate_gradients import conjugate_gradients as iterate
-from gpkit.operators.structured import StructuredLinearOperator, common_batch, refuse_gradient
+from gpkit.operators.structured import StructuredLinearOperator, refuse_gradient
 
 __all__ = ["IterativeSolution", "RandomFeatureLinearOperator", "WalkFeatures", "conjugate_gradients"]
 
@@ -122,7 +122,7 @@ class WalkFeatures:
 
     def matrix(self, modulation: Array) -> sparse.csr_matrix:
         """Phi (rows, n), scipy sparse."""
-        values = self.loads * modulation[self.lengths] if self.lengths.size else self.loads
+        values = self.loads * modulation[self.lengths if self.lengths.size else 0]
         places = (self.nodes.copy(), self.pointers.copy())  # merged in place below
         matrix = sparse.csr_matrix((values.copy(), *places), shape=(self.rows, self.size))
         matrix.sum_duplicates()
@@ -184,7 +184,7 @@ class RandomFeatureLinearOperator(StructuredLinearOperator):
     :meth:`to_dense` gives the matrix.
 
     Args:
-        modulation: (L + 1,) weights f of walk lengths.
+        modulation: (L + 1,) weights f of walk lengths; one factor of all loads where the weights are built into them.
         diagonal: (m,) absorbed diagonal.
         first: features of the m rows.
         second: independent features of the same rows, or None.
@@ -272,8 +272,9 @@ class RandomFeatureLinearOperator(StructuredLinearOperator):
 
     def _mul_constant(self, other: Any) -> LinearOperator:
         factor = torch.as_tensor(other, dtype=self.dtype)
-        if common_batch(factor.shape, torch.Size()) or self.first.lengths.size == 0:
-            return super()._mul_constant(other)
+        if factor.numel() > 1:
+            raise self._lose_structure("a product with a batch of factors", "use one kernel for each of them")
+        factor = factor.reshape(())
         return self._rebuild(self.modulation * factor.sqrt(), self.diagonal_values * factor)
 
     def _solve(self, rhs: Tensor, preconditioner: Any = None, num_tridiag: int | None = 0) -> Tensor:

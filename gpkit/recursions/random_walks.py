@@ -148,7 +148,7 @@ def multiply(pointers: Any, nodes: Any, lengths: Any, loads: Any, modulation: An
     out = np.zeros((rows, columns))
     for i in range(rows):
         for p in range(pointers[i], pointers[i + 1]):
-            factor = loads[p] * (modulation[lengths[p]] if lengths.size else 1.0)
+            factor = loads[p] * modulation[lengths[p] if lengths.size else 0]
             for c in range(columns):
                 out[i, c] += factor * values[nodes[p], c]
     return out
@@ -163,7 +163,7 @@ def multiply_transposed(
     out = np.zeros((size, columns))
     for i in range(rows):
         for p in range(pointers[i], pointers[i + 1]):
-            factor = loads[p] * (modulation[lengths[p]] if lengths.size else 1.0)
+            factor = loads[p] * modulation[lengths[p] if lengths.size else 0]
             for c in range(columns):
                 out[nodes[p], c] += factor * values[i, c]
     return out
@@ -178,5 +178,5 @@ def modulation_gradient(pointers: Any, nodes: Any, lengths: Any, loads: Any, lef
             total = 0.0
             for c in range(left.shape[1]):
                 total += left[i, c] * right[nodes[p], c]
-            out[lengths[p]] += loads[p] * total
+            out[lengths[p] if lengths.size else 0] += loads[p] * total
     return out

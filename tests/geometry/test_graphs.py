@@ -148,6 +148,12 @@ def test_iterative_solves_are_named_and_report(club):
     found = conjugate_gradients(operator, right, 1e-9)
     torch.testing.assert_close(found.solution, torch.linalg.solve(operator.to_dense(), right), rtol=1e-6, atol=1e-7)
     assert found.residual <= 1e-8 and 0 < found.iterations < 60
+    scale = gpytorch.kernels.ScaleKernel(kernel)
+    scale.outputscale = 2.0
+    scaled = scale(nodes(club)).evaluate_kernel()
+    with pytest.raises(StructureLostError, match="to_dense"):  # an amplitude does not hide the walks
+        scaled.add_diagonal(torch.tensor(0.2)).inv_quad_logdet(right, logdet=True)
+    torch.testing.assert_close(scaled @ right, 2.0 * (operator.to_dense() - 0.2 * torch.eye(34)) @ right)
     with pytest.raises(ConvergenceError, match="relative residual"):
         conjugate_gradients(operator, right, 1e-9, max_iterations=2)
     with pytest.raises(ConvergenceError, match="negative curvature"):
@@ -303,6 +309,15 @@ def test_proximities_that_are_refused(club):
     for measure, t in (("magic", 1.0), ("walk", 1.5), ("heat", -1.0)):
         with pytest.raises(InvalidDataError):
             proximity(club, measure, t)
+    distances = log_distances(club)
+    for bad, message in (
+        (np.log(proximity(club)), "zero on the diagonal"),
+        (np.triu(distances), "symmetric"),
+        (distances * np.nan, "finite"),
+        (distances[:5], "shape"),
+    ):
+        with pytest.raises(InvalidDataError, match=message):
+            repair(bad)
     apart = Graph(sparse.block_diag([np.ones((3, 3)), np.ones((3, 3))]), components="keep")
     with pytest.raises(InvalidDataError, match="2 disconnected parts"):
         log_distances(apart)

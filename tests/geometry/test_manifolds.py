@@ -174,6 +174,11 @@ def test_places_far_away_are_flagged():
     assert extension.distance[1] == pytest.approx(4.0, abs=0.1)
     assert np.abs(extension.features[1]).max() == 0.0 < np.abs(extension.features[0]).max()
     assert basis.extend(np.zeros((0, 3))).features.shape == (0, 2, basis.k)
+    # Above the surface less is far than along it.
+    up, along = np.array([[0.0, 0.0, 1.5]]), np.array([[0.0, 0.0, 1.05]])
+    assert cloud.locate(up).far.all() and not cloud.locate(along).far.any()
+    cap = PointCloud(cloud.points[cloud.points[:, 2] > 0.0], dim=2)
+    assert not cap.locate([[np.cos(-0.3), 0.0, np.sin(-0.3)]]).far.any()
 
 
 def test_furthest_points():

@@ -99,8 +99,14 @@ def test_filters_refuse_what_they_cannot_do(basis):
     ):
         with pytest.raises(InvalidDataError):
             bad()
-    given = SpectralKernel(basis, FunctionFilter(lambda x: -0.3 * x)).spectrum()
-    torch.testing.assert_close(given, torch.softmax(-0.3 * torch.as_tensor(basis.eigenvalues), 0))
+    values = torch.as_tensor(basis.eigenvalues)
+    for given in (FunctionFilter(lambda x: -0.3 * x), lambda x: -0.3 * x):
+        torch.testing.assert_close(SpectralKernel(basis, given).spectrum(), torch.softmax(-0.3 * values, 0))
+    # Those for normalised Laplacians go to where other spectra end.
+    assert values[-1] > 2.0
+    end = float(basis.next_eigenvalue)
+    for name, response in (("p-step", (end - values) ** 2), ("cosine", torch.cos(0.5 * torch.pi * values / end))):
+        torch.testing.assert_close(ConnectionLaplacianKernel(basis, name).spectrum(), response / response.sum())
     learned = MaternFilter(1.5, learn_nu=True)
     learned.log_response(torch.linspace(0, 9, 5)).sum().backward()
     assert learned.raw_nu.grad.abs() > 0.0 and learned.raw_lengthscale.grad.abs() > 0.0
