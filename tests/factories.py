@@ -321,7 +321,7 @@ def _eigenbasis(noise: str, k: int = 4) -> Callable[..., tuple[Any, Tensor]]:
 
 def _dense(n: int, batch: tuple[int, ...] = ()) -> tuple[Any, Tensor]:
     _, matrix = _eigenbasis("unequal")(n, batch)
-    return DenseCovarianceLinearOperator(matrix), matrix
+    return DenseCovarianceLinearOperator.from_matrix(matrix), matrix
 
 
 def precision_layout(n: int, repeated: bool = False) -> tuple[PrecisionLayout, Tensor]:

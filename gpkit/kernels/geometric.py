@@ -205,7 +205,11 @@ class GeometricKernel(gpytorch.kernels.Kernel):
         matrix = torch.as_tensor(self._kernel.K(values, self._points(x1), self._points(x2)))
         if diag:
             return matrix.diagonal()
-        return DenseCovarianceLinearOperator(0.5 * (matrix + matrix.mT)) if same else to_linear_operator(matrix)
+        return (
+            DenseCovarianceLinearOperator.from_matrix(0.5 * (matrix + matrix.mT))
+            if same
+            else to_linear_operator(matrix)
+        )
 
     def _of_features(self, x1: Tensor, x2: Tensor, same: bool, diag: bool) -> Tensor | LinearOperator:
         left = self.features(x1)

@@ -17,7 +17,7 @@ from gpkit.errors import DataWarning, InvalidDataError
 from gpkit.kernels.spectral_mixture import SpectralMixtureKernel
 from gpkit.kernels.structured import StructuredKernel
 from gpkit.operators.conjugate_gradients import ConjugateGradients
-from gpkit.operators.dense_factorised import DenseFactorisedLinearOperator
+from gpkit.operators.dense import DenseCovarianceLinearOperator
 from gpkit.operators.grid_cells import GridCells
 from gpkit.operators.kronecker import KroneckerLinearOperator
 from gpkit.operators.kronecker_cross import KroneckerCrossLinearOperator
@@ -178,7 +178,7 @@ class GridKernel(StructuredKernel):
         """Covariance operator of inputs (*batch, N, d) with themselves."""
         if not self.is_grid(x):
             self._warn_of_rounding(x)
-            return DenseFactorisedLinearOperator.from_matrix(self._dense(x, x))
+            return DenseCovarianceLinearOperator.from_matrix(self._dense(x, x))
         axes, cells = self.axes_of(x)
         factors = self._in_batch([self._factor(j, a) for j, a in enumerate(axes)], x)
         zero = torch.zeros(*factors[0].shape[:-2], cells.rows, dtype=factors[0].dtype, device=factors[0].device)

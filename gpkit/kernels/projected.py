@@ -86,4 +86,8 @@ class ProjectedKernel(gpytorch.kernels.Kernel):
         values = self.base_kernel(points, others).to_dense()
         overlap = torch.einsum("...mai,...naj->...minj", frames, turned)
         matrix = (values[..., :, None, :, None] * overlap).flatten(-2).flatten(-3, -2)
-        return DenseCovarianceLinearOperator(0.5 * (matrix + matrix.mT)) if same else to_linear_operator(matrix)
+        return (
+            DenseCovarianceLinearOperator.from_matrix(0.5 * (matrix + matrix.mT))
+            if same
+            else to_linear_operator(matrix)
+        )

@@ -19,7 +19,7 @@ from gpkit.kernels.periodogram import SpectralLines, pick_lines
 from gpkit.kernels.stationary import Envelope, GaussianEnvelope, MaternEnvelope, mixture_derivatives
 from gpkit.kernels.structured import StructuredKernel
 from gpkit.kernels.uniform_grid import uniform_cells
-from gpkit.operators.dense_factorised import DenseFactorisedLinearOperator
+from gpkit.operators.dense import DenseCovarianceLinearOperator
 from gpkit.operators.structured import StructuredLinearOperator, common_batch
 from gpkit.operators.toeplitz import ToeplitzLinearOperator
 
@@ -182,7 +182,7 @@ class SpectralMixtureKernel(StructuredKernel):
         batch = common_batch(self.batch_shape, line.shape[:-1])
         if found is None:
             matrix = self._covariance(line.unsqueeze(-1) - line.unsqueeze(-2))
-            return DenseFactorisedLinearOperator.from_matrix(matrix)
+            return DenseCovarianceLinearOperator.from_matrix(matrix)
         step, cells = found
         column = self.derivatives(step * torch.arange(cells.count, dtype=line.dtype, device=line.device), 0)[0]
         zero = torch.zeros(*batch, cells.rows, dtype=column.dtype, device=column.device)

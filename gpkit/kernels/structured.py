@@ -11,7 +11,7 @@ from linear_operator.operators import LinearOperator, to_linear_operator
 from torch import Tensor
 
 from gpkit.errors import InvalidDataError
-from gpkit.operators.dense_factorised import DenseFactorisedLinearOperator
+from gpkit.operators.dense import DenseCovarianceLinearOperator
 from gpkit.operators.structured import StructuredLinearOperator
 
 __all__ = ["StructuredKernel", "cross_of", "gram_of", "is_structured"]
@@ -71,7 +71,7 @@ def gram_of(kernel: Any, x: Tensor) -> StructuredLinearOperator:
     if isinstance(operator, StructuredLinearOperator):
         return operator
     # A sum or product whose structure does not close: exact, and dense.
-    return DenseFactorisedLinearOperator.from_matrix(operator.to_dense())
+    return DenseCovarianceLinearOperator.from_matrix(operator.to_dense())
 
 
 def cross_of(kernel: Any, x1: Tensor, x2: Tensor) -> LinearOperator:
@@ -100,7 +100,7 @@ def _evaluate(kernel: Any, inputs: tuple[Tensor, ...]) -> LinearOperator:
 def _dense(kernel: Any, inputs: tuple[Tensor, ...]) -> LinearOperator:
     """A part without structure of a structured kernel: exact, and dense."""
     matrix: Tensor = kernel(inputs[0], inputs[-1]).to_dense()
-    return DenseFactorisedLinearOperator.from_matrix(matrix) if len(inputs) == 1 else to_linear_operator(matrix)
+    return DenseCovarianceLinearOperator.from_matrix(matrix) if len(inputs) == 1 else to_linear_operator(matrix)
 
 
 def _product(a: LinearOperator, b: LinearOperator) -> LinearOperator:

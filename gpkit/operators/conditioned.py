@@ -144,11 +144,11 @@ class ConditionedLinearOperator(StructuredLinearOperator):
         return base._with(base.diagonal_values + values.expand(base.diagonal_values.shape))
 
     def _mul_constant(self, other: Any) -> LinearOperator:
-        return DenseCovarianceLinearOperator(self.to_dense())._mul_constant(other)
+        return DenseCovarianceLinearOperator.from_matrix(self.to_dense())._mul_constant(other)
 
     def _matrix(self) -> DenseCovarianceLinearOperator:
         if self._dense is None:
-            self._dense = DenseCovarianceLinearOperator(self.to_dense())
+            self._dense = DenseCovarianceLinearOperator.from_matrix(self.to_dense())
         return self._dense
 
     def solve(self, right_tensor: Tensor, left_tensor: Tensor | None = None) -> Tensor:

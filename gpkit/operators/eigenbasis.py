@@ -14,7 +14,8 @@ from linear_operator.operators import DenseLinearOperator, LinearOperator, RootL
 from torch import Tensor
 
 from gpkit.errors import NotPositiveDefiniteError
-from gpkit.operators.dense import DenseCovarianceLinearOperator, exact_cholesky
+from gpkit.operators.dense import DenseCovarianceLinearOperator
+from gpkit.operators.factorised import exact_cholesky
 from gpkit.operators.structured import StructuredLinearOperator, common_batch, refuse_gradient
 
 __all__ = ["CrossEigenbasisLinearOperator", "EigenbasisLinearOperator", "gram_of", "projection_of"]
@@ -211,7 +212,7 @@ class EigenbasisLinearOperator(StructuredLinearOperator):
 
     def __add__(self, other: Any) -> Any:
         if isinstance(other, DenseLinearOperator):
-            return DenseCovarianceLinearOperator(self.to_dense() + other.to_dense())
+            return DenseCovarianceLinearOperator.from_matrix(self.to_dense() + other.to_dense())
         return super().__add__(other)
 
     def _add_same(self, other: LinearOperator) -> LinearOperator | None:
@@ -252,7 +253,7 @@ class EigenbasisLinearOperator(StructuredLinearOperator):
 
     def _prod_batch(self, dim: int) -> LinearOperator:
         """Elementwise product along a batch dimension, dense: ranks would multiply."""
-        return DenseCovarianceLinearOperator(self.to_dense().prod(dim))
+        return DenseCovarianceLinearOperator.from_matrix(self.to_dense().prod(dim))
 
     # -- algebra --------------------------------------------------------------------------------------------------
 

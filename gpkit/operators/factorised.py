@@ -15,13 +15,35 @@ from linear_operator.operators import DenseLinearOperator, LinearOperator, RootL
 from torch import Tensor
 
 from gpkit.errors import NotPositiveDefiniteError
-from gpkit.operators.dense import DenseCovarianceLinearOperator
 from gpkit.operators.memory import require_memory
 from gpkit.operators.structured import StructuredLinearOperator, common_batch, refuse_gradient
 
-__all__ = ["DenseFactorisation", "FactorisedLinearOperator", "Factorisation"]
+__all__ = ["DenseFactorisation", "FactorisedLinearOperator", "Factorisation", "exact_cholesky"]
 
 _CHUNK = 256
+
+
+def exact_cholesky(matrix: Tensor, what: str = "the covariance matrix") -> Tensor:
+    """Lower Cholesky factor of (*batch, N, N), without jitter.
+
+    Raises:
+        NotPositiveDefiniteError: with the first row whose pivot is not positive.
+    """
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    failed = info.reshape(-1)
+    if bool((failed > 0).any()):
+        raise NotPositiveDefiniteError(
+            f"{what} is not positive definite: add noise to the diagonal, or remove repeated points",
+            row=int(failed[failed > 0][0]) - 1,
+        )
+    return factor
+
+
+def _dense(matrix: Tensor) -> LinearOperator:
+    """A covariance whose structure is lost."""
+    from gpkit.operators.dense import DenseCovarianceLinearOperator  # one of the subclasses of what is defined here
+
+    return DenseCovarianceLinearOperator.from_matrix(matrix)
 
 
 class Factorisation(ABC):
@@ -69,14 +91,7 @@ class DenseFactorisation(Factorisation):
             3 * 8 * n * n * max(operator.batch_shape.numel(), 1), f"the dense factorisation of {n} points", remedy
         )
         self.hidden = torch.isinf(operator._diagonal().detach())
-        matrix = operator.detach()._visible_dense(self.hidden)
-        self.factor, info = torch.linalg.cholesky_ex(matrix)
-        if bool((info > 0).any()):
-            series = int(info.flatten().nonzero()[0])
-            raise NotPositiveDefiniteError(
-                "the covariance matrix is not positive definite; add noise or remove repeated points",
-                row=int(info.flatten()[series]) - 1,
-            )
+        self.factor = exact_cholesky(operator.detach()._visible_dense(self.hidden))
 
     def _masked(self, values: Tensor) -> Tensor:
         return values.masked_fill(self.hidden.unsqueeze(-1), 0.0)
@@ -239,11 +254,11 @@ class FactorisedLinearOperator(StructuredLinearOperator):
             f"the elementwise product of two covariances of {n} points",
             "multiply the kernels of each axis instead",
         )
-        return DenseCovarianceLinearOperator(self.to_dense() * to_linear_operator(other).to_dense())
+        return _dense(self.to_dense() * to_linear_operator(other).to_dense())
 
     def _prod_batch(self, dim: int) -> LinearOperator:
         """Elementwise product along a batch dimension, dense: the base class assumes square roots."""
-        return DenseCovarianceLinearOperator(self.to_dense().prod(dim))
+        return _dense(self.to_dense().prod(dim))
 
     def without_diagonal(self) -> Any:
         """The same covariance with no absorbed diagonal."""

@@ -300,11 +300,11 @@ class SparsePrecisionLinearOperator(StructuredLinearOperator):
         return base._rebuild(base.values, base.diagonal_values + values)
 
     def _add_same(self, other: LinearOperator) -> LinearOperator | None:
-        return DenseCovarianceLinearOperator(self.to_dense() + other.to_dense())
+        return DenseCovarianceLinearOperator.from_matrix(self.to_dense() + other.to_dense())
 
     def __add__(self, other: Any) -> Any:
         if isinstance(other, DenseLinearOperator):
-            return DenseCovarianceLinearOperator(self.to_dense() + other.to_dense())
+            return DenseCovarianceLinearOperator.from_matrix(self.to_dense() + other.to_dense())
         return super().__add__(other)
 
     def _mul_constant(self, other: Any) -> LinearOperator:
@@ -315,7 +315,7 @@ class SparsePrecisionLinearOperator(StructuredLinearOperator):
         return base._rebuild(base.values / factor, base.diagonal_values * factor)
 
     def _mul_matrix(self, other: Any) -> LinearOperator:
-        return DenseCovarianceLinearOperator(self.to_dense() * to_linear_operator(other).to_dense())
+        return DenseCovarianceLinearOperator.from_matrix(self.to_dense() * to_linear_operator(other).to_dense())
 
     # -- algebra --------------------------------------------------------------------------------------------------
 
@@ -388,7 +388,7 @@ class SparsePrecisionLinearOperator(StructuredLinearOperator):
         return MarkovPosterior(mean, posterior)
 
     def _dense(self) -> DenseCovarianceLinearOperator:
-        return DenseCovarianceLinearOperator(self.to_dense())
+        return DenseCovarianceLinearOperator.from_matrix(self.to_dense())
 
     def _cholesky(self, upper: bool = False) -> Any:
         return self._dense()._cholesky(upper)

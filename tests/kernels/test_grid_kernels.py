@@ -20,7 +20,7 @@ from gpkit.kernels.structured import cross_of, gram_of, is_structured
 from gpkit.kernels.uniform_grid import uniform_cells
 from gpkit.models import ExactGP
 from gpkit.operators import KroneckerCrossLinearOperator, KroneckerLinearOperator, ToeplitzLinearOperator
-from gpkit.operators.dense_factorised import DenseFactorisedLinearOperator
+from gpkit.operators.dense import DenseCovarianceLinearOperator
 
 
 def grid_kernel(**k):
@@ -106,7 +106,7 @@ def test_gram_and_cross_agree_with_products_of_kernels(which):
 def test_scattered_inputs_are_dense_with_the_same_values():
     kernel, x = grid_kernel(), torch.rand(30, 3)
     gram = kernel.gram(x)
-    assert isinstance(gram, DenseFactorisedLinearOperator)
+    assert isinstance(gram, DenseCovarianceLinearOperator)
     one_by_one = torch.stack([kernel(x, x[k : k + 1]).to_dense()[:, 0] for k in range(30)], 1)
     torch.testing.assert_close(gram.to_dense(), one_by_one)
 
@@ -117,7 +117,7 @@ def test_grids_that_are_none_for_rounding_are_pointed_out():
     generator = torch.Generator().manual_seed(1)
     with pytest.warns(DataWarning, match="grid but for rounding errors"):
         gram = kernel.gram(x * (1.0 + 1e-14 * torch.randn(x.shape, generator=generator)))
-    assert isinstance(gram, DenseFactorisedLinearOperator)
+    assert isinstance(gram, DenseCovarianceLinearOperator)
     torch.testing.assert_close(gram.to_dense(), kernel.gram(x).to_dense())
 
 
@@ -159,7 +159,7 @@ def test_sums_and_products_of_grid_kernels():
     assert is_structured(mixed) and not is_structured(RBFKernel() + RBFKernel())
     torch.testing.assert_close(gram_of(mixed, x).to_dense(), mixed(x).to_dense())
     torch.testing.assert_close(cross_of(mixed, new, x).to_dense(), mixed(new, x).to_dense())
-    assert isinstance(gram_of(mixed, x), DenseFactorisedLinearOperator)
+    assert isinstance(gram_of(mixed, x), DenseCovarianceLinearOperator)
 
 
 def test_parameters_that_change_are_seen_in_eval_mode():
@@ -230,7 +230,7 @@ def test_spectral_mixture_values(envelope, dof):
     x, irregular = 0.2 * torch.arange(9.0)[:, None], torch.rand(8, 1)
     assert isinstance(kernel.gram(x), ToeplitzLinearOperator)
     assert isinstance(kernel.gram(x[torch.tensor([7, 0, 3, 4])]), ToeplitzLinearOperator)
-    assert isinstance(kernel.gram(irregular), DenseFactorisedLinearOperator)
+    assert isinstance(kernel.gram(irregular), DenseCovarianceLinearOperator)
     for points in (x, irregular):
         lag = points - points.mT
         base = RBFKernel().double() if envelope == "gaussian" else gpytorch.kernels.MaternKernel(nu=2.5).double()

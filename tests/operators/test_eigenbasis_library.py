@@ -54,10 +54,10 @@ class TestEigenbasisMultiBatch(_Shared, unittest.TestCase):
 
 class TestDense(_Shared, unittest.TestCase):
     def create_linear_op(self):
-        return DenseCovarianceLinearOperator(OPERATORS["dense"](6)[1].detach().requires_grad_(True))
+        return DenseCovarianceLinearOperator.from_matrix(OPERATORS["dense"](6)[1].detach().requires_grad_(True))
 
     def evaluate_linear_op(self, op):
-        return op.matrix
+        return 0.5 * (op.matrix + op.matrix.mT) + torch.diag_embed(op.diagonal_values)
 
 
 class _Rectangular(RectangularLinearOperatorTestCase):

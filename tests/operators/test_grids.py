@@ -22,7 +22,7 @@ from gpkit.operators import (
     KroneckerTermsLinearOperator,
     ToeplitzLinearOperator,
 )
-from gpkit.operators.dense_factorised import DenseFactorisedLinearOperator
+from gpkit.operators.dense import DenseCovarianceLinearOperator
 from gpkit.operators.grid_cells import GridCells
 from gpkit.operators.kronecker_products import kronecker_dense, kronecker_matmul
 from gpkit.recursions.toeplitz import inverse_column, schur_sweep
@@ -280,7 +280,7 @@ def test_posteriors(seen, noisy):
 def test_dense_covariance_with_rows_without_information():
     matrix, diagonal = spd(6), torch.rand(6)
     diagonal[2] = torch.inf
-    operator = DenseFactorisedLinearOperator(diagonal, matrix)
+    operator = DenseCovarianceLinearOperator(diagonal, matrix)
     keep = [0, 1, 3, 4, 5]
     want = matrix[keep][:, keep] + torch.diag(diagonal[keep])
     torch.testing.assert_close(operator.logdet(), torch.logdet(want))
