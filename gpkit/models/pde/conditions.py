@@ -77,6 +77,10 @@ class FaceCondition:
         """What is given on a face."""
         return self.target
 
+    def parts(self) -> tuple[Any, ...]:
+        """What it is made of, where unknowns may stand."""
+        return (self.target, self.value)
+
     def on_faces(self, box: forms.Box, fields: Mapping[str, int], left_out: frozenset[int]) -> list[forms.Condition]:
         """In normal form, one for each face.
 
@@ -136,6 +140,10 @@ class Robin(FaceCondition):
         super().__init__(target, value)
         self.alpha, self.beta = convert(alpha), convert(beta)
 
+    def parts(self) -> tuple[Any, ...]:
+        """Those of any condition, and the factors."""
+        return (*super().parts(), self.alpha, self.beta)
+
     def left_side(self, face: Face) -> Expression:
         """The mixed expression."""
         return self.alpha * self.target + self.beta * face.outward * d(self.target, face.box.names[face.axis])
@@ -161,6 +169,10 @@ class Initial(FaceCondition):
             raise InvalidDataError(f"Initial needs a field and a face such as 't=0'; got {target!r}")
         super().__init__(target.on(face), value)
         self.velocity = velocity
+
+    def parts(self) -> tuple[Any, ...]:
+        """Those of any condition, and the velocity."""
+        return (*super().parts(), self.velocity)
 
     def on_faces(self, box: forms.Box, fields: Mapping[str, int], left_out: frozenset[int]) -> list[forms.Condition]:
         """In normal form: values, and the velocity if there is one."""

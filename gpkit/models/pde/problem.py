@@ -8,7 +8,7 @@ from typing import Any
 from gpkit.errors import InvalidDataError
 from gpkit.inference.collocation import forms
 from gpkit.models.pde.conditions import FaceCondition, Initial, Observe, Periodic, prior_fields
-from gpkit.models.pde.expressions import Equation, Unknown
+from gpkit.models.pde.expressions import Equation, Expression, Unknown
 from gpkit.models.pde.fields import Field
 from gpkit.models.pde.inverse import Inference, infer
 from gpkit.models.pde.noise import noise_found
@@ -94,7 +94,7 @@ class PDE:
             conditions=tuple(conditions),
             periodic=periodic,
             observations=tuple(observations),
-            unknowns=_unknowns(self.equations),
+            unknowns=_unknowns(self.equations, faces),
             free=prior_fields(self.fields, conditions, equations),
         )
 
@@ -217,11 +217,11 @@ def _equations(given: Any) -> list[Equation]:
     )
 
 
-def _unknowns(equations: Iterable[Equation]) -> dict[str, Any]:
+def _unknowns(equations: Iterable[Equation], conditions: Iterable[FaceCondition]) -> dict[str, Any]:
     found: dict[str, Unknown] = {}
-    for equation in equations:
-        sides = [equation.left] + ([equation.right] if hasattr(equation.right, "walk") else [])
-        for node in (n for side in sides for n in side.walk()):
+    sides = [side for equation in equations for side in (equation.left, equation.right)]
+    for part in [*sides, *(part for condition in conditions for part in condition.parts())]:
+        for node in part.walk() if isinstance(part, Expression) else ():
             if isinstance(node, Unknown) and found.setdefault(node.name, node) is not node:
                 raise InvalidDataError(f"two different unknowns are called {node.name!r}")
     return {name: node.prior for name, node in found.items()}
