@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gpkit.errors import ConvergenceWarning, InvalidDataError
 from gpkit.inference.collocation.forms import Problem
-from gpkit.inference.collocation.inverse.engine import InverseDensity, Mode, find_mode, sample_unknowns
+from gpkit.inference.collocation.inverse.engine import InverseDensity, Mode, find_mode
 from gpkit.inference.collocation.inverse.fields import EliminatedFields, FieldPrior
 from gpkit.inference.collocation.inverse.posterior import CoefficientPosterior
+from gpkit.inference.collocation.inverse.sampling import sample_unknowns
 from gpkit.inference.collocation.noisy.levels import has_unknown_noise
 from gpkit.models.pde.residuals import measure
 from gpkit.models.pde.solution import Solution
@@ -132,19 +132,19 @@ def infer(
     unknown_fields = tuple(problem.fields[k] for k in sorted(problem.free))
     diagnostics = _diagnostics(model, density, mode, method, unknown_fields)
     if method == "nuts":
-        z, statistics = sample_unknowns(
-            density, mode, draws=draws, tune=tune, chains=chains, seed=seed, progress=progress
-        )
-        posterior = _from_draws(model, density, z, diagnostics)
+        fast = density.reduced()
+        z, statistics = sample_unknowns(fast, mode, draws=draws, tune=tune, chains=chains, seed=seed, progress=progress)
+        posterior = _from_draws(fast, z, diagnostics)
+        diagnostics["solved"] = fast.solved
     else:
         z, statistics = _laplace_draws(mode, draws, chains, seed), {}
         posterior = _linear(model, density, mode, diagnostics)
     divergent = int(np.sum(statistics.get("diverging", 0)))
     diagnostics["divergences"] = divergent
-    if method == "nuts":
-        diagnostics |= _convergence(z)
     values = density.natural(z)
     natural = {name: values[..., k] for k, name in enumerate(model.names)}
+    if method == "nuts":
+        diagnostics |= _convergence(z, natural)
     parameters = dict(zip(model.names, (float(t) for t in density.natural(mode.z)), strict=True))
     given = {name: torch.tensor(value, dtype=torch.float64) for name, value in parameters.items()}
     sizes = tuple(b.size for b in model.bases)
@@ -175,20 +175,27 @@ def infer(
         findings=tuple(findings),
         problem=pde,
     )
-    data = _inference_data(problem, posterior, natural, statistics, seed, solution)
+    data = _inference_data(density, z, natural, statistics, seed, solution)
     converged = mode.converged and mixed and divergent <= 0.01 * draws * chains
     return Inference(solution, parameters, natural, data, converged)
 
 
-def _convergence(z: Array) -> dict[str, float]:
-    """Worst split r-hat and bulk effective sample size over the coordinates, from draws (chains, draws, D)."""
+def _convergence(z: Array, natural: dict[str, Array]) -> dict[str, Any]:
+    """Split r-hat and effective sample sizes: the worst over the coordinates (chains, draws, D), and of each number."""
     import arviz
 
-    found = arviz.convert_to_dataset({"z": z})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one draw or one chain: the numbers are nan then
+        found = arviz.convert_to_dataset({"z": z})
         worst, least = arviz.rhat(found)["z"].max(), arviz.ess(found)["z"].min()
-    return {"r_hat": float(worst), "effective_draws": float(least)}
+        each = {
+            name: {
+                "r_hat": float(arviz.rhat(own)), "ess_bulk": float(arviz.ess(own)),
+                "ess_tail": float(arviz.ess(own, method="tail")),
+            }
+            for name, own in natural.items()
+        }  # fmt: skip
+    return {"r_hat": float(worst), "effective_draws": float(least), "convergence": each}
 
 
 def _resolved(
@@ -260,16 +267,14 @@ def _linear(
     return CoefficientPosterior(model.bases, means, factors, diagnostics)
 
 
-def _from_draws(
-    model: EliminatedFields, density: InverseDensity, z: Array, diagnostics: dict[str, Any]
-) -> CoefficientPosterior:
+def _from_draws(density: InverseDensity, z: Array, diagnostics: dict[str, Any]) -> CoefficientPosterior:
     """Fields at draws of the unknowns, evenly spaced ones where there are many."""
+    model = density.model
     flat = z.reshape(-1, z.shape[-1])
     picked = flat[np.linspace(0, len(flat) - 1, min(len(flat), _FIELD_DRAWS)).astype(int)]
     found: list[list[Array]] = [[] for _ in model.problem.fields]
-    for point in picked:
-        white = density.white(point)
-        state = model.solve(density.natural(point), white)
+    for point in picked[np.lexsort(picked.T)]:  # one near the other
+        state, white = density.fields_at(point), density.white(point)
         for k, own in enumerate(found):
             own.append(model.field_coefficients(k, state.coefficients, white))
     means = [np.mean(own, axis=0) for own in found]
@@ -279,35 +284,37 @@ def _from_draws(
 
 
 def _inference_data(
-    problem: Problem,
-    posterior: CoefficientPosterior,
+    density: InverseDensity,
+    z: Array,
     natural: dict[str, Array],
     statistics: dict[str, Any],
     seed: int,
     solution: Solution,
 ) -> Any:
+    """Draws of the numbers and of the unknown fields on a grid, chain by chain, with how well the chains mixed."""
     from gpkit.inference.inference_data import provenance, to_inference_data
 
+    model, problem = density.model, density.problem
     count = {1: 101, 2: 21, 3: 9}[problem.box.dim]
-    axes = [
-        torch.linspace(a, b, count, dtype=torch.float64)
-        for a, b in zip(problem.box.lower, problem.box.upper, strict=True)
-    ]
-    mesh = torch.stack([m.reshape(-1) for m in torch.meshgrid(*axes, indexing="ij")], -1)
-    chains, draws = next(iter(natural.values())).shape if natural else (1, _FIELD_DRAWS)
+    axes = [np.linspace(a, b, count) for a, b in zip(problem.box.lower, problem.box.upper, strict=True)]
+    mesh = [m.ravel() for m in np.meshgrid(*axes, indexing="ij")]
     variables: dict[str, Any] = dict(natural)
-    if problem.free:
-        sampled = solution.sample(chains * draws, seed) if chains * draws <= 4 * _FIELD_DRAWS else None
-        if sampled is not None:
-            for k in sorted(problem.free):
-                values: Tensor = sampled(mesh, problem.fields[k])
-                variables[problem.fields[k]] = values.reshape(chains, draws, *([count] * problem.box.dim)).numpy()
+    at = len(model.names)
+    for k, coordinates in model.whitened.items():
+        table = model.table((0,) * problem.box.dim, mesh)
+        mean = model.field_coefficients(k, np.zeros(0), np.zeros(sum(model.whitened.values())))
+        values = table @ mean + z[..., at : at + coordinates] @ (table @ model.directions(k)).T
+        variables[problem.fields[k]] = values.reshape(*z.shape[:-1], *[count] * problem.box.dim)
+        at += coordinates
+    told = {
+        k: solution.diagnostics[k] for k in ("r_hat", "effective_draws", "divergences") if k in solution.diagnostics
+    }
     observed = torch.cat([o.values for o in problem.observations]).numpy()
     return to_inference_data(
         variables,
         statistics or None,
         groups={"observed_data": {"observations": observed}},
-        coords={name: a.numpy() for name, a in zip(problem.box.names, axes, strict=True)},
+        coords=dict(zip(problem.box.names, axes, strict=True)),
         dims={problem.fields[k]: problem.box.names for k in problem.free},
-        attrs=provenance(seed=seed, equations=solution.text, method=solution.diagnostics["method"]),
+        attrs=provenance(seed=seed, equations=solution.text, method=solution.diagnostics["method"], **told),
     )

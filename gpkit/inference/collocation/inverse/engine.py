@@ -1,4 +1,4 @@
-"""Unknown numbers and coefficient fields from noisy observations: posterior density, mode, Laplace and NUTS.
+"""Unknown numbers and coefficient fields from noisy observations: posterior density and its mode.
 
 The fields are eliminated: their equations and conditions make them functions of the unknowns, so that the posterior
 is one of the unknowns alone, with exact gradients.
@@ -6,24 +6,25 @@ is one of the unknowns alone, with exact gradients.
 
 from __future__ import annotations
 
+import copy
 import math
-import sys
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy import linalg
 
 from gpkit.errors import ConvergenceError, InvalidDataError, NotPositiveDefiniteError
 from gpkit.inference.collocation.bases import Array
 from gpkit.inference.collocation.inverse.fields import EliminatedFields, State
+from gpkit.inference.collocation.inverse.reduced import ReducedFields
 
-__all__ = ["InverseDensity", "Mode", "find_mode", "sample_unknowns"]
+__all__ = ["InverseDensity", "Mode", "find_mode"]
 
 _LARGEST_HESSIAN = 12
+_NEAR = 1.0  # unconstrained units within which fields are moved to first order
 
 
 class InverseDensity:
@@ -35,12 +36,16 @@ class InverseDensity:
     Args:
         model: The fields as functions of the unknowns.
 
+    Attributes:
+        fields: What finds them: the model, or its reduction.
+
     Raises:
         InvalidDataError: There are no observations with noise.
     """
 
     def __init__(self, model: EliminatedFields) -> None:
         self.model = model
+        self.fields: EliminatedFields | ReducedFields = model
         self.problem = model.problem
         self.priors = [self.problem.unknowns[name] for name in model.names]
         self._maps = [_map_of(p) for p in self.priors]
@@ -59,7 +64,7 @@ class InverseDensity:
             for k in range(len(self.problem.fields))
             if any(k in r for r in rows)
         }
-        self._last: State | None = None
+        self._last: tuple[Array, State, Array] | None = None
 
     @property
     def dimension(self) -> int:
@@ -72,13 +77,9 @@ class InverseDensity:
         values = [mapping(t[..., k]).numpy() for k, mapping in enumerate(self._maps)]
         return np.stack(values, -1) if values else np.zeros((*z.shape[:-1], 0))
 
-    def white(self, z: Array) -> dict[int, Array]:
-        """Whitened coordinates of each free field."""
-        found, at = {}, len(self.priors)
-        for k, count in self.model.whitened.items():
-            found[k] = np.asarray(z[at : at + count])
-            at += count
-        return found
+    def white(self, z: Array) -> Array:
+        """Whitened coordinates of the free fields, one field after the other."""
+        return np.asarray(z[len(self.priors) :])
 
     def start(self) -> Array:
         """The middle of the priors."""
@@ -117,32 +118,38 @@ class InverseDensity:
                 found.append(name)
         return tuple(found)
 
-    def _prior(self, z: Array) -> tuple[float, Array, Array, Array]:
-        """Minus log prior with the Jacobian: value, gradient, curvature; and dx/dz of the numbers."""
+    def _prior(self, z: Array, curved: bool) -> tuple[float, Array, Array, Array]:
+        """Minus log prior with the Jacobian: value, gradient, curvature if asked for; and dx/dz of the numbers."""
         p = len(self.priors)
         value = 0.5 * float(z[p:] @ z[p:])
-        gradient, curvature = z.copy(), np.ones(len(z))
-        slopes = np.ones(p)
-        for k, (prior, mapping) in enumerate(zip(self.priors, self._maps, strict=True)):
-            with torch.enable_grad():
-                t = torch.tensor(float(z[k]), dtype=torch.float64, requires_grad=True)
-                x = mapping(t)
-                total = -mapping.log_abs_det_jacobian(t, x)
+        gradient, curvature, slopes = z.copy(), np.ones(len(z)), np.ones(p)
+        if not p:
+            return value, gradient, curvature, slopes
+        with torch.enable_grad():
+            t = torch.tensor(z[:p], dtype=torch.float64, requires_grad=True)
+            total: Any = 0.0
+            for k, (prior, mapping, own) in enumerate(zip(self.priors, self._maps, t.unbind(), strict=True)):
+                x = mapping(own)
+                log_slope = torch.as_tensor(mapping.log_abs_det_jacobian(own, x), dtype=torch.float64)
+                slopes[k] = mapping.sign * math.exp(float(log_slope.detach()))
+                total = total - log_slope
                 if prior is not None:
                     total = total - torch.as_tensor(prior.log_prob(x), dtype=torch.float64).sum()
-                (slope,) = torch.autograd.grad(x, t, retain_graph=True)
-                slopes[k] = float(slope.detach())
-                first = second = torch.zeros((), dtype=torch.float64)
-                if total.requires_grad:
-                    (first,) = torch.autograd.grad(total, t, create_graph=True)
-                    if first.requires_grad:
-                        (second,) = torch.autograd.grad(first, t)
             value += float(total.detach())
-            gradient[k], curvature[k] = float(first.detach()), float(second.detach())
+            gradient[:p] = curvature[:p] = 0.0
+            if total.requires_grad:
+                (first,) = torch.autograd.grad(total, t, create_graph=curved)
+                gradient[:p] = first.detach().numpy()
+                if curved and first.requires_grad:  # each depends on its own coordinate alone
+                    curvature[:p] = torch.autograd.grad(first.sum(), t)[0].numpy()
         return value, gradient, curvature, slopes
 
-    def evaluate(self, z: Array) -> tuple[float, Array, Array, State, Array]:
+    def evaluate(self, z: Array, *, curved: bool = True) -> tuple[float, Array, Array, State, Array]:
         """Value, gradient (D,), Gauss-Newton curvature (D, D), the fields, and their sensitivities in z, (r, D).
+
+        Args:
+            z: Where, (D,).
+            curved: Whether the curvature holds that of the priors; it is left out where only the gradient is used.
 
         Raises:
             ConvergenceError: The fields cannot be computed there.
@@ -150,21 +157,14 @@ class InverseDensity:
         theta, white = self.natural(z), self.white(z)
         if not np.isfinite(theta).all():
             raise ConvergenceError("an unknown is not finite")
-        warm = None if self._last is None or self.problem.is_linear else self._last.coefficients
-        try:
-            state = self.model.solve(theta, white, warm)
-        except ConvergenceError:
-            if warm is None:
-                raise
-            state = self.model.solve(theta, white)
-        self._last = state
-        prior, gradient, curvature, slopes = self._prior(z)
-        sensitivity = self.model.sensitivities(state, theta, white)
+        state = self._solved(z, theta, white)
+        prior, gradient, curvature, slopes = self._prior(z, curved)
+        sensitivity = state.sensitivities()
         sensitivity[:, : len(theta)] *= slopes
-        misfit, jacobian = -self._values / self._noise, np.zeros((len(self._values), len(z)))
+        self._last = z.copy(), state, sensitivity
+        misfit, jacobian = self._misfit(state, white), np.zeros((len(self._values), len(z)))
         at = len(theta)
         for k, rows in self._observed.items():
-            misfit = misfit + rows @ self.model.field_coefficients(k, state.coefficients, white) / self._noise
             if k in self.model.whitened:
                 before = at + sum(n for j, n in self.model.whitened.items() if j < k)
                 jacobian[:, before : before + self.model.whitened[k]] += rows @ self.model.directions(k)
@@ -175,6 +175,64 @@ class InverseDensity:
         value = prior + 0.5 * float(misfit @ misfit)
         gauss = jacobian.T @ jacobian + np.diag(curvature)
         return value, gradient + jacobian.T @ misfit, gauss, state, sensitivity
+
+    def _misfit(self, state: State, white: Array) -> Array:
+        misfit = -self._values / self._noise
+        for k, rows in self._observed.items():
+            misfit = misfit + rows @ self.model.field_coefficients(k, state.coefficients, white) / self._noise
+        return np.asarray(misfit)
+
+    def misfits(self, z: Array) -> Array:
+        """What observations differ by, in units of their noise, and minus the log prior: (n + 1,).
+
+        Raises:
+            ConvergenceError: The fields cannot be computed there.
+        """
+        return np.append(self._misfit(self.fields_at(z), self.white(z)), self._prior(z, curved=False)[0])
+
+    def fields_at(self, z: Array) -> State:
+        """The fields; where the equations are not linear, the next are best asked for nearby.
+
+        Raises:
+            ConvergenceError: They cannot be computed there.
+        """
+        state = self._solved(z, self.natural(z), self.white(z))
+        if not self.problem.is_linear:
+            sensitivity = state.sensitivities()
+            sensitivity[:, : len(self.priors)] *= self._prior(z, curved=False)[3]
+            self._last = z.copy(), state, sensitivity
+        return state
+
+    def _solved(self, z: Array, theta: Array, white: Array) -> State:
+        """The fields, from where they were last, moved to first order, if that leads to them."""
+        if self._last is None or self.problem.is_linear:
+            return self.fields.solve(theta, white)
+        at, state, sensitivity = self._last
+        near = float(np.abs(z - at).max()) < _NEAR
+        try:
+            return self.fields.solve(theta, white, state.coefficients + (sensitivity @ (z - at) if near else 0.0))
+        except ConvergenceError:
+            return self.fields.solve(theta, white)
+
+    def starting_from(self, z: Array, state: State) -> None:
+        """Search the fields from here next: a nonlinear problem may have several."""
+        self._last = z.copy(), state, np.zeros((len(state.coefficients), len(z)))
+
+    @property
+    def solved(self) -> dict[str, int]:
+        """How often fields were found in all functions, and in few, where that was counted."""
+        return dict(self.fields.solved) if isinstance(self.fields, ReducedFields) else {}
+
+    def reduced(self) -> InverseDensity:
+        """The same density for many evaluations: fields are found in few functions where these are enough."""
+        readings = np.zeros((len(self._values), self.model.size * len(self.model.determined)))
+        for k, rows in self._observed.items():
+            if k in self.model.determined:
+                at = self.model.determined.index(k) * self.model.size
+                readings[:, at : at + self.model.size] = rows / self._noise[:, None]
+        other = copy.copy(self)
+        other.fields = ReducedFields(self.model, readings)
+        return other
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,7 +290,7 @@ def find_mode(density: InverseDensity, *, starts: int = 3, seed: int = 0, iterat
         raise failure
     value, z, trace, converged, reached = min(found, key=lambda f: f[0])
     agreeing = sum(f[0] < value + 0.01 for f in found)
-    density._last = reached  # the fields are found from where they were found before
+    density.starting_from(z, reached)
     _, _, gauss, state, sensitivity = density.evaluate(z)
     hessian, exact = gauss, False
     if density.dimension <= _LARGEST_HESSIAN:
@@ -309,72 +367,6 @@ def _hessian(density: InverseDensity, z: Array, gauss: Array) -> Array:
         rows.append((up - down) / (2.0 * step[k]))
     matrix = np.array(rows)
     return 0.5 * (matrix + matrix.T)
-
-
-class _Whitened:
-    """The density around a mode, for the sampler."""
-
-    def __init__(self, density: InverseDensity, mode: Mode, bar: Any) -> None:
-        self._density, self._mode, self._bar = density, mode, bar
-        self.factor = np.linalg.cholesky(mode.covariance)
-
-    @property
-    def dimension(self) -> int:
-        """Number of coordinates."""
-        return self._density.dimension
-
-    def rows(self, points: Array) -> tuple[Array, Array, NDArray[np.int64]]:
-        """Values, gradients and status at points (S, D)."""
-        values, gradients = np.zeros(len(points)), np.zeros(points.shape)
-        status = np.zeros(len(points), dtype=np.int64)
-        for k, u in enumerate(points):
-            try:
-                value, gradient, *_ = self._density.evaluate(self._mode.z + self.factor @ u)
-                values[k], gradients[k] = -value, -(self.factor.T @ gradient)
-                status[k] = 0 if math.isfinite(value) else 1
-            except (ConvergenceError, InvalidDataError):
-                status[k] = 1
-            if self._bar is not None:
-                self._bar.update(1)
-        return values, gradients, status
-
-
-def sample_unknowns(
-    density: InverseDensity,
-    mode: Mode,
-    *,
-    draws: int = 500,
-    tune: int = 300,
-    chains: int = 4,
-    seed: int = 0,
-    progress: bool = True,
-) -> tuple[Array, dict[str, NDArray[Any]]]:
-    """Draw from the posterior of the unknowns by NUTS, in coordinates whitened by the Laplace approximation.
-
-    Returns:
-        Draws of z (chains, draws, D), and statistics (chains, draws) under ArviZ's names.
-    """
-    from tqdm import tqdm
-
-    from gpkit.inference import _nutpie
-
-    shown = progress and sys.stderr.isatty()
-    bar = tqdm(unit="density", desc="sampling") if shown else None
-    target = _Whitened(density, mode, bar)
-
-    def initial_point(chain_seed: int) -> Array:
-        return np.random.default_rng([seed, chain_seed]).uniform(-1.0, 1.0, target.dimension)
-
-    model = _nutpie.python_model(target, initial_point)
-    # One chain at a time: all share the warm start of the fields, and the interpreter.
-    u, raw = _nutpie.run(
-        model, draws=draws, tune=tune, chains=chains, cores=1, seed=seed, low_rank=False,
-        settings={"target_accept": 0.8, "maxdepth": 8},
-    )  # fmt: skip
-    if bar is not None:
-        bar.close()
-    names = {"diverging": "diverging", "depth": "tree_depth", "n_steps": "n_steps", "logp": "lp"}
-    return mode.z + u @ target.factor.T, {name: raw[key] for key, name in names.items() if key in raw}
 
 
 def _map_of(prior: Any) -> Any:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,11 +19,13 @@ from torch import Tensor
 
 from gpkit.errors import ConvergenceError, InvalidDataError
 from gpkit.inference.collocation.bases import Array, FourierBasis, LegendreBasis
-from gpkit.inference.collocation.forms import Condition, Data, Equation, Jet, Problem, Term, evaluate
+from gpkit.inference.collocation.forms import Condition, Data, Problem, Term, evaluate
+from gpkit.inference.collocation.inverse.system import Block, Frame, System
 
 __all__ = ["EliminatedFields", "FieldPrior", "State"]
 
 _STEPS = 60
+_SAME = 1e-12  # share of a Jacobian by which it may change and be the same
 _MOST_COEFFICIENTS = 2600
 _KEPT = 1e-7
 
@@ -49,28 +50,38 @@ class State:
     """Fields at given unknowns.
 
     Attributes:
-        coefficients: Of every field that equations determine, (r,).
-        factors: QR factors of the scaled Jacobian.
-        columns: Scale of its columns, (r,).
+        coefficients: Of every field that equations determine, in the functions of the axes, (r,).
+        system: That was solved.
+        factors: QR factors of its scaled Jacobian.
+        columns: Scale of its columns.
         rows: Scale of its rows, (m,).
-        residual: Norm of what is left of the scaled system.
+        left: What is left of it, scaled, (m,).
+        by_unknowns: Its derivatives by numbers and whitened coordinates, (m, p + q).
     """
 
     coefficients: Array
+    system: System
     factors: tuple[Array, Array]
     columns: Array
     rows: Array
-    residual: float
+    left: Array
+    by_unknowns: Array
 
+    @property
+    def residual(self) -> float:
+        """Norm of what is left of the scaled system."""
+        return float(np.linalg.norm(self.left))
 
-@dataclass
-class _Face:
-    """A condition at the nodes of its face, and what no unknown changes of its right side."""
+    def sensitivities(self) -> Array:
+        """Derivatives of the coefficients with respect to numbers and whitened coordinates, (r, p + q)."""
+        return self.system.lifted(-_least_squares(self.factors, self.columns, self.by_unknowns * self.rows[:, None]))
 
-    condition: Condition
-    coordinates: list[Tensor]
-    value: Tensor
-    tables: dict[tuple[int, ...], Array] = field(default_factory=dict)
+    def influence(self, readings: Array) -> Array:
+        """By how much readings (n, r) of the coefficients are off per gradient of half the squared residual, (n, r)."""
+        qr = self.factors[0]
+        upper = qr[: qr.shape[1]]
+        half = linalg.solve_triangular(upper, (readings * self.columns).T, trans="T")
+        return np.asarray((linalg.solve_triangular(upper, half) * self.columns[:, None]).T)
 
 
 class EliminatedFields:
@@ -84,6 +95,7 @@ class EliminatedFields:
     Attributes:
         names: Unknown numbers, in the order in which parameter vectors hold them.
         whitened: Number of independent standard normal coordinates of each free field, by number.
+        system: Equations and conditions.
 
     Raises:
         InvalidDataError: There are too many coefficients for dense factors, or a source is noisy.
@@ -103,24 +115,15 @@ class EliminatedFields:
             )
         if any(e.source.noise for e in problem.equations) or any(c.value.noise for c in problem.conditions):
             raise InvalidDataError("unknowns are inferred from observations: state noisy values as Observe(...)")
-        nodes = [b.nodes(b.size)[0] for b in self.bases]
-        self._points = [m.ravel() for m in np.meshgrid(*nodes, indexing="ij")]
-        self._coordinates = [torch.from_numpy(np.ascontiguousarray(p)) for p in self._points]
-        self._tables: dict[tuple[int, ...], Array] = {}
         self._free = {k: self._free_field(prior) for k, prior in self.priors.items()}
         self.whitened = {k: form[1].shape[1] for k, form in self._free.items()}
-        self._sources = [_fixed_part(e.source, self._coordinates, "the source") for e in problem.equations]
-        self._faces = [self._face(c) for c in problem.conditions]
+        frame = Frame(self.names, tuple(self.determined), self._free)
+        self.system = System((*self._equations(frame), *(self._condition(frame, c) for c in problem.conditions)))
         self._row_scales: Array | None = None
 
     def table(self, orders: Sequence[int], points: Sequence[Array]) -> Array:
         """Derivatives of all functions at points, (m, r)."""
         return _product([b.evaluate(x, o) for b, x, o in zip(self.bases, points, orders, strict=True)])
-
-    def _at_nodes(self, orders: tuple[int, ...]) -> Array:
-        if orders not in self._tables:
-            self._tables[orders] = self.table(orders, self._points)
-        return self._tables[orders]
 
     def _free_field(self, prior: FieldPrior) -> tuple[Array, Array]:
         """Mean (r,) and whitened directions (r, q) of a free field's coefficients."""
@@ -143,7 +146,24 @@ class EliminatedFields:
         kept = variances > _KEPT * variances.max()
         return prior.mean * mean, prior.amplitude * vectors[:, kept] * np.sqrt(variances[kept])
 
-    def _face(self, condition: Condition) -> _Face:
+    def _equations(self, frame: Frame) -> list[Block]:
+        nodes = [b.nodes(b.size)[0] for b in self.bases]
+        points = [np.ascontiguousarray(m.ravel()) for m in np.meshgrid(*nodes, indexing="ij")]
+        coordinates = [torch.from_numpy(p) for p in points]
+        tables: dict[tuple[int, ...], Array] = {}
+
+        def table(orders: tuple[int, ...]) -> Array:
+            if orders not in tables:
+                tables[orders] = self.table(orders, points)
+            return tables[orders]
+
+        found = []
+        for e in self.problem.equations:
+            value = _fixed_part(e.source, coordinates, "the source")
+            found.append(Block.of(frame, coordinates, table, e.terms, value, e.source.parametric, e.jets, e.remainder))
+        return found
+
+    def _condition(self, frame: Frame, condition: Condition) -> Block:
         box, grid = self.problem.box, []
         for j, basis in enumerate(self.bases):
             end = (box.upper if condition.side else box.lower)[j]
@@ -151,205 +171,85 @@ class EliminatedFields:
         points = [np.ascontiguousarray(m.ravel()) for m in np.meshgrid(*grid, indexing="ij")]
         coordinates = [torch.from_numpy(p) for p in points]
         value = _fixed_part(condition.value, coordinates, f"the {condition.kind} condition", condition.axis)
-        orders = {term.jet.orders for term in condition.terms}
-        return _Face(condition, coordinates, value, {o: self.table(o, points) for o in orders})
 
-    # --------------------------------------------------------------------------------------------------- system
+        def table(orders: tuple[int, ...]) -> Array:
+            return self.table(orders, points)
 
-    def _split(self, coefficients: Array, white: Mapping[int, Array]) -> dict[int, Array]:
-        fields = dict(zip(self.determined, coefficients.reshape(-1, self.size), strict=True))
-        for k, (mean, directions) in self._free.items():
-            fields[k] = mean + directions @ white[k]
-        return fields
+        return Block.of(frame, coordinates, table, condition.terms, value, condition.value.parametric)
 
-    def field_coefficients(self, number: int, coefficients: Array, white: Mapping[int, Array]) -> Array:
-        """Coefficients (r,) of one field."""
-        return self._split(coefficients, white)[number]
+    def field_coefficients(self, number: int, coefficients: Array, white: Array) -> Array:
+        """Coefficients (r,) of one field, from those of the determined ones and the whitened coordinates (q,)."""
+        if number not in self._free:
+            at = self.determined.index(number) * self.size
+            return coefficients[at : at + self.size]
+        mean, directions = self._free[number]
+        at = sum(n for k, n in self.whitened.items() if k < number)
+        return np.asarray(mean + directions @ white[at : at + self.whitened[number]])
 
     def directions(self, number: int) -> Array:
         """Whitened directions (r, q) of a free field."""
         return self._free[number][1]
 
-    def _values(self, coefficients: Array, theta: Array, white: Mapping[int, Array]) -> Array:
-        """F alone, (m,)."""
-        fields = self._split(coefficients, white)
-        pairs = zip(self.problem.equations, self._sources, strict=True)
-        values = [self._equation(e, s, fields, theta, False)[0] for e, s in pairs]
-        return np.concatenate(values + [self._condition(f, fields, theta)[0] for f in self._faces])
-
-    def _derivatives(self, coefficients: Array, theta: Array, white: Mapping[int, Array]) -> tuple[Array, Array, Array]:
-        """F (m,), its derivatives by coefficients (m, r), and by theta and then the whitened fields (m, p + q)."""
-        fields = self._split(coefficients, white)
-        values, jacobian, sensitivity = [], [], []
-        for equation, source in zip(self.problem.equations, self._sources, strict=True):
-            value, slopes, by_theta = self._equation(equation, source, fields, theta, True)
-            rows, other = self._empty(len(value), by_theta)
-            for jet, slope in slopes.items():
-                self._place(jet.field, slope[:, None] * self._at_nodes(jet.orders), rows, other, len(theta))
-            values.append(value)
-            jacobian.append(rows)
-            sensitivity.append(other)
-        for face in self._faces:
-            value, coefficients_of, by_theta = self._condition(face, fields, theta)
-            rows, other = self._empty(len(value), by_theta)
-            for jet, coefficient in coefficients_of:
-                self._place(jet.field, coefficient[:, None] * face.tables[jet.orders], rows, other, len(theta))
-            values.append(value)
-            jacobian.append(rows)
-            sensitivity.append(other)
-        return np.concatenate(values), np.concatenate(jacobian), np.concatenate(sensitivity)
-
-    def _empty(self, m: int, by_theta: Array) -> tuple[Array, Array]:
-        other = np.zeros((m, by_theta.shape[1] + sum(self.whitened.values())))
-        other[:, : by_theta.shape[1]] = by_theta
-        return np.zeros((m, len(self.determined) * self.size)), other
-
-    def _place(self, number: int, part: Array, rows: Array, other: Array, scalars: int) -> None:
-        if number in self._free:
-            at = scalars + sum(n for k, n in self.whitened.items() if k < number)
-            other[:, at : at + self.whitened[number]] += part @ self._free[number][1]
-        else:
-            at = self.determined.index(number) * self.size
-            rows[:, at : at + self.size] += part
-
-    def _unknowns(self, theta: Array, m: int) -> dict[str, Tensor]:
-        """One copy of each unknown per point: everything is pointwise, so that one sweep gives all derivatives."""
-        pairs = zip(self.names, theta, strict=True)
-        return {name: torch.full((m,), float(t), dtype=torch.float64).requires_grad_() for name, t in pairs}
-
-    def _equation(
-        self, equation: Equation, source: Tensor, fields: Mapping[int, Array], theta: Array, slopes: bool
-    ) -> tuple[Array, dict[Jet, Array], Array]:
-        """Residual at the nodes, its slope in every jet, and in every unknown number, (m, p)."""
-        m = len(source)
-        unknown = self._unknowns(theta, m)
-        with torch.set_grad_enabled(slopes):
-            values = {
-                jet: torch.from_numpy(self._at_nodes(jet.orders) @ fields[jet.field]).requires_grad_(slopes)
-                for jet in equation.all_jets
-            }
-            total = equation.left_side(self._coordinates, values, unknown) - source
-            if equation.source.parametric is not None:
-                total = total - equation.source.parametric(self._coordinates, unknown)
-            if not slopes:
-                return total.numpy(), {}, np.zeros((m, 0))
-            leaves = [*values.values(), *unknown.values()]
-            gradients: Any = torch.autograd.grad(total.sum(), leaves, allow_unused=True)
-        arrays = [np.zeros(m) if g is None else g.numpy() for g in gradients]
-        by_theta = np.stack(arrays[len(values) :], -1) if unknown else np.zeros((m, 0))
-        return total.detach().numpy(), dict(zip(values, arrays[: len(values)], strict=True)), by_theta
-
-    def _condition(
-        self, face: _Face, fields: Mapping[int, Array], theta: Array
-    ) -> tuple[Array, list[tuple[Jet, Array]], Array]:
-        """Residual on the face, the coefficient of every jet, and the slope in every unknown number."""
-        m = len(face.value)
-        fixed = face.condition.value.parametric is None and not any(
-            t.coefficient.unknowns for t in face.condition.terms
-        )
-        unknown = {} if fixed else self._unknowns(theta, m)
-        coefficients = []
-        with torch.set_grad_enabled(not fixed):
-            total: Any = -face.value
-            if face.condition.value.parametric is not None:
-                total = total - face.condition.value.parametric(face.coordinates, unknown)
-            for term in face.condition.terms:
-                at = torch.from_numpy(face.tables[term.jet.orders] @ fields[term.jet.field])
-                coefficient = torch.as_tensor(term.coefficient(face.coordinates, unknown)).expand(m)
-                coefficients.append((term.jet, coefficient.detach().numpy()))
-                total = total + coefficient * at
-            by_theta = np.zeros((m, len(theta)))
-            if total.requires_grad:
-                gradients = torch.autograd.grad(total.sum(), list(unknown.values()), allow_unused=True)
-                for k, gradient in enumerate(gradients):
-                    if gradient is not None:
-                        by_theta[:, k] = gradient.numpy()
-        return total.detach().numpy(), coefficients, by_theta
-
     # ------------------------------------------------------------------------------------------------- solution
 
-    def solve(self, theta: Array, white: Mapping[int, Array], start: Array | None = None) -> State:
+    def solve(self, theta: Array, white: Array, start: Array | None = None, system: System | None = None) -> State:
         """The fields at given unknowns.
 
         Args:
             theta: Values of the unknown numbers.
-            white: Whitened coordinates of the free fields.
+            white: Whitened coordinates of the free fields, one field after the other.
             start: Coefficients to begin with; zero if not given.
+            system: Equations in fewer functions, from `System.projected`; those of the axes if not given.
 
         Raises:
             ConvergenceError: Gauss-Newton does not converge.
         """
-        c = np.zeros(len(self.determined) * self.size) if start is None else start
-        value, jacobian, _ = self._derivatives(c, theta, white)
+        own = self.system if system is None else system
+        c = np.zeros(own.columns) if start is None else own.lowered(start)
+        value, jacobian, other = own.derivatives(c, theta, white, by_unknowns=False)  # those of the solution count
+        rows = self._scales(jacobian)
         previous = math.inf
         steps: list[float] = []
         for _ in range(_STEPS):
-            rows = self._scales(jacobian)
-            state = self._factorised(c, jacobian, rows)
-            step = -self._apply_inverse(state, value)
-            if self._is_linear:
-                norm = float(np.linalg.norm((value + jacobian @ step) * rows))
-                return State(c + step, state.factors, state.columns, rows, norm)
+            factors = _factorised(jacobian, rows)
+            step = -_least_squares(*factors, value * rows)
             size = float(np.linalg.norm(step)) / max(float(np.linalg.norm(c + step)), 1e-300)
-            before, share = float(np.linalg.norm(value * rows)), 1.0
+            before, share, last = float(np.linalg.norm(value * rows)), 1.0, jacobian
             while True:
-                norm = float(np.linalg.norm(self._values(c + share * step, theta, white) * rows))
-                if np.isfinite(norm) and (norm <= (1.0 - 1e-4 * share) * before or size < 1e-9):
+                trial = own.derivatives(c + share * step, theta, white)
+                norm = float(np.linalg.norm(trial[0] * rows))
+                linear = share == 1.0 and _is_same(trial[1], last)  # in the fields, or as good as
+                if np.isfinite(norm) and (linear or norm <= (1.0 - 1e-4 * share) * before or size < 1e-9):
                     break
+                if size < 1e-3 and norm <= (1.0 + 1e-6) * before:
+                    break  # what is left is what the functions cannot follow
                 share *= 0.5
                 if share < 1e-4:
                     if previous < 1e-6:
-                        return self._factorised(c, jacobian, rows, before)
+                        return State(own.lifted(c), own, *factors, rows, value * rows, other)
                     raise ConvergenceError(f"Gauss-Newton does not converge at these unknowns: steps {steps}")
             c = c + share * step
             steps.append(float(f"{size * share:.1e}"))
-            value, jacobian, _ = self._derivatives(c, theta, white)
+            value, jacobian, other = trial
+            if linear:  # a second step would be none
+                return State(own.lifted(c), own, *factors, rows, value * rows, other)
             if share == 1.0 and (size < 1e-10 or (size < 1e-6 and previous < 1e-2)):
                 # The square of a step of 1e-6 is beyond rounding.
-                return self._factorised(c, jacobian, self._scales(jacobian), norm)
+                return State(own.lifted(c), own, *_factorised(jacobian, rows), rows, value * rows, other)
             previous = size
         raise ConvergenceError(f"Gauss-Newton did not converge at these unknowns in {_STEPS} steps: {steps[-5:]}")
-
-    @property
-    def _is_linear(self) -> bool:
-        """Whether the equations are linear in the determined fields for given unknowns, as far as is known."""
-        return self.problem.is_linear
 
     def _scales(self, jacobian: Array) -> Array:
         """One scale per equation and condition, kept from the first state on so that residuals stay comparable."""
         if self._row_scales is None:
             parts, at = [], 0
-            blocks = [len(self._points[0])] * len(self.problem.equations) + [len(f.value) for f in self._faces]
-            for count in blocks:
+            for block in self.system.blocks:
+                count = len(block.offset)
                 size = math.sqrt(float((jacobian[at : at + count] ** 2).sum(1).mean())) or 1.0
                 parts.append(np.full(count, 1.0 / size))
                 at += count
             self._row_scales = np.concatenate(parts)
         return self._row_scales
-
-    def _factorised(self, c: Array, jacobian: Array, rows: Array, residual: float = math.nan) -> State:
-        scaled = jacobian * rows[:, None]
-        columns = 1.0 / np.maximum(np.sqrt((scaled**2).sum(0)), 1e-300)
-        qr, tau, _, info = linalg.lapack.dgeqrf(np.asfortranarray(scaled * columns), overwrite_a=1)
-        diagonal = np.abs(np.diagonal(qr))
-        if info or len(qr) < qr.shape[1] or diagonal.min() < 1e-13 * diagonal.max():
-            raise InvalidDataError("the equations and conditions do not determine the fields at given unknowns")
-        return State(c, (qr, tau), columns, rows, residual)
-
-    @staticmethod
-    def _apply_inverse(state: State, right: Array) -> Array:
-        """Least-squares solution of J x = right, for a vector or columns."""
-        qr, tau = state.factors
-        r = qr.shape[1]
-        columns = right.reshape(len(right), -1) * state.rows[:, None]
-        work = max(1, 64 * columns.shape[1])
-        turned, _, _ = linalg.lapack.dormqr("L", "T", qr, tau, np.asfortranarray(columns), work)
-        found = linalg.solve_triangular(qr[:r], turned[:r]) * state.columns[:, None]
-        return np.asarray(found[:, 0] if right.ndim == 1 else found)
-
-    def sensitivities(self, state: State, theta: Array, white: Mapping[int, Array]) -> Array:
-        """Derivatives of the coefficients with respect to theta and the whitened fields, (r, p + q)."""
-        return -self._apply_inverse(state, self._derivatives(state.coefficients, theta, white)[2])
 
     def observed(self, terms: Sequence[Term], points: Tensor) -> dict[int, Array]:
         """Rows that take an observed expression from the coefficients of each field, (m, r) by field."""
@@ -389,3 +289,29 @@ def _product(tables: Sequence[Array]) -> Array:
     for table in tables[1:]:
         total = (total[:, :, None] * table[:, None, :]).reshape(len(total), -1)
     return total
+
+
+def _is_same(jacobian: Array, before: Array) -> bool:
+    return jacobian is before or float(np.abs(jacobian - before).max()) <= _SAME * float(np.abs(before).max())
+
+
+def _factorised(jacobian: Array, rows: Array) -> tuple[tuple[Array, Array], Array]:
+    """QR factors of a Jacobian with scaled rows and columns, and the scales of the columns."""
+    scaled = jacobian * rows[:, None]
+    columns = 1.0 / np.maximum(np.sqrt(np.einsum("ij,ij->j", scaled, scaled)), 1e-300)
+    qr, tau, _, info = linalg.lapack.dgeqrf(np.asfortranarray(scaled * columns), overwrite_a=1)
+    diagonal = np.abs(np.diagonal(qr))
+    if info or len(qr) < qr.shape[1] or not diagonal.min() >= 1e-13 * diagonal.max():
+        raise InvalidDataError("the equations and conditions do not determine the fields at given unknowns")
+    return (qr, tau), columns
+
+
+def _least_squares(factors: tuple[Array, Array], columns: Array, right: Array) -> Array:
+    """Least-squares solution of J x = right, both scaled, for a vector or columns."""
+    qr, tau = factors
+    r = qr.shape[1]
+    wide = right.reshape(len(right), -1)
+    turned, _, _ = linalg.lapack.dormqr("L", "T", qr, tau, np.asfortranarray(wide), max(1, 64 * wide.shape[1]))
+    found, _ = linalg.lapack.dtrtrs(qr[:r], turned[:r])
+    found = found * columns[:, None]
+    return np.asarray(found[:, 0] if right.ndim == 1 else found)

@@ -1,0 +1,97 @@
+"""Draws of unknowns by the No-U-turn sampler."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpkit.errors import ConvergenceError, InvalidDataError
+from gpkit.inference.collocation.bases import Array
+from gpkit.inference.collocation.inverse.engine import InverseDensity, Mode
+from gpkit.inference.collocation.inverse.table import Table
+
+__all__ = ["sample_unknowns"]
+
+
+class _Whitened:
+    """The density around a mode, for the sampler."""
+
+    def __init__(self, density: InverseDensity, mode: Mode, bar: Any) -> None:
+        self._density, self._mode, self._bar = density, mode, bar
+        self.factor: Array = np.asarray(np.linalg.cholesky(mode.covariance), dtype=np.float64)
+        self.table = Table.around(density, mode.z, self.factor)
+
+    @property
+    def dimension(self) -> int:
+        """Number of coordinates."""
+        return self._density.dimension
+
+    def rows(self, points: Array) -> tuple[Array, Array, NDArray[np.int64]]:
+        """Values, gradients and status at points (S, D)."""
+        values, gradients = np.zeros(len(points)), np.zeros(points.shape)
+        status = np.zeros(len(points), dtype=np.int64)
+        for k, u in enumerate(points):
+            if self._bar is not None:
+                self._bar.update(1)
+            known = self.table(u) if self.table is not None else None
+            if known is not None:
+                values[k], gradients[k] = -known[0], -known[1]
+                continue
+            try:
+                value, gradient, *_ = self._density.evaluate(self._mode.z + self.factor @ u, curved=False)
+                values[k], gradients[k] = -value, -(self.factor.T @ gradient)
+                status[k] = 0 if math.isfinite(value) else 1
+            except (ConvergenceError, InvalidDataError):
+                status[k] = 1
+        return values, gradients, status
+
+
+def sample_unknowns(
+    density: InverseDensity,
+    mode: Mode,
+    *,
+    draws: int = 500,
+    tune: int = 300,
+    chains: int = 4,
+    seed: int = 0,
+    progress: bool = True,
+) -> tuple[Array, dict[str, NDArray[Any]]]:
+    """Draw from the posterior of the unknowns by NUTS, in coordinates whitened by the Laplace approximation.
+
+    Args:
+        density: Of the unknowns; best `InverseDensity.reduced`, since it is asked often.
+        mode: Where it is largest.
+        draws: Kept of each chain.
+        tune: Before them.
+        chains: Independent ones.
+        seed: Of starts and draws.
+        progress: Whether a bar counts evaluations.
+
+    Returns:
+        Draws of z (chains, draws, D), and statistics (chains, draws) under ArviZ's names.
+    """
+    from tqdm import tqdm
+
+    from gpkit.inference import _nutpie
+
+    shown = progress and sys.stderr.isatty()
+    bar = tqdm(unit="density", desc="sampling") if shown else None
+    target = _Whitened(density, mode, bar)
+
+    def initial_point(chain_seed: int) -> Array:
+        return np.random.default_rng([seed, chain_seed]).uniform(-1.0, 1.0, target.dimension)
+
+    model = _nutpie.python_model(target, initial_point)
+    # One chain at a time: all share the warm start of the fields, and the interpreter.
+    u, raw = _nutpie.run(
+        model, draws=draws, tune=tune, chains=chains, cores=1, seed=seed, low_rank=False,
+        settings={"target_accept": 0.8, "maxdepth": 8},
+    )  # fmt: skip
+    if bar is not None:
+        bar.close()
+    names = {"diverging": "diverging", "depth": "tree_depth", "n_steps": "n_steps", "logp": "lp"}
+    return mode.z + u @ target.factor.T, {name: raw[key] for key, name in names.items() if key in raw}
