@@ -16,7 +16,7 @@ from gpkit.models.fields.field_gp import FieldGP
 from gpkit.models.fields.fit_result import FieldFit
 from gpkit.models.fields.kernels import Setting
 from gpkit.models.fields.observations import as_places, observe_values
-from gpkit.models.fields.predictions import FieldPrediction, ScalarPrediction
+from gpkit.models.fields.predictions import ScalarPrediction
 from gpkit.models.fields.sites import Sites, node_sites
 from gpkit.models.fields.terms import Scales, SpectralPart, SpectralTerm
 
@@ -41,8 +41,8 @@ class EdgeFlowGP(FieldGP):
         rank: Number of gradient and of curl modes where there are more than ``full_below`` edges.
         full_below: Up to this many edges all modes are used.
         value_unit: Of the flows, for reports.
-        uncertainty: "map" for predictions with the fitted parameters, or "laplace" to average over eight parameters
-            around each fit: wider where few data leave them open.
+        uncertainty: How predictions count that parameters are estimates: "jackknife" (what None is where kernels are
+            compared), "laplace" to average over eight parameters around each fit, or "map" not to.
 
     Raises:
         InvalidDataError: not a cell complex, or an unknown kernel.
@@ -62,7 +62,7 @@ class EdgeFlowGP(FieldGP):
         rank: int = 200,
         full_below: int = 2000,
         value_unit: str = "",
-        uncertainty: str = "map",
+        uncertainty: str | None = None,
     ) -> None:
         super().__init__(
             kernel,
@@ -153,8 +153,7 @@ class EdgeFlowGP(FieldGP):
         Raises:
             InvalidDataError: not fitted, or edges that cannot be used.
         """
-        self._fitted()
-        return ScalarPrediction(self._predict(self.sites(where), draws))
+        return ScalarPrediction(self._mixed().predict(self.sites(where), draws))
 
     def decompose(self, where: Any = None) -> dict[str, ScalarPrediction]:
         """The gradient, curl and harmonic parts of the flow, each with its own uncertainty.
@@ -165,22 +164,8 @@ class EdgeFlowGP(FieldGP):
         if not all(isinstance(term, SpectralTerm) for term in self._fitted().regression.terms):
             raise InvalidDataError(f"{self._fitted().name} does not tell the parts of a flow apart: fit 'intrinsic'")
         sites = self.sites(where)
-        mixture = self._components(None)
-        weights = np.array([weight for _, weight in mixture])
-        out = {}
-        for index, name in enumerate(self.bases):
-            found = [component.part_moments(sites, index) for component, _ in mixture]
-            prediction = FieldPrediction(
-                frames=sites.frames.numpy(),
-                component_means=np.stack([mean for mean, _ in found]),
-                component_covariances=np.stack([covariance for _, covariance in found]),
-                noise=np.array([component.noise for component, _ in mixture]),
-                far=sites.far,
-                distance=sites.distance,
-                weights=weights,
-            )
-            out[name] = ScalarPrediction(prediction)
-        return out
+        mixture = self._mixed()
+        return {name: ScalarPrediction(mixture.part(sites, index)) for index, name in enumerate(self.bases)}
 
     def shares(self) -> dict[str, float]:
         """Share of each part in the prior variance of the fitted kernel."""
@@ -195,7 +180,7 @@ class EdgeFlowGP(FieldGP):
         Raises:
             InvalidDataError: not fitted.
         """
-        return self._functional(-self.domain.boundary_1)
+        return self._mixed().functional(-self.domain.boundary_1, self.sites())
 
     def circulation(self) -> FieldFunctional:
         """Flow around every face, with its posterior standard deviation.
@@ -203,4 +188,4 @@ class EdgeFlowGP(FieldGP):
         Raises:
             InvalidDataError: not fitted.
         """
-        return self._functional(self.domain.boundary_2.T)
+        return self._mixed().functional(self.domain.boundary_2.T, self.sites())

@@ -39,8 +39,8 @@ class ScalarFieldGP(FieldGP):
         sparse_unknowns: Up to this many nodes kernels with all modes are tried where the modes are too few.
         length_unit: Of the points, for reports.
         value_unit: Of the values, for reports.
-        uncertainty: "map" for predictions with the fitted parameters, or "laplace" to average over eight parameters
-            around each fit: wider where few data leave them open.
+        uncertainty: How predictions count that parameters are estimates: "jackknife" (what None is where kernels are
+            compared), "laplace" to average over eight parameters around each fit, or "map" not to.
 
     Raises:
         InvalidDataError: a domain that cannot be used, or an unknown kernel.
@@ -59,7 +59,7 @@ class ScalarFieldGP(FieldGP):
         sparse_unknowns: int = 30_000,
         length_unit: str = "",
         value_unit: str = "",
-        uncertainty: str = "map",
+        uncertainty: str | None = None,
     ) -> None:
         super().__init__(
             kernel,
@@ -191,5 +191,4 @@ class ScalarFieldGP(FieldGP):
         Raises:
             InvalidDataError: not fitted, or places that cannot be used.
         """
-        self._fitted()
-        return ScalarPrediction(self._predict(self.sites(where), draws))
+        return ScalarPrediction(self._mixed().predict(self.sites(where), draws))

@@ -46,8 +46,8 @@ class VectorFieldGP(FieldGP):
         sparse_unknowns: Up to this many coordinates kernels with all modes are tried where the modes are too few.
         length_unit: Of the points, for reports.
         value_unit: Of the vectors, for reports.
-        uncertainty: "map" for predictions with the fitted parameters, or "laplace" to average over eight parameters
-            around each fit: wider where few data leave them open.
+        uncertainty: How predictions count that parameters are estimates: "jackknife" (what None is where kernels are
+            compared), "laplace" to average over eight parameters around each fit, or "map" not to.
 
     Raises:
         InvalidDataError: a manifold that cannot be used, or an unknown kernel.
@@ -67,7 +67,7 @@ class VectorFieldGP(FieldGP):
         sparse_unknowns: int = 30_000,
         length_unit: str = "",
         value_unit: str = "",
-        uncertainty: str = "map",
+        uncertainty: str | None = None,
     ) -> None:
         super().__init__(
             kernel,
@@ -170,8 +170,7 @@ class VectorFieldGP(FieldGP):
         Warns:
             DataWarning: points are far from the manifold; they are flagged in the result and get the prior.
         """
-        self._fitted()
-        return self._predict(self.sites(where), draws)
+        return self._mixed().predict(self.sites(where), draws)
 
     # -- derived quantities ---------------------------------------------------------------------------------------
 
@@ -184,7 +183,7 @@ class VectorFieldGP(FieldGP):
         Raises:
             InvalidDataError: not fitted.
         """
-        return self._functional(divergence_operator(self.manifold), draws)
+        return self._mixed().functional(divergence_operator(self.manifold), self.sites(), draws)
 
     def curl(self, *, draws: int | None = None) -> FieldFunctional:
         """Curl at all nodes of an oriented surface, positive for turns from the first frame column to the second.
@@ -192,7 +191,7 @@ class VectorFieldGP(FieldGP):
         Raises:
             InvalidDataError: not fitted, or not an oriented surface.
         """
-        return self._functional(curl_operator(self.manifold), draws)
+        return self._mixed().functional(curl_operator(self.manifold), self.sites(), draws)
 
     def singularities(self, *, draws: int = 200, seed: int = 0, radius: float | None = None) -> Singularities:
         """Sources, sinks, vortices and saddles of the mean field, with their probabilities under the posterior.
@@ -205,12 +204,11 @@ class VectorFieldGP(FieldGP):
         Raises:
             InvalidDataError: not fitted, or not an oriented surface.
         """
-        self._fitted()
         sites = self.sites()
-        mixture = self._components(None)
-        mean = sum(weight * component.moments(sites)[0] for component, weight in mixture)
-        samplers = [component.sampler(sites) for component, _ in mixture]
-        weights = np.array([weight for _, weight in mixture])
+        mixture = self._mixed().components()
+        mean = sum(component.weight * component.moments(sites)[0] for component in mixture)
+        samplers = [component.sampler(sites) for component in mixture]
+        weights = np.array([component.weight for component in mixture])
 
         def draw(count: int, number: int) -> Array:
             rng = np.random.default_rng([seed, number])

@@ -1,0 +1,292 @@
+"""Predictions of several fitted kernels, each at one or several values of its parameters, as one distribution."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpkit.errors import DataWarning
+from gpkit.inference.log_parameters import laplace_points
+from gpkit.models.fields.calculus import FieldFunctional
+from gpkit.models.fields.jackknife import inflation_of
+from gpkit.models.fields.observations import Observations
+from gpkit.models.fields.posterior import FieldPosterior
+from gpkit.models.fields.predictions import FieldPrediction
+from gpkit.models.fields.selection import Candidate
+from gpkit.models.fields.sites import Sites
+
+__all__ = ["UNCERTAINTIES", "Component", "FieldMixture"]
+
+Array = NDArray[np.float64]
+
+UNCERTAINTIES = ("jackknife", "laplace", "map")
+"""How predictions count that parameters are estimates."""
+
+_COMPONENTS = 20
+"""Draws of the parameters that predictions average over."""
+_AROUND = 8
+"""Points of Laplace's approximation that predictions average over."""
+_KEPT_BYTES = 1e9
+"""Memory for factorisations away from the fits that are kept for the next prediction."""
+_ROUNDING = 1e-8
+"""Standard deviation of what was observed exactly, in units of the values."""
+_LOST = 0.1
+"""Share of an intrinsic kernel's variance that may be missing between the nodes before somebody is told."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Point:
+    """A kernel at one value of its parameters, with its weight and the factor of its variances."""
+
+    candidate: Candidate
+    theta: Array
+    weight: float
+    inflation: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Component:
+    """A posterior of the field in a mixture, around whose mean all variances are multiplied by a factor.
+
+    Attributes:
+        posterior: At one value of the parameters.
+        weight: In the mixture.
+        inflation: Factor of the variances.
+    """
+
+    posterior: FieldPosterior
+    weight: float
+    inflation: float
+
+    def moments(self, sites: Sites) -> tuple[Array, Array]:
+        """Means (m, d) and covariances (m, d, d) at each place by itself, noise not included."""
+        mean, covariance = self.posterior.moments(sites)
+        return mean, self.inflation * covariance
+
+    def part_moments(self, sites: Sites, index: int) -> tuple[Array, Array]:
+        """The same for one term's share of the field."""
+        mean, covariance = self.posterior.part_moments(sites, index)
+        return mean, self.inflation * covariance
+
+    def functional(self, operator: Any, sites: Sites) -> tuple[Array, Array]:
+        """Means and standard deviations (q,) of linear functionals of the field."""
+        mean, deviation = self.posterior.functional(operator, sites)
+        return mean, math.sqrt(self.inflation) * deviation
+
+    def sampler(self, sites: Sites) -> Callable[[int, np.random.Generator], Array]:
+        """Makes joint draws (count, m d) from a count and a generator."""
+        draw = self.posterior.sampler(sites)
+        if self.inflation == 1.0:
+            return draw
+        mean = self.posterior.moments(sites)[0].ravel()
+
+        def wider(count: int, rng: np.random.Generator) -> Array:
+            return np.asarray(mean + math.sqrt(self.inflation) * (draw(count, rng) - mean))
+
+        return wider
+
+
+class FieldMixture:
+    """Fitted kernels with weights.
+
+    Args:
+        observations: What they were fitted to.
+        members: Kernels with their weights, which add up to one.
+        uncertainty: One of :data:`UNCERTAINTIES`.
+        drawn: Draws of the parameters (chains, draws, P) of one of the kernels, by its name.
+    """
+
+    def __init__(
+        self,
+        observations: Observations,
+        members: Sequence[tuple[Candidate, float]],
+        uncertainty: str,
+        drawn: dict[str, Array] | None = None,
+    ) -> None:
+        self.observations = observations
+        self.members = list(members)
+        self.uncertainty = uncertainty
+        self.drawn = {} if drawn is None else drawn
+        self._cache: dict[bytes, FieldPosterior] = {}
+        self._around: dict[str, tuple[Array, Array]] = {}
+        self._inflation: dict[str, float] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but cached factorisations."""
+        return {**self.__dict__, "_cache": {}}
+
+    # -- components -----------------------------------------------------------------------------------------------
+
+    def components(self, draws: int | None = None) -> list[Component]:
+        """Posteriors of the field with weights.
+
+        Args:
+            draws: Number of draws of the parameters to average over, where there are any.
+        """
+        return [self._component(point) for point in self._points(draws)]
+
+    def _points(self, draws: int | None) -> list[_Point]:
+        """Draws of the sampled kernel, points around the fits, or the fits."""
+        out = []
+        for candidate, weight in self.members:
+            thetas, shares, inflation = candidate.fit.theta[None], np.ones(1), 1.0
+            if candidate.name in self.drawn:
+                flat = self.drawn[candidate.name].reshape(-1, len(candidate.fit.theta))
+                count = min(len(flat), _COMPONENTS if draws is None else max(1, draws))
+                thetas = flat[np.linspace(0, len(flat) - 1, count).astype(int)]
+                shares = np.full(count, 1.0 / count)
+            elif self.uncertainty == "laplace":
+                if candidate.name not in self._around:
+                    self._around[candidate.name] = laplace_points(candidate.regression, candidate.fit, _AROUND)
+                thetas, shares = self._around[candidate.name]
+            elif self.uncertainty == "jackknife":
+                if candidate.name not in self._inflation:
+                    self._inflation[candidate.name] = inflation_of(
+                        candidate.regression, candidate.fit, exact=self.observations.exact
+                    )
+                inflation = self._inflation[candidate.name]
+            pairs = zip(thetas, shares, strict=True)
+            out += [_Point(candidate, theta, float(weight * share), inflation) for theta, share in pairs]
+        return out
+
+    def _component(self, point: _Point) -> Component:
+        return Component(self._posterior_at(point.candidate, point.theta), point.weight, point.inflation)
+
+    def _posterior_at(self, candidate: Candidate, theta: Array) -> FieldPosterior:
+        key = candidate.name.encode() + np.asarray(theta).tobytes()
+        if key in self._cache:
+            return self._cache[key]
+        found = candidate.regression.posterior(theta)
+        room = _KEPT_BYTES / (8.0 * max(candidate.regression.sites.rows, 1) ** 2)
+        if np.array_equal(theta, candidate.fit.theta) or room >= len(self.members) * _COMPONENTS:
+            if len(self._cache) > 4 * len(self.members) * _COMPONENTS:
+                self._cache.clear()
+            self._cache[key] = found
+        return found
+
+    # -- predictions ----------------------------------------------------------------------------------------------
+
+    def predict(self, sites: Sites, draws: int | None = None) -> FieldPrediction:
+        """The field at places."""
+        points = self._points(draws)
+        leading = max(points, key=lambda point: point.weight).candidate
+        _announce(sites, self._posterior_at(leading, leading.fit.theta))
+        means, covariances, noise = [], [], []
+        for point in points:
+            component = self._component(point)
+            mean, covariance = self._observed(sites, component, *component.moments(sites))
+            means.append(mean)
+            covariances.append(covariance)
+            noise.append(self._noise_of(component.posterior))
+
+        def draw(n: int, seed: int) -> Array:
+            return self._draw(points, sites, n, seed)
+
+        return FieldPrediction(
+            frames=sites.frames.numpy(),
+            component_means=np.stack(means),
+            component_covariances=np.stack(covariances),
+            noise=np.array(noise),
+            far=sites.far,
+            distance=sites.distance,
+            weights=np.array([point.weight for point in points]),
+            _draw=draw,
+        )
+
+    def functional(self, operator: Any, sites: Sites, draws: int | None = None) -> FieldFunctional:
+        """Mean and standard deviation of linear functionals (q, m d) of the field's values at places."""
+        mixture = self.components(draws)
+        found = [component.functional(operator, sites) for component in mixture]
+        weights = np.array([component.weight for component in mixture])
+        means = np.stack([mean for mean, _ in found])
+        mean = weights @ means
+        variance = weights @ (np.square([deviation for _, deviation in found]) + np.square(means - mean))
+        return FieldFunctional(mean, np.sqrt(variance), operator)
+
+    def part(self, sites: Sites, index: int) -> FieldPrediction:
+        """One term's share of the field."""
+        mixture = self.components()
+        found = [component.part_moments(sites, index) for component in mixture]
+        return FieldPrediction(
+            frames=sites.frames.numpy(),
+            component_means=np.stack([mean for mean, _ in found]),
+            component_covariances=np.stack([covariance for _, covariance in found]),
+            noise=np.array([component.posterior.noise for component in mixture]),
+            far=sites.far,
+            distance=sites.distance,
+            weights=np.array([component.weight for component in mixture]),
+        )
+
+    def leave_one_out(self, sites: Sites) -> FieldPrediction:
+        """Predictions of each observed place from all the others, at the fits; covariances include the noise."""
+        found = [self._posterior_at(c, c.fit.theta).leave_one_out() for c, _ in self.members]
+        return FieldPrediction(
+            frames=sites.frames.numpy(),
+            component_means=np.stack([mean for mean, _ in found]),
+            component_covariances=np.stack([covariance for _, covariance in found]),
+            noise=np.zeros(len(found)),
+            far=sites.far,
+            distance=sites.distance,
+            weights=np.array([weight for _, weight in self.members]),
+        )
+
+    def _noise_of(self, posterior: FieldPosterior) -> float:
+        """Standard deviation of an observation's error: none where observations are exact."""
+        if self.observations.exact:
+            return 0.0
+        return math.nan if posterior.regression.noise is not None else posterior.noise
+
+    def _observed(self, sites: Sites, component: Component, mean: Array, covariance: Array) -> tuple[Array, Array]:
+        """Exact observations: what was learnt as noise is the field's own variation between observed places."""
+        if not self.observations.exact:
+            return mean, covariance
+        at, values = self.observations.known_at(sites)
+        own = component.inflation * component.posterior.noise**2
+        mean, covariance = mean.copy(), covariance + own * np.eye(sites.d)
+        mean[at] = values
+        covariance[at] = (_ROUNDING * component.posterior.regression.scales.value) ** 2 * np.eye(sites.d)
+        return mean, covariance
+
+    def _draw(self, points: Sequence[_Point], sites: Sites, n: int, seed: int) -> Array:
+        """Draws (n, m, d) of tangent coordinates, each from a component drawn by weight."""
+        rng = np.random.default_rng(seed)
+        weights = np.array([point.weight for point in points])
+        chosen = rng.choice(len(points), size=n, p=weights / weights.sum())
+        out = np.zeros((n, len(sites), sites.d))
+        for index in np.unique(chosen):
+            mine = np.flatnonzero(chosen == index)
+            component = self._component(points[index])
+            fields = component.sampler(sites)(len(mine), rng).reshape(len(mine), len(sites), sites.d)
+            if self.observations.exact:
+                own = math.sqrt(component.inflation) * component.posterior.noise
+                fields = fields + own * rng.standard_normal(fields.shape)
+                at, values = self.observations.known_at(sites)
+                fields[:, at] = values
+            out[mine] = fields
+        return out
+
+
+def _announce(sites: Sites, posterior: FieldPosterior) -> None:
+    """Warn of places about which the nodes say little."""
+    if sites.far.any():
+        warnings.warn(
+            f"{int(sites.far.sum())} of {len(sites)} places are far from the nodes (the furthest by "
+            f"{sites.distance.max():.4g}): they get the prior, or what an ambient kernel continues",
+            DataWarning,
+            stacklevel=4,
+        )
+    between = sites.take(np.flatnonzero((sites.nodes < 0) & ~sites.far)[:200])
+    lost = posterior.lost_share(between)
+    if lost > _LOST:
+        warnings.warn(
+            f"the nodes are too few for {100 * lost:.0f} % of the kernel's variance between them, about which they "
+            "say nothing: give more nodes, or a smoother kernel",
+            DataWarning,
+            stacklevel=4,
+        )
