@@ -18,7 +18,16 @@ import numpy as np
 from gpkit.recursions.compilation import ENTRY, uncounted
 from gpkit.recursions.simd import LANES, aligned_start, load, store, view, zero_lanes
 
-__all__ = ["accumulate", "accumulate_diagonal", "evaluate", "evaluate_diagonal", "group_entries", "pack_moments"]
+__all__ = [
+    "accumulate",
+    "accumulate_diagonal",
+    "evaluate",
+    "evaluate_diagonal",
+    "fold_core",
+    "group_entries",
+    "pack_moments",
+    "unfold_core",
+]
 
 _TOGETHER = 32
 
@@ -70,15 +79,55 @@ def _kronecker(flat, rows, first, last, widths, shifts, out):  # type: ignore[no
 
 
 @uncounted
-def _times_row(head, size, flat, at, width, tail, out, like):  # type: ignore[no-untyped-def]
+def _spread(flat, at, width, factor, out, e):  # type: ignore[no-untyped-def]
+    """A row times a factor as column e of ``out``."""
+    for a in range(width):
+        out[a * _TOGETHER + e] = factor * flat[at + a]
+
+
+@uncounted
+def _times_row(head, size, row, width, out, like):  # type: ignore[no-untyped-def]
     """Kronecker product of ``head[:size]`` with a row, whole vectors at a time: what spills over is written next."""
     vectors = (width + LANES - 1) // LANES
-    for t in range(width):
-        tail[t] = flat[at + t]
     for s in range(size):
-        row = view(out, s * width)
+        factor = load(head, s, 0.0)
+        to = view(out, s * width)
         for b in range(vectors):
-            store(row, b, head[s] * load(tail, b, like))
+            store(to, b, factor * load(row, b, like))
+
+
+@numba.njit(**ENTRY)
+def fold_core(mean, covariance, left, right, out):  # type: ignore[no-untyped-def]
+    """Sums of ``E[g_i g_h]`` over all (i, h) with the same packed pair of components in every mode.
+
+    Args:
+        mean: of the coefficients, (A B,).
+        covariance: the same, (A B, A B).
+        left: packed places of pairs of the first modes' components, (A, A).
+        right: packed places of pairs of the last modes' components, (B, B); the place of a pair is the sum of both.
+        out: the result, flat.
+    """
+    out[:] = 0.0
+    inner = len(right)
+    for i in range(len(mean)):
+        a, b = divmod(i, inner)
+        for c in range(len(left)):
+            base = left[a, c]
+            for d in range(inner):
+                h = c * inner + d
+                out[base + right[b, d]] += covariance[i, h] + mean[i] * mean[h]
+
+
+@numba.njit(**ENTRY)
+def unfold_core(packed, left, right, out):  # type: ignore[no-untyped-def]
+    """The matrix (I, I) whose entry (i, h) is that of the packed pairs of all modes; see :func:`fold_core`."""
+    inner = len(right)
+    for i in range(len(out)):
+        a, b = divmod(i, inner)
+        for c in range(len(left)):
+            base = left[a, c]
+            for d in range(inner):
+                out[i, c * inner + d] = packed[base + right[b, d]]
 
 
 @uncounted
@@ -194,7 +243,8 @@ def accumulate(starts, others, target, weight, flat, base, rank, split, second, 
     one1 = sum2[left_packed * wide_packed :]
     one2 = one1[left * _TOGETHER :]
     head = np.empty(max(left_packed, right_packed))
-    tail = np.zeros(packed[modes - 1] + LANES if modes else LANES)
+    padded = np.zeros(flat.size + LANES)  # vectors may reach beyond the last row
+    padded[: flat.size] = flat
     flat1, flat2 = first.reshape(first.shape[0], -1), second.reshape(second.shape[0], -1)
     like = zero_lanes()
     for j in range(starts.size - 1):
@@ -209,31 +259,31 @@ def accumulate(starts, others, target, weight, flat, base, rank, split, second, 
                 wy = w * target[n]
                 for mode in range(modes):
                     rows[mode] = base[mode] + others[n, mode] * full[mode]
-                if modes == 2:
-                    u, v = rows[0], rows[1]
-                    for a in range(left):
-                        one1[a * _TOGETHER + e] = wy * flat[u + a]
-                    for a in range(left_packed):
-                        one2[a * _TOGETHER + e] = w * flat[u + left + a]
-                    for b in range(right):
-                        two1[e * wide + b] = flat[v + b]
-                    for b in range(right_packed):
-                        two2[e * wide_packed + b] = flat[v + right + b]
-                    continue
-                _kronecker(flat, rows, 0, split, rank, zeros, head)
-                for a in range(left):
-                    one1[a * _TOGETHER + e] = wy * head[a]
-                _kronecker(flat, rows, 0, split, packed, shifts, head)
-                for a in range(left_packed):
-                    one2[a * _TOGETHER + e] = w * head[a]
+                at = rows[0] if modes else 0  # without other modes the table is a one
+                _spread(flat, at, left, wy, one1, e)
+                _spread(flat, at + left if modes else 0, left_packed, w, one2, e)
                 if modes == split:
                     two1[e * wide] = two2[e * wide_packed] = 1.0
                     continue
+                last = view(padded, rows[modes - 1])
+                if modes == 2:
+                    for b in range(vectors):
+                        store(two1, e * vectors + b, load(last, b, like))
+                    last = view(last, right)
+                    for b in range(vectors_packed):
+                        store(two2, e * vectors_packed + b, load(last, b, like))
+                    continue
+                width, width_packed = rank[modes - 1], packed[modes - 1]
+                if modes == 3:
+                    middle = view(padded, rows[1])
+                    _times_row(middle, rank[1], last, width, view(two1, e * wide), like)
+                    last, middle = view(last, width), view(middle, rank[1])
+                    _times_row(middle, packed[1], last, width_packed, view(two2, e * wide_packed), like)
+                    continue
                 size = _kronecker(flat, rows, split, modes - 1, rank, zeros, head)
-                _times_row(head, size, flat, rows[modes - 1], rank[modes - 1], tail, view(two1, e * wide), like)
+                _times_row(head, size, last, width, view(two1, e * wide), like)
                 size = _kronecker(flat, rows, split, modes - 1, packed, shifts, head)
-                at = rows[modes - 1] + rank[modes - 1]
-                _times_row(head, size, flat, at, packed[modes - 1], tail, view(two2, e * wide_packed), like)
+                _times_row(head, size, view(last, width), width_packed, view(two2, e * wide_packed), like)
             _outer_sums(one1, two1, count, left, vectors, sum1, like)
             _outer_sums(one2, two2, count, left_packed, vectors_packed, sum2, like)
         for a in range(left):

@@ -49,9 +49,15 @@ class RepeatedPath:
         self.functions = functions
         self._kept: dict[Any, Any] = {}
         self._transitions: dict[Any, Any] = {}
+        self._raw: tuple[Any, tuple[Any, ...]] | None = None  # the last kernel's parameters, which change in place
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": {}, "_transitions": {}}  # what is kept is made again where it is needed
+        return {
+            **self.__dict__,
+            "_kept": {},
+            "_transitions": {},
+            "_raw": None,
+        }  # what is kept is made again where it is needed
 
     def _prior(self, kernel: Any) -> tuple[Any, Any, Any]:
         """Prior, stored arrays and room for the recursions."""
@@ -64,7 +70,9 @@ class RepeatedPath:
             structure = kernel.structure
             blocks, b = block_shape(structure)
             # A search asks for one more value of a parameter and then for one of those before.
-            key = (id(kernel), *(float(raw.detach()) for raw in kernel.parameters()))
+            if self._raw is None or self._raw[0] is not kernel:
+                self._raw = (kernel, tuple(kernel.parameters()))
+            key = (id(kernel), *(raw.item() for raw in self._raw[1]))
             if key not in self._transitions:
                 params = kernel._closed_form_params().detach().numpy()
                 found = linear.transition_blocks(marker(structure), params, self.coordinates, blocks, b)

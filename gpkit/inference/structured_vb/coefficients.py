@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,11 +57,27 @@ class Coefficients:
             matrix += self.carried[0]
             information = information + self.carried[1]
         matrix[np.diag_indices_from(matrix)] += prior
-        root = linalg.cholesky(matrix, lower=True)
-        inverse = linalg.solve_triangular(root, np.eye(len(root)), lower=True)
-        self.covariance = inverse.T @ inverse
+        root = linalg.cholesky(matrix, lower=True, check_finite=False)
+        half = linalg.lapack.dpotri(root, lower=True)[0] if self.size else root  # its other triangle is zero
+        self.covariance = half + half.T
+        self.covariance[np.diag_indices_from(half)] = np.diag(half)
         self.mean = self.covariance @ information
         self._log_determinant = -2.0 * float(np.log(np.diag(root)).sum())
+
+    def change(self, matrix: Array, log_determinant: float, axis: int, shape: Sequence[int]) -> None:
+        """Multiply along one axis of coefficients that are a tensor of this shape.
+
+        Args:
+            matrix: what multiplies, (shape[axis], shape[axis]).
+            log_determinant: of its absolute determinant.
+            axis: which.
+            shape: of the tensor.
+        """
+        before, own, after = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
+        self.mean = np.matmul(matrix, self.mean.reshape(before, own, after)).reshape(-1)
+        half = np.matmul(matrix, self.covariance.reshape(before, own, -1)).reshape(self.size, self.size)
+        self.covariance = np.matmul(matrix, half.T.reshape(before, own, -1)).reshape(self.size, self.size)
+        self._log_determinant += 2.0 * before * after * log_determinant
 
     def divergence(self, precision: Array, log_precision: Array) -> float:
         """Expected divergence from the prior, less what carried information says.

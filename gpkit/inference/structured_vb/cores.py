@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache, reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +13,35 @@ from gpkit.errors import InvalidDataError
 from gpkit.inference.structured_vb.forms import ARD_RATE, ARD_SHAPE, ROOM, CoreForm, Statistics, ard_prior
 from gpkit.inference.structured_vb.gamma import GammaPosterior
 from gpkit.inference.structured_vb.layout import Grouping
-from gpkit.inference.structured_vb.modes import fold_index, fold_pairs, packed_size, upper_pairs
+from gpkit.inference.structured_vb.modes import fold_index, packed_size, upper_pairs
+from gpkit.inference.structured_vb.rotations import best_rotation
 from gpkit.recursions import tensor_statistics
 
 __all__ = ["CP", "Tucker"]
 
 Array = NDArray[np.float64]
+Places = NDArray[np.int64]
+
+
+@cache
+def _packed_places(ranks: tuple[int, ...], first: int) -> tuple[Places, Places]:
+    """Packed places of pairs of components, one mode before the others, of the first half of the modes and of the rest.
+
+    The place of a pair of coefficients is the sum of both.
+    """
+    strides, step = [0] * len(ranks), 1
+    for k in [*(k for k in reversed(range(len(ranks))) if k != first), first]:
+        strides[k], step = step, step * packed_size(ranks[k])
+    halves = []
+    for modes in np.array_split(np.arange(len(ranks)), 2):
+        places = np.zeros((1, 1), np.int64)
+        for k in modes:
+            own = strides[k] * fold_index(ranks[k])
+            size = len(places) * len(own)
+            places = (places[:, None, :, None] + own[None, :, None, :]).reshape(size, size)
+        places.setflags(write=False)
+        halves.append(places)
+    return halves[0], halves[1]
 
 
 class Tucker(CoreForm):
@@ -38,24 +62,49 @@ class Tucker(CoreForm):
     def expected_precision(self) -> tuple[Array, Array]:
         """Products over the modes of the precisions of slices."""
         size = len(self.coupling)
-        mean, log_mean = np.ones(size), np.zeros(size)
-        for k, slices in enumerate(self.precisions):
-            mean = mean * slices.mean[self.coupling[:, k]]
-            log_mean = log_mean + slices.mean_log[self.coupling[:, k]]
-        return mean, log_mean
+        if not self.precisions:
+            return np.ones(size), np.zeros(size)
+        log_mean = reduce(np.add.outer, [slices.mean_log for slices in self.precisions])
+        return self._weights().reshape(-1), log_mean.reshape(-1)
+
+    def _weights(self, left_out: int | None = None) -> Array:
+        """Expected precisions of the coefficients, (R_1, ..., R_K); those of one mode may be left out."""
+        ones = [np.ones(mode.rank) for mode in self.modes]
+        each = [own.mean if k != left_out else ones[k] for k, own in enumerate(self.precisions)] or ones
+        return reduce(np.multiply.outer, each)
 
     def update_precisions(self) -> None:
         """One mode after the other, each an exact maximum."""
-        second = self.mean**2 + np.diag(self.covariance)
-        size = len(second)
         for k in range(len(self.precisions)):
-            mean, _ = self.expected_precision()
-            column = self.coupling[:, k]
-            rest = mean / self.precisions[k].mean[column]
-            rank = self.modes[k].rank
-            rate = (ARD_RATE + 0.5 * np.bincount(column, rest * second, rank)).astype(np.float64)
-            shape = np.full(rank, ARD_SHAPE + 0.5 * size / rank)
-            self.precisions[k] = GammaPosterior(shape, rate, ARD_SHAPE, ARD_RATE)
+            self._update_slices(k)
+
+    def _update_slices(self, mode: int) -> None:
+        rank = self.modes[mode].rank
+        energy = self._weights(mode) * self.coefficients.squares.reshape([m.rank for m in self.modes])
+        rate = ARD_RATE + 0.5 * np.moveaxis(energy, mode, 0).reshape(rank, -1).sum(1)
+        shape = np.full(rank, ARD_SHAPE + 0.5 * energy.size / rank)
+        self.precisions[mode] = GammaPosterior(shape, rate, ARD_SHAPE, ARD_RATE)
+
+    def rotate(self, mode: int) -> None:
+        """All components of the mode; the precisions follow."""
+        own = self.modes[mode]
+        spread = own.factor.spread()
+        if spread is None or self.coefficients.carried is not None:
+            return
+        ranks = [m.rank for m in self.modes]
+        others = math.prod(ranks) // own.rank
+        weight = np.moveaxis(self._weights(mode), mode, 0)[0].reshape(-1)
+        mean = np.moveaxis(self.mean.reshape(ranks), mode, 0).reshape(own.rank, others)
+        left, right = math.prod(ranks[:mode]), math.prod(ranks[mode + 1 :])
+        blocks = self.covariance.reshape(left, own.rank, right, left, own.rank, right)
+        second = np.einsum("iajibj,ij->ab", blocks, weight.reshape(left, right)) + (mean * weight) @ mean.T
+        ard = (ARD_SHAPE, ARD_RATE) if self.precisions else None
+        found = best_rotation(spread, second, others, own.free, own.constant, ard)
+        if found is not None:
+            change = found.of_coefficients(own.free, own.constant)
+            self.coefficients.change(change, -found.log_determinant, mode, ranks)
+            if self.precisions:
+                self._update_slices(mode)
 
     def _rest(self, mode: int) -> tuple[list[int], int]:
         """The other modes, and how many of them are in the left group."""
@@ -92,20 +141,16 @@ class Tucker(CoreForm):
         )
         return Statistics(mode, second.reshape(size, -1), first.reshape(size, -1))
 
+    def _places(self, first: int) -> tuple[Places, Places]:
+        return _packed_places(tuple(mode.rank for mode in self.modes), first)
+
     def _folded(self, mode: int) -> Array:
-        """E[g g^T] with the pairs of the other modes packed: (R, R, P)."""
-        k_modes = len(self.modes)
-        ranks = [m.rank for m in self.modes]
-        others, _ = self._rest(mode)
-        tensor = self.second_moment.reshape(*ranks, *ranks)
-        order = [mode, mode + k_modes]
-        for other in others:
-            order += [other, other + k_modes]
-        tensor = tensor.transpose(order)
-        out = tensor.reshape(ranks[mode] ** 2, *[ranks[k] ** 2 for k in others])
-        for axis, other in enumerate(others, start=1):
-            out = fold_pairs(out, axis, ranks[other])
-        return np.ascontiguousarray(out.reshape(ranks[mode], ranks[mode], -1))
+        """E[g g^T] with the pairs of all modes packed, that of the mode first: (P_mode, P_others)."""
+        rank = self.modes[mode].rank
+        out = np.empty(math.prod(packed_size(m.rank) for m in self.modes))
+        tensor_statistics.fold_core(self.mean, self.covariance, *self._places(mode), out)
+        rows, columns = upper_pairs(rank)
+        return out.reshape(packed_size(rank), -1) * np.where(rows == columns, 1.0, 0.5)[:, None]
 
     def _unfolded_mean(self, mode: int) -> Array:
         ranks = [m.rank for m in self.modes]
@@ -114,10 +159,8 @@ class Tucker(CoreForm):
     def sites(self, statistics: Statistics) -> tuple[Array, Array]:
         """One product over all coordinates with the folded second moment of the core."""
         mode = statistics.mode
-        rank = self.modes[mode].rank
-        rows, columns = upper_pairs(rank)
-        packed = statistics.second @ self._folded(mode)[rows, columns].T
-        return packed[:, fold_index(rank)], statistics.first @ self._unfolded_mean(mode).T
+        packed = self._folded(mode) @ statistics.second.T  # long rows: several times faster than the transpose
+        return packed.T[:, fold_index(self.modes[mode].rank)], statistics.first @ self._unfolded_mean(mode).T
 
     def coefficient_statistics(self, statistics: Statistics) -> tuple[Array, Array]:
         """Unpacked products of the mode's second moments with the statistics."""
@@ -126,16 +169,12 @@ class Tucker(CoreForm):
         ranks = [m.rank for m in self.modes]
         own = self.modes[mode]
         packed = own.table[:, own.rank :].T @ statistics.second
-        square = packed[fold_index(own.rank).reshape(-1)].reshape(-1, *[packed_size(ranks[k]) for k in others])
-        for axis, other in enumerate(others, start=1):
-            square = np.take(square, fold_index(ranks[other]).reshape(-1), axis=axis)
         arranged = [mode, *others]
-        square = square.reshape([r for k in arranged for r in (ranks[k], ranks[k])])
+        square = np.empty((len(self.mean), len(self.mean)))
+        tensor_statistics.unfold_core(packed.reshape(-1), *self._places(mode), square)
         place = [arranged.index(k) for k in range(len(ranks))]
-        square = square.transpose([2 * p for p in place] + [2 * p + 1 for p in place])
         linear = (own.means().T @ statistics.first).reshape([ranks[k] for k in arranged]).transpose(place)
-        size = len(self.mean)
-        return np.ascontiguousarray(square).reshape(size, size), linear.reshape(-1)
+        return square, linear.reshape(-1)
 
     def evaluate(self, mode: int, grouping: Grouping, tables: Sequence[Array]) -> tuple[Array, Array]:
         """The grouping mode is contracted with the core first, then two bilinear forms per entry."""
@@ -147,7 +186,7 @@ class Tucker(CoreForm):
         folded = self._folded(mode)
         rows, columns = upper_pairs(own.rank)
         twice = np.where(rows == columns, 1.0, 2.0)[:, None]
-        second = table[:, own.rank :] @ (twice * folded[rows, columns])
+        second = table[:, own.rank :] @ (twice * folded)
         first = table[:, : own.rank] @ self._unfolded_mean(mode)
         mean, square = np.empty(len(grouping.others)), np.empty(len(grouping.others))
         tensor_statistics.evaluate(

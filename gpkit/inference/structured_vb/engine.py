@@ -27,7 +27,8 @@ from gpkit.inference.structured_vb.trains import TensorTrain, train_links
 __all__ = ["LowRankPosterior", "SweepTrace", "component_layout"]
 
 Array = NDArray[np.float64]
-_LEARN_FROM = 3
+_LEARN_FROM = 1
+_LEARN_FROM_SITES = 8  # sites have to find the outliers first
 _LEARN_ALWAYS_UNTIL = 30
 _LEARN_EVERY = 3
 _LEAST_SWEEPS = 10
@@ -122,10 +123,13 @@ class LowRankPosterior:
 
     def sweep(self, entries: Entries) -> float:
         """Update everything once; returns the bound."""
-        learn = self.sweeps >= _LEARN_FROM and (self.sweeps < _LEARN_ALWAYS_UNTIL or self.sweeps % _LEARN_EVERY == 0)
+        begin = _LEARN_FROM_SITES if self.observation.needs_moments else _LEARN_FROM
+        learn = self.sweeps >= begin and (self.sweeps < _LEARN_ALWAYS_UNTIL or self.sweeps % _LEARN_EVERY == 0)
         entries.prepare(self)
         for k in range(len(self.modes)):
             statistics = entries.statistics(self.form, k)
+            if entries.exact:
+                self.form.rotate(k)
             self._update_mode(k, statistics, learn)
             self.form.update(statistics, self.observation.precision)
         self.squared_error = self.form.error(entries.squares, statistics)

@@ -7,6 +7,7 @@ A factor holds R functions of the J distinct coordinates of its mode. Sites (a p
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -15,11 +16,13 @@ import torch
 from numpy.typing import NDArray
 
 from gpkit.inference import state_space
+from gpkit.inference.structured_vb.rotations import SpreadOfFunctions
 from gpkit.inference.structured_vb.search import ParameterSearch
 
 __all__ = ["BasisFactor", "Factor", "IndependentFactor", "MarkovFactor"]
 
 Array = NDArray[np.float64]
+_HOLD = 1e6  # precision of observations that hold a function
 
 
 class Factor(ABC):
@@ -33,10 +36,12 @@ class Factor(ABC):
         information: the same, (J, R).
         carried: sites of entries that are gone, a precision (J, R, R) and an information (J, R); None without any.
         log_evidence: of the prior and these sites.
+        settled: whether posterior, sites and prior belong together, as after an update.
     """
 
     def __init__(self, size: int, rank: int) -> None:
         self.rank = rank
+        self.settled = False
         self.mean: Array = np.zeros((size, rank))
         self.covariance: Array = np.tile(np.eye(rank), (size, 1, 1))
         self.precision: Array = np.zeros((size, rank, rank))
@@ -64,6 +69,7 @@ class Factor(ABC):
         """Compute the posterior for the sites that are set."""
         if self.rank and self.size:
             self.log_evidence, self.mean, self.covariance = self._posterior(self.precision, self.information)
+            self.settled = True
 
     def carry(self, precision: Array, information: Array) -> None:
         """Add sites of entries that will be gone."""
@@ -90,6 +96,28 @@ class Factor(ABC):
         """Expected logarithm of sites."""
         second = self.covariance + self.mean[:, :, None] * self.mean[:, None, :]
         return float((information * self.mean).sum() - 0.5 * (precision * second).sum())
+
+    def spread(self) -> SpreadOfFunctions | None:
+        """What the prior sees of the posterior of the last update; None where sites are carried or not of this prior.
+
+        ``K^-1 m = eta - Lam m`` and ``K^-1 V = 1 - Lam V`` need blocks of the diagonal only.
+        """
+        if not self.settled or self.carried is not None or not self.rank:
+            return None
+        slope = self.information - (self.precision * self.mean[:, None, :]).sum(2)
+        degrees, rank = self._degrees(), self.rank
+        trace = self.covariance.transpose(1, 0, 2).reshape(rank, -1) @ self.precision.reshape(-1, rank)
+        square = self.mean.T @ slope - trace
+        square = 0.5 * (square + square.T) + degrees * np.eye(self.rank)
+        return SpreadOfFunctions(degrees, square, slope.sum(0), self._constant())
+
+    def _degrees(self) -> int:
+        """Rank of the prior covariance."""
+        return self.size
+
+    def _constant(self) -> float:
+        """``1^T K^-1 1``, infinite where it is not known."""
+        return math.inf
 
     def learn(self) -> None:
         """Move prior parameters where the evidence with the present sites is higher; the posterior is left as it was.
@@ -153,6 +181,8 @@ class MarkovFactor(Factor):
         self.kernel = copy.deepcopy(kernel).double()
         self.coordinates = np.ascontiguousarray(coordinates, dtype=np.float64)
         self._path = state_space.RepeatedPath(self.coordinates, max(rank, 1))
+        self._single = state_space.RepeatedPath(self.coordinates, 1)
+        self._norm: tuple[tuple[float, ...], float] | None = None
         span = float(np.ptp(self.coordinates)) if self.size > 1 else 1.0
         gap = float(np.median(np.diff(self.coordinates))) if self.size > 1 else 1.0
         self._search = ParameterSearch(self.kernel, least=0.05 * gap, most=20.0 * span, learn=learn)
@@ -166,6 +196,15 @@ class MarkovFactor(Factor):
         """One parameter in turn, by its evidence."""
         if self.rank and self.size > 1:
             self._search.advance(self._evidence)
+
+    def _constant(self) -> float:
+        """From the posterior of one function that nearly exact observations hold at one."""
+        key = self._search.state()
+        if self._norm is None or self._norm[0] != key:
+            precision = np.full((self.size, 1, 1), _HOLD)
+            _, mean, _ = self._single.smooth(self.kernel, precision, precision[:, :, 0].copy())
+            self._norm = (key, float(_HOLD * (1.0 - mean).sum()))
+        return self._norm[1]
 
     def parameters(self) -> dict[str, float]:
         """Natural values of all parameters of the kernel."""
@@ -228,6 +267,9 @@ class IndependentFactor(Factor):
 
     Coordinates are codes from 0; codes that are not there (unseen levels) have the prior.
     """
+
+    def _constant(self) -> float:
+        return float(self.size)
 
     def _posterior(self, precision: Array, information: Array) -> tuple[float, Array, Array]:
         matrix = precision + np.eye(self.rank)
@@ -293,6 +335,9 @@ class BasisFactor(Factor):
         self._values, self._vectors = values[keep], vectors[:, keep]
         self._weights_mean: Array = np.zeros((len(keep), self.rank))
         self._weights_covariance: Array = np.eye(len(keep) * self.rank)
+
+    def _degrees(self) -> int:
+        return len(self._values)
 
     def _evidence(self) -> float:
         self._decompose()

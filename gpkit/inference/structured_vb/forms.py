@@ -87,6 +87,13 @@ class Form(ABC):
     def sites(self, statistics: Statistics) -> tuple[Array, Array]:
         """Sites (J, R, R) and (J, R) of all components of the mode, for unit noise precision."""
 
+    def rotate(self, mode: int) -> None:
+        """Change coefficients as a better basis of the functions of the mode asks, whose update has to follow.
+
+        The bound with that update is no lower than with the update alone after the change of both.
+        """
+        return None
+
     @abstractmethod
     def update(self, statistics: Statistics, noise_precision: float) -> None:
         """Posteriors of those coefficients, and of their precisions, that follow from the statistics of this mode."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +28,12 @@ class GammaPosterior:
     prior_shape: float
     prior_rate: float
 
-    @property
+    @cached_property
     def mean(self) -> Array:
         """E[precision]."""
         return self.shape / self.rate
 
-    @property
+    @cached_property
     def mean_log(self) -> Array:
         """E[ln precision]."""
         out: Array = special.digamma(self.shape) - np.log(self.rate)

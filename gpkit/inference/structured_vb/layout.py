@@ -54,8 +54,10 @@ class Entries(ABC):
         entries: their number N.
         count: their total weight, by which the noise is learned.
         squares: ``sum w y^2`` of the targets and weights in use.
+        exact: whether statistics are those of all entries at the present posterior.
     """
 
+    exact = True
     entries: int
     count: float
     squares: float
@@ -71,6 +73,10 @@ class Entries(ABC):
     @abstractmethod
     def statistics(self, form: Form, mode: int) -> Statistics:
         """Of all entries."""
+
+    @abstractmethod
+    def shares(self) -> list[Array]:
+        """Part of the entries at each coordinate of every mode, (J_k,) each."""
 
     @abstractmethod
     def finish(self, posterior: LowRankPosterior) -> None:
@@ -124,6 +130,10 @@ class Layout(Entries):
     def statistics(self, form: Form, mode: int) -> Statistics:
         """One pass."""
         return form.statistics(mode, self.groupings[mode])
+
+    def shares(self) -> list[Array]:
+        """From the groupings."""
+        return [np.diff(grouping.starts) / max(self.entries, 1) for grouping in self.groupings]
 
     def finish(self, posterior: LowRankPosterior) -> None:
         """Parameters of the likelihood, then sites of all entries at their moments."""

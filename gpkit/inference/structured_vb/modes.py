@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gpkit.inference.structured_vb.factors import Factor
 from gpkit.recursions import tensor_statistics
 
-__all__ = ["Mode", "fold_index", "fold_pairs", "packed_size", "upper_pairs"]
+__all__ = ["Mode", "fold_index", "packed_size", "upper_pairs"]
 
 Array = NDArray[np.float64]
 
@@ -36,16 +36,6 @@ def fold_index(rank: int) -> NDArray[np.int64]:
     rows, columns = upper_pairs(rank)
     out[rows, columns] = out[columns, rows] = np.arange(len(rows))
     out.setflags(write=False)
-    return out
-
-
-def fold_pairs(tensor: Array, axis: int, rank: int) -> Array:
-    """Sum both places (a, b) and (b, a) of an axis of length rank^2 into the packed one."""
-    rows, columns = upper_pairs(rank)
-    out = np.take(tensor, rows * rank + columns, axis=axis)
-    apart = np.flatnonzero(rows != columns)
-    place = (slice(None),) * axis + (apart,)
-    out[place] += np.take(tensor, (columns * rank + rows)[apart], axis=axis)
     return out
 
 

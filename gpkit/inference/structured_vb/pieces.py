@@ -109,6 +109,14 @@ class Pieces(Entries):
         """One pass over all pieces."""
         return self.statistics_of(form, mode, self.parts())
 
+    def shares(self) -> list[Array]:
+        """One pass over all pieces."""
+        counts = [np.zeros(size) for size in self.sizes]
+        for part in self.parts():
+            for count, column in zip(counts, self.index, strict=True):
+                count += np.bincount(np.asarray(column[part]), minlength=len(count))
+        return [count / max(self.entries, 1) for count in counts]
+
     def finish(self, posterior: LowRankPosterior) -> None:
         """Parameters of the likelihood, then sites of all entries at their moments."""
         if posterior.observation.needs_moments:
@@ -154,6 +162,8 @@ class Minibatches(Entries):
         seed: of the batches.
         decay: of the rate, between a half and one.
     """
+
+    exact = False
 
     def __init__(self, pieces: Pieces, size: int, *, seed: int = 0, decay: float = 0.7) -> None:
         self.pieces, self.size, self.decay = pieces, min(size, max(pieces.entries, 1)), decay
@@ -218,6 +228,10 @@ class Minibatches(Entries):
         else:
             self._average[mode].blend(new, self.rate, self.scale)
         return self._average[mode]
+
+    def shares(self) -> list[Array]:
+        """Of all pieces."""
+        return self.pieces.shares()
 
     def finish(self, posterior: LowRankPosterior) -> None:
         """The next step has another batch."""

@@ -12,13 +12,14 @@ __all__ = ["ParameterSearch"]
 
 _FIXED = ("period", "frequency")  # named by the user, in the unit of the coordinate
 _LENGTHS = ("lengthscale", "timescale")
-_WIDEST, _NARROWEST = math.log(2.0), 0.01
+_WIDEST, _NARROWEST = math.log(2.0), 0.05
 _LONGEST_PAUSE = 8
+_REACH = math.log(4.0)  # of one turn: sites of a fit that has just begun mislead
 _EDGE = 1e-3  # of a constraint, where its transform is flat
 
 
 class ParameterSearch:
-    """Multiplies one parameter in turn by a factor that grows with success and shrinks without.
+    """Maximises over one parameter in turn, with a first step as long as the last move.
 
     A parameter that was right in its turn is left alone for one turn, then for two, four and eight: near the end of a
     fit nearly all of the evidences would only confirm it.
@@ -88,8 +89,12 @@ class ParameterSearch:
         """Natural values of all scalar parameters by path."""
         return {p.replace("raw_", ""): self._get(p) for p, t in self.kernel.named_parameters() if t.numel() == 1}
 
+    def state(self) -> tuple[float, ...]:
+        """What changes when a searched parameter does."""
+        return tuple(self._parameter(path)[0].item() for path in self._limits)
+
     def advance(self, evidence: Callable[[], float]) -> None:
-        """Try the next parameter up and down; keep what has the largest evidence."""
+        """Move the next parameter uphill: steps that double while the evidence rises, then the top of a parabola."""
         if not self._limits:
             return
         path = list(self._limits)[self._turn % len(self._limits)]
@@ -97,17 +102,47 @@ class ParameterSearch:
         if self._waits[path]:
             self._waits[path] -= 1
             return
-        now, (low, high) = self._get(path), self._limits[path]
-        best, kept = evidence(), now
-        moved = False
-        for sign in (1.0, -1.0):
-            trial = min(max(now * math.exp(sign * self._step[path]), low), high)
-            self._set(path, trial)
-            value = evidence()
-            if value > best:
-                best, kept, moved = value, trial, True
-                break
-        self._set(path, kept)
-        self._step[path] = min(max(self._step[path] * (1.4 if moved else 0.5), _NARROWEST), _WIDEST)
-        self._pause[path] = 0 if moved else min(max(2 * self._pause[path], 1), _LONGEST_PAUSE)
+        begin, step = math.log(self._get(path)), self._step[path]
+        low, high = (math.log(limit) for limit in self._limits[path])
+        low, high = max(low, begin - _REACH), min(high, begin + _REACH)
+        found: dict[float, float] = {}
+
+        def value(at: float) -> float:
+            if at not in found:
+                self._set(path, math.exp(at))
+                found[at] = evidence()
+            return found[at]
+
+        best, move = begin, step
+        value(begin)
+        trial = min(max(begin + move, low), high)
+        if value(trial) <= value(best):  # the step turns round where its first direction is wrong
+            move = -move
+            trial = min(max(begin + move, low), high)
+        while value(trial) > value(best):
+            best, move = trial, 2.0 * move
+            trial = min(max(best + move, low), high)
+        top = _top(found, best)
+        if top is not None and value(top) > value(best):
+            best = top
+        self._set(path, math.exp(best))
+        moved = abs(best - begin)
+        self._step[path] = math.copysign(
+            min(max(moved if moved else 0.3 * abs(step), _NARROWEST), _WIDEST), best - begin if moved else step
+        )
+        self._pause[path] = 0 if moved > _NARROWEST else min(max(2 * self._pause[path], 1), _LONGEST_PAUSE)
         self._waits[path] = self._pause[path]
+
+
+def _top(found: dict[float, float], best: float) -> float | None:
+    """Where the parabola through the best point and its neighbours is highest; None at an end."""
+    points = sorted(found)
+    i = points.index(best)
+    if i in (0, len(points) - 1):
+        return None
+    below, above = best - points[i - 1], points[i + 1] - best
+    falls_below, falls_above = found[best] - found[points[i - 1]], found[best] - found[points[i + 1]]
+    curvature = below * falls_above + above * falls_below
+    if not curvature > 0.0:
+        return None
+    return best + 0.5 * (above**2 * falls_below - below**2 * falls_above) / curvature

@@ -45,6 +45,7 @@ def posterior_of(
     rank: int = 2,
     y: np.ndarray | None = None,
     likelihood: str = "gaussian",
+    ard: bool = True,
     seed: int = 0,
 ) -> tuple[LowRankPosterior, Layout, list[np.ndarray]]:
     """A posterior at its start with random entries."""
@@ -57,7 +58,7 @@ def posterior_of(
     ranks = [rank] * (modes - 1 if form == "tensor-train" else modes)
     components = component_layout(form, ranks, main_effects, modes)
     factors = [factor_of(k, size, len(free)) for k, (size, (free, _)) in enumerate(zip(sizes, components, strict=True))]
-    posterior = LowRankPosterior(factors, components, form, observation_named(likelihood, y), seed=seed)
+    posterior = LowRankPosterior(factors, components, form, observation_named(likelihood, y), ard=ard, seed=seed)
     layout = Layout(index, sizes, y, power)
     layout.begin(posterior)
     return posterior, layout, index
