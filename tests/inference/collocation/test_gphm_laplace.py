@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import pickle
+from dataclasses import replace
 
 import mpmath
 import pytest
@@ -14,7 +15,10 @@ from gpkit.errors import InvalidDataError
 from gpkit.inference.collocation.forms import Condition, Data, Equation, Jet, Problem
 from gpkit.inference.collocation.gphm import engine as gphm
 from gpkit.inference.collocation.gphm import laplace as module
+from gpkit.inference.collocation.gphm.evidence import KernelEvidence, Precisions
+from gpkit.inference.collocation.gphm.newton import initial_precisions, optimise_values
 from gpkit.inference.collocation.gphm.objective import GphmObjective
+from gpkit.inference.collocation.gphm.roots import Roots
 from tests.inference.collocation import problems
 from tests.inference.collocation.problems import UNIT, box, dirichlet, face, term
 
@@ -203,3 +207,74 @@ def test_a_derivative_whose_variance_does_not_exist_is_refused():
     found = gphm.solve(problem, shape, iterations=2, mixtures=2)
     with pytest.raises(InvalidDataError, match="derivative of order 6"):
         found.variance(Jet(0, (3,)), torch.zeros(1, 1, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", ["1-D", "2-D Allen-Cahn", "2-D advection", "two fields"])
+def test_gradient_of_the_evidence(name, generator):
+    problem, shape = CASES[name]
+    objective = GphmObjective(problem, gphm.collocation_axes(problem.box, shape), "student-t", 200.0, 1e-3)
+    state = gphm.start(problem, shape, 3, [1.5] * len(shape))
+    for t in state.tensors():
+        t += 0.2 * torch.randn(t.shape, generator=generator, dtype=torch.float64)
+    roots = Roots.of_covariances(objective.covariances(state.kernel()))
+    rows = objective.linear_rows(roots.jets(objective.all_jets, roots.weights(state.values)))
+    targets = [torch.randn(r.residual.shape, generator=generator, dtype=torch.float64) for r in rows]
+    count, fields = len(problem.equations), len(problem.fields)
+    given = Precisions((20.0,) * len(rows), tuple(range(count)), (1e9,) * len(rows), (1.0,) * fields)
+    evidence = KernelEvidence(objective, rows, targets, given)
+    kernel, logs = state.kernel(), torch.full((count,), 3.0, dtype=torch.float64)
+    _, gradients, slopes = evidence(kernel, logs.tolist())
+    for t, g in zip([*kernel, logs], [*gradients, torch.tensor(slopes)], strict=True):
+        flat = t.view(-1)
+        for i in range(0, len(flat), max(1, len(flat) // 3)):
+            kept, values = float(flat[i]), []
+            for sign in (1.0, -1.0):
+                flat[i] = kept + sign * 1e-5
+                values.append(evidence(kernel, logs.tolist())[0])
+            flat[i] = kept
+            numeric = (values[0] - values[1]) / 2e-5
+            assert float(g.reshape(-1)[i]) == pytest.approx(numeric, rel=1e-5, abs=1e-6 * float(g.abs().max()))
+
+
+def test_the_evidence_is_the_likelihood_of_the_rows_with_the_values_integrated_out(generator):
+    problem, shape = CASES["1-D"]
+    objective = GphmObjective(problem, gphm.collocation_axes(problem.box, shape), "student-t", 200.0, 1e-3)
+    state = gphm.start(problem, shape, 3, [1.5])
+    roots = Roots.of_covariances(objective.covariances(state.kernel()))
+    found = optimise_values(
+        objective, state, roots, torch.zeros(7, dtype=torch.float64), initial_precisions(objective, roots), False
+    )
+    rows = [torch.ones(()) * roots.jet(j, torch.eye(7, dtype=torch.float64)) for j in (Jet(0, (2,)), Jet(0, (0,)))]
+    design = torch.cat([rows[0], rows[1][:1], rows[1][-1:]])
+    values = torch.cat([objective.sources[0], *[f[2] for f in objective.faces]])
+    noise = torch.tensor([1.0 / v for v in [found.precisions.rows[0]] * 7 + list(found.precisions.rows[1:])])
+    normal = torch.distributions.MultivariateNormal(
+        torch.zeros(9, dtype=torch.float64), design @ design.T + noise.diag()
+    )
+    assert found.log_evidence == pytest.approx(float(normal.log_prob(values)), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["A2", "P1"])
+def test_gauss_newton_finds_what_adam_does_not_reach(name):
+    case = problems.published()[name]
+    case.grid, options = (70,), {"kernel": "gaussian", "highest_frequency": 20.0, "mixtures": 8}
+    case.problem = replace(case.problem, box=box((0.0, 1.0)))
+    found = gphm.solve(case.problem, case.grid, optimiser="gauss-newton", **options)
+    adam = gphm.solve(case.problem, case.grid, iterations=60, **options)
+    assert case.error(found) < 2e-3 * case.error(adam)
+    assert problems.covered(case, found) > 0.9 and "not to be" not in found.diagnostics["uncertainty"]
+    problems.covered(case, adam)
+    assert "not to be relied on" in adam.diagnostics["uncertainty"]
+
+
+def test_stated_noise_is_kept_and_intervals_hold_the_solution(generator):
+    case = problems.poisson(lambda x: SIN(20 * x), lambda x: -400 * SIN(20 * x), (0.0, 4.0), 70)
+    axes = gphm.collocation_axes(case.problem.box, case.grid)
+    values = -400 * SIN(20 * axes[0]) + 14.0 * torch.randn(70, generator=generator, dtype=torch.float64)
+    equation = replace(case.problem.equations[0], source=Data(values=values, axes=axes, noise=14.0))
+    found = gphm.solve(replace(case.problem, equations=(equation,)), case.grid, optimiser="gauss-newton", mixtures=20)
+    assert found.diagnostics["log_equation_precision"] == pytest.approx([-2 * math.log(14.0)])
+    assert problems.covered(case, found) > 0.85 and case.error(found) < 0.3
+    wrong = replace(equation, source=replace(equation.source, noise=2.0))
+    with_wrong = gphm.solve(replace(case.problem, equations=(wrong,)), case.grid, optimiser="gauss-newton", learn=False)
+    assert "is stated to have noise 2" in with_wrong.diagnostics["uncertainty"]

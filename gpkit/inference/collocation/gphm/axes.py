@@ -122,6 +122,9 @@ class AxisColumns:
             inverses.append(torch.cholesky_inverse(factor))
         self._inverse: Blocks = (inverses[0], inverses[1])
 
+    def __len__(self) -> int:
+        return self._columns.shape[1]
+
     def blocks(self, order: int) -> Blocks:
         """Of the matrix of the derivative of an order."""
         if order not in self._blocks:

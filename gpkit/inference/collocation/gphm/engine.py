@@ -23,12 +23,11 @@ from gpkit.errors import ConvergenceError, InvalidDataError
 from gpkit.inference.collocation.exact.priors import MixtureAxis
 from gpkit.inference.collocation.exact.problem import collocation_axes
 from gpkit.inference.collocation.forms import Data, Problem
-from gpkit.inference.collocation.gphm.axes import AxisColumns
 from gpkit.inference.collocation.gphm.laplace import Laplace, add_gram, refuse_if_too_large
-from gpkit.inference.collocation.gphm.newton import Optimum, initial_precisions, optimise
+from gpkit.inference.collocation.gphm.newton import Optimum, optimise
 from gpkit.inference.collocation.gphm.objective import GphmObjective, GphmState
 from gpkit.inference.collocation.gphm.posterior import GphmPosterior
-from gpkit.inference.collocation.gphm.roots import FieldRoot, Roots
+from gpkit.inference.collocation.gphm.roots import Roots
 
 __all__ = ["solve", "start"]
 
@@ -69,6 +68,7 @@ def solve(
     parameters: Mapping[str, Tensor] | None = None,
     kernel: str = "student-t",
     optimiser: str = "adam",
+    learn: bool = True,
     iterations: int | None = None,
     mixtures: int = 30,
     highest_frequency: float | Sequence[float] | None = None,
@@ -93,6 +93,7 @@ def solve(
         parameters: Values of unknown coefficients.
         kernel: Spectrum of the mixtures: "student-t" (5 degrees of freedom) or "gaussian".
         optimiser: "adam", as published, or "gauss-newton".
+        learn: Whether Gauss-Newton's kernel is moved to the largest evidence; else only its scale is.
         iterations: Steps of Adam, 2000 if not given; the paper makes 10^5 to 3 10^6. Before Gauss-Newton they only
             train the kernel, and none are made if not asked for.
         mixtures: Components of each axis' kernel.
@@ -133,7 +134,7 @@ def solve(
     if optimiser == "gauss-newton":
         refuse_if_too_large(state.values.numel())
         trace = _adam(objective, state, iterations or 0, learning_rate, progress, watch, 0, None)
-        return _by_newton(objective, state, trace, frequencies, progress)
+        return _by_newton(objective, state, trace, frequencies, learn, progress)
     iterations = 2000 if iterations is None else iterations
     first = iterations if change_point is None else max(1, round(change_point * iterations))
     trace = _adam(objective, state, first, learning_rate, progress, watch, 0, None)
@@ -159,16 +160,11 @@ def solve(
 
 def _kernels(objective: GphmObjective, state: GphmState) -> tuple[list[list[MixtureAxis]], Roots]:
     """Covariances of every field and axis, and the whitened coordinates of their values on the grid."""
-    kernels, roots = [], []
-    for f in range(len(objective.problem.fields)):
-        mixtures, covariances = [], []
-        for j in range(len(objective.axes)):
-            weights, lengths = state.log_weights[f, j].exp(), objective.lengthscales(state, f, j)
-            mixtures.append(MixtureAxis(objective.envelope, weights, lengths, state.frequencies[f, j].clone()))
-            covariances.append(AxisColumns(objective.columns(state, f, j), objective.jitter))
-        kernels.append(mixtures)
-        roots.append(FieldRoot(covariances))
-    return kernels, Roots(roots)
+    # The optimiser goes on to change the state in place.
+    kernel = [t.detach().clone() for t in state.kernel()]
+    fields, d = len(objective.problem.fields), len(objective.axes)
+    kernels = [[objective.mixture(kernel, f, j) for j in range(d)] for f in range(fields)]
+    return kernels, Roots.of_covariances(objective.covariances(kernel))
 
 
 @torch.no_grad()
@@ -227,16 +223,23 @@ def _judged(laplace: Laplace, weights: Tensor, equations: int) -> str:
 
 
 def _by_newton(
-    objective: GphmObjective, state: GphmState, trace: list[float], frequencies: Sequence[float], progress: bool
+    objective: GphmObjective,
+    state: GphmState,
+    trace: list[float],
+    frequencies: Sequence[float],
+    learn: bool,
+    progress: bool,
 ) -> GphmPosterior:
-    """Values at their optimum for the kernel, with precisions of largest evidence."""
-    with torch.no_grad():
-        kernels, roots = _kernels(objective, state)
-    found = optimise(objective, roots, roots.weights(state.values), initial_precisions(objective, roots), progress)
-    trained = f"after {len(trace)} steps of Adam for the kernel" if trace else "with the kernel that Adam starts from"
+    """Values at their optimum, for a kernel and with precisions of largest evidence."""
+    found = optimise(objective, state, learn, progress)
+    kernels, roots = _kernels(objective, found.state)
+    trained = f"after {len(trace)} steps of Adam for the kernel" if trace else "from the published start"
+    if learn:
+        trained += f", {len(found.evidence)} steps of L-BFGS on the evidence of kernel and precisions"
+    else:
+        trained += ", precisions and scale of largest evidence"
     diagnostics: dict[str, Any] = {
-        "method": f"gphm: {len(found.steps)} Gauss-Newton steps {trained}, precisions of largest evidence, and the "
-        "Laplace posterior at the last",
+        "method": f"gphm: {len(found.steps)} Gauss-Newton steps {trained}, and the Laplace posterior at the last",
         "iterations": len(trace),
         "objective": [*trace, *found.objective],
         "newton_steps": list(found.steps),

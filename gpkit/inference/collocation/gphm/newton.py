@@ -15,43 +15,32 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy import optimize
 from torch import Tensor
 from tqdm import tqdm
 
 from gpkit.errors import ConvergenceError
-from gpkit.inference.collocation.gphm.laplace import Laplace, LinearRows, add_gram
-from gpkit.inference.collocation.gphm.objective import GphmObjective
+from gpkit.inference.collocation.gphm.evidence import (
+    Precisions,
+    log_evidence,
+    most_likely_kernel,
+    most_likely_precisions,
+    weighted,
+)
+from gpkit.inference.collocation.gphm.laplace import Laplace, LinearRows
+from gpkit.inference.collocation.gphm.objective import GphmObjective, GphmState
 from gpkit.inference.collocation.gphm.roots import Roots
 
-__all__ = ["Optimum", "Precisions", "initial_precisions", "optimise", "optimise_values"]
+__all__ = ["Optimum", "initial_precisions", "optimise", "optimise_values"]
 
 _STEPS = 60
 _SMALL_STEP = 1e-7
 _ROUNDS = 6
+_KERNEL_STEPS = 150
 _SAME = 0.05
+_FIRST_NOISE = 0.1
 _TIGHTEST = 1e-7
 _TIGHTEST_CONDITION = 1e-6
-
-
-@dataclass(frozen=True)
-class Precisions:
-    """What the squares of equations and conditions are weighted with.
-
-    Attributes:
-        rows: Of every equation and then of every condition.
-        free: Numbers of those that are learned.
-        highest: Of every row's.
-        scales: Of each field's kernel.
-    """
-
-    rows: tuple[float, ...]
-    free: tuple[int, ...]
-    highest: tuple[float, ...]
-    scales: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,20 +48,24 @@ class Optimum:
     """Where an iteration ended.
 
     Attributes:
+        state: Whose kernels it is for.
         weights: Of the values, (W,).
         laplace: Distribution around them.
         precisions: That it is for.
         steps: Length of every Gauss-Newton step, in posterior standard deviations.
         objective: Minus the log density after every step, up to a constant.
         log_evidence: By Laplace's approximation; exact where the equations are linear.
+        evidence: After every step of L-BFGS for the kernel.
     """
 
+    state: GphmState
     weights: Tensor
     laplace: Laplace
     precisions: Precisions
     steps: tuple[float, ...]
     objective: tuple[float, ...]
     log_evidence: float
+    evidence: tuple[float, ...] = ()
 
 
 def initial_precisions(objective: GphmObjective, roots: Roots) -> Precisions:
@@ -92,7 +85,7 @@ def initial_precisions(objective: GphmObjective, roots: Roots) -> Precisions:
             first.append(1.0 / d.noise**2)
         elif is_equation:
             free.append(i)
-            first.append(1.0 / (1e-3**2 * size))
+            first.append(1.0 / (_FIRST_NOISE**2 * size))
         else:
             first.append(highest[-1])
     return Precisions(tuple(first), tuple(free), tuple(highest), (1.0,) * len(problem.fields))
@@ -111,38 +104,75 @@ def _prior_variance(roots: Roots, rows: LinearRows) -> float:
     return total
 
 
-def optimise(objective: GphmObjective, roots: Roots, weights: Tensor, given: Precisions, progress: bool) -> Optimum:
-    """Values by Gauss-Newton and precisions by evidence, in turn until neither moves.
+def optimise(objective: GphmObjective, state: GphmState, learn: bool, progress: bool) -> Optimum:
+    """Values by Gauss-Newton, kernels and precisions by evidence, in turn until neither moves.
 
     Args:
         objective: Of the problem.
-        roots: For the kernel.
-        weights: To start from.
-        given: Precisions to start from.
-        progress: Whether to show a bar.
+        state: To start from; its precisions are not used.
+        learn: Whether kernels are learned; else only their scales.
+        progress: Whether to show bars.
 
     Raises:
         ConvergenceError: The values do not converge.
         InvalidDataError: There are too many of them.
     """
-    found = optimise_values(objective, roots, weights, given, progress)
+    roots = Roots.of_covariances(objective.covariances(state.kernel()))
+    given = initial_precisions(objective, roots)
+    found = optimise_values(objective, state, roots, roots.weights(state.values), given, progress)
+    steps, history = found.steps, found.objective
+    evidence: list[float] = []
     for _ in range(_ROUNDS):
-        learned = _most_likely(found, [len(r.residual.reshape(-1)) for r in found.laplace.rows])
-        moved = _distance(learned, found.precisions)
-        again = optimise_values(objective, roots, found.weights, learned, progress)
-        found = replace(again, steps=found.steps + again.steps, objective=found.objective + again.objective)
-        if moved < _SAME or objective.problem.is_linear:
+        before = found.precisions
+        # A kernel that is not yet learned explains little: noise that is free would take the rest, and keep it.
+        held = replace(before, free=()) if learn else before
+        found = replace(
+            found, precisions=replace(most_likely_precisions(found.laplace, found.weights, held), free=before.free)
+        )
+        state = _with_scales(found.state, found.precisions.scales) if learn else found.state
+        precisions = replace(found.precisions, scales=(1.0,) * len(before.scales)) if learn else found.precisions
+        if learn:
+            values = roots.values(found.weights)
+            rows = found.laplace.rows
+            targets = [_target(roots, r, found.weights) for r in rows]
+            state, precisions, more = most_likely_kernel(
+                objective, state, rows, targets, precisions, max(1, _KERNEL_STEPS - len(evidence)), progress
+            )
+            evidence += more
+            roots = Roots.of_covariances(objective.covariances(state.kernel()))
+            found = replace(found, weights=roots.weights(values))
+        last = found.log_evidence
+        found = optimise_values(objective, state, roots, found.weights, precisions, progress)
+        steps, history = steps + found.steps, history + found.objective
+        settled = abs(found.log_evidence - last) < _SAME or len(evidence) >= _KERNEL_STEPS
+        if objective.problem.is_linear or settled:
             break
-    return found
+    return replace(found, steps=steps, objective=history, evidence=tuple(evidence))
 
 
-def _distance(a: Precisions, b: Precisions) -> float:
-    pairs = [*zip(a.rows, b.rows, strict=True), *zip(a.scales, b.scales, strict=True)]
-    return max(abs(math.log(x / y)) for x, y in pairs)
+def _target(roots: Roots, rows: LinearRows, weights: Tensor) -> Tensor:
+    """What the linear part of a row should be."""
+    total = -rows.residual
+    for jet, c in rows.slopes.items():
+        total = total + c * roots.jet(jet, weights, rows.face)
+    return total
+
+
+def _with_scales(state: GphmState, scales: Sequence[float]) -> GphmState:
+    """A state whose kernels have other scales: all in the weights of the first axis."""
+    logs = torch.tensor(scales, dtype=torch.float64).log()
+    moved = state.log_weights.clone()
+    moved[:, 0] += logs[:, None]
+    return replace(state, log_weights=moved)
 
 
 def optimise_values(
-    objective: GphmObjective, roots: Roots, weights: Tensor, precisions: Precisions, progress: bool
+    objective: GphmObjective,
+    state: GphmState,
+    roots: Roots,
+    weights: Tensor,
+    precisions: Precisions,
+    progress: bool,
 ) -> Optimum:
     """Values by Gauss-Newton for fixed precisions.
 
@@ -153,7 +183,7 @@ def optimise_values(
     steps: list[float] = []
     history: list[float] = []
     rows = objective.linear_rows(roots.jets(objective.all_jets, weights))
-    value = _value(weights, roots, rows, precisions)
+    value = weighted(weights, roots, rows, precisions)
     laplace: Laplace | None = None
     for _ in tqdm(range(_STEPS), desc="Gauss-Newton steps", disable=None if progress else True):
         if laplace is None or not objective.problem.is_linear:
@@ -166,7 +196,7 @@ def optimise_values(
         while factor > 1e-4:
             moved = weights + factor * step
             moved_rows = objective.linear_rows(roots.jets(objective.all_jets, moved))
-            found = _value(moved, roots, moved_rows, precisions)
+            found = weighted(moved, roots, moved_rows, precisions)
             if found <= value * (1.0 + 1e-12):
                 break
             factor *= 0.5
@@ -190,76 +220,5 @@ def optimise_values(
             f"Gauss-Newton did not converge in {_STEPS} steps of gphm; the last was {steps[-1]:.1e} standard deviations"
         )
     laplace = Laplace(roots, rows, precisions.rows, precisions.scales)
-    evidence = _log_evidence(value, laplace, rows, precisions)
-    return Optimum(weights, laplace, precisions, tuple(steps), tuple(history), evidence)
-
-
-def _value(weights: Tensor, roots: Roots, rows: Sequence[LinearRows], precisions: Precisions) -> float:
-    total = 0.0
-    for f, scale in enumerate(precisions.scales):
-        total += 0.5 * float((weights[roots.span(f)] ** 2).sum()) / scale
-    for r, v in zip(rows, precisions.rows, strict=True):
-        total += 0.5 * v * float((r.residual**2).sum())
-    return total
-
-
-def _log_evidence(value: float, laplace: Laplace, rows: Sequence[LinearRows], precisions: Precisions) -> float:
-    total = -value - 0.5 * laplace.log_determinant
-    for field, scale in zip(laplace.roots.fields, precisions.scales, strict=True):
-        total -= 0.5 * math.prod(field.shape) * math.log(scale)
-    for r, v in zip(rows, precisions.rows, strict=True):
-        total += 0.5 * r.residual.numel() * math.log(v / (2.0 * math.pi))
-    return total
-
-
-def _most_likely(at: Optimum, counts: Sequence[int]) -> Precisions:
-    """Precisions and scales of largest evidence for the rows as they are linearised."""
-    laplace, given, roots = at.laplace, at.precisions, at.laplace.roots
-    grams = []
-    for r in laplace.rows:
-        gram = torch.zeros(len(roots), len(roots), dtype=torch.float64)
-        add_gram(gram, roots, r, 1.0)
-        grams.append(gram)
-    free, fields = given.free, len(given.scales)
-    spans = [roots.span(f) for f in range(fields)]
-
-    def with_logs(x: NDArray[np.float64]) -> Precisions:
-        rows = list(given.rows)
-        for i, value in zip(free, x, strict=False):
-            rows[i] = math.exp(value)
-        return replace(given, rows=tuple(rows), scales=tuple(math.exp(v) for v in x[len(free) :]))
-
-    def objective(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        now = with_logs(x)
-        own = Laplace(roots, laplace.rows, now.rows, now.scales, grams)
-        step = -own.solve(own.gradient(at.weights))
-        weights = at.weights + step
-        rows = [_moved(roots, r, step) for r in laplace.rows]
-        value = -_log_evidence(_value(weights, roots, rows, now), own, rows, now)
-        inverse = own.inverse()
-        slopes = []
-        for i in free:
-            determined = now.rows[i] * float((inverse * grams[i]).sum())
-            slopes.append(-0.5 * (counts[i] - now.rows[i] * float((rows[i].residual ** 2).sum()) - determined))
-        for span, scale in zip(spans, now.scales, strict=True):
-            left = float(inverse.diagonal()[span].sum()) / scale
-            square = float((weights[span] ** 2).sum()) / scale
-            slopes.append(-0.5 * (square - ((span.stop - span.start) - left)))
-        return value, np.array(slopes)
-
-    start = [math.log(given.rows[i]) for i in free] + [math.log(s) for s in given.scales]
-    bounds = [(math.log(given.highest[i]) - 32.0, math.log(given.highest[i])) for i in free]
-    bounds += [(math.log(s) - 25.0, math.log(s) + 25.0) for s in given.scales]
-    # Half a unit of log evidence is what a standard deviation of the precisions costs: a hundredth of it is enough.
-    size = max(abs(at.log_evidence), 1.0)
-    found = optimize.minimize(
-        objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 40, "ftol": 1e-2 / size}
-    )
-    return with_logs(found.x)
-
-
-def _moved(roots: Roots, rows: LinearRows, step: Tensor) -> LinearRows:
-    residual = rows.residual
-    for jet, c in rows.slopes.items():
-        residual = residual + c * roots.jet(jet, step, rows.face)
-    return replace(rows, residual=residual)
+    log = log_evidence(value, laplace, rows, precisions)
+    return Optimum(state, weights, laplace, precisions, tuple(steps), tuple(history), log)

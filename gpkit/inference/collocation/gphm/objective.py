@@ -12,14 +12,16 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from gpkit.inference.collocation.exact.priors import MixtureAxis
 from gpkit.inference.collocation.exact.problem import data_values, open_mesh
 from gpkit.inference.collocation.forms import Condition, Equation, Jet, Parameters, Problem
+from gpkit.inference.collocation.gphm.adjoints import along_axes, chain, pull_determinant, pull_jet, pull_quadratic
 from gpkit.inference.collocation.gphm.axes import AxisColumns, fold, unfold
 from gpkit.inference.collocation.gphm.laplace import LinearRows
 from gpkit.kernels.stationary import GaussianEnvelope, MaternEnvelope, mixture_derivatives
@@ -49,14 +51,11 @@ class GphmState:
 
     def tensors(self) -> list[Tensor]:
         """All of them, in a fixed order."""
-        return [
-            self.values,
-            self.log_weights,
-            self.log_inverse_lengths,
-            self.frequencies,
-            self.log_boundary_precision,
-            self.log_equation_precision,
-        ]
+        return [self.values, *self.kernel(), self.log_boundary_precision, self.log_equation_precision]
+
+    def kernel(self) -> list[Tensor]:
+        """Log weights, log inverse lengths and frequencies."""
+        return [self.log_weights, self.log_inverse_lengths, self.frequencies]
 
 
 class GphmObjective:
@@ -111,31 +110,47 @@ class GphmObjective:
         index = tuple(slice(end, end + 1) if k == j else slice(None) for k in range(len(self.axes)))
         return index, open_mesh(face), values
 
-    def columns(self, state: GphmState, field: int, axis: int) -> Tensor:
-        """Kernel and its derivatives at the lags of an axis, differentiable in the state."""
-        lengths = self.lengthscales(state, field, axis)
-        weights = torch.exp(state.log_weights[field, axis])
-        lag = self._lags[axis]
-        mu = state.frequencies[field, axis]
-        return mixture_derivatives(self.envelope, lag, weights, lengths, mu, self.highest_order)
+    def columns(self, kernel: Sequence[Tensor], field: int, axis: int) -> Tensor:
+        """Kernel and its derivatives at the lags of an axis, (order + 1, N), differentiable in what they depend on."""
+        mixture = self.mixture(kernel, field, axis)
+        return mixture_derivatives(
+            self.envelope,
+            self._lags[axis],
+            mixture.weights,
+            mixture.lengthscales,
+            mixture.frequencies,
+            self.highest_order,
+        )
 
-    def lengthscales(self, state: GphmState, field: int, axis: int) -> Tensor:
-        """Length scales of the components: the published parameter is the log of an inverse."""
+    def mixture(self, kernel: Sequence[Tensor], field: int, axis: int) -> MixtureAxis:
+        """Covariance of an axis from log weights, log inverse lengths and frequencies, each (F, d, Q)."""
+        log_weights, log_inverse_lengths, frequencies = (t[field, axis] for t in kernel)
         if isinstance(self.envelope, GaussianEnvelope):
             # exp(-z^2 e^l) there is exp(-z^2 / (2 s^2)) here.
-            return torch.exp(-0.5 * state.log_inverse_lengths[field, axis]) / math.sqrt(2.0)
-        return torch.exp(-state.log_inverse_lengths[field, axis])
+            lengths = torch.exp(-0.5 * log_inverse_lengths) / math.sqrt(2.0)
+        else:
+            lengths = torch.exp(-log_inverse_lengths)
+        return MixtureAxis(self.envelope, torch.exp(log_weights), lengths, frequencies)
+
+    def log_inverse_length(self, length: float) -> float:
+        """The published parameter of a length scale."""
+        return (
+            -2.0 * math.log(math.sqrt(2.0) * length)
+            if isinstance(self.envelope, GaussianEnvelope)
+            else -math.log(length)
+        )
+
+    def covariances(self, kernel: Sequence[Tensor]) -> list[list[AxisColumns]]:
+        """Of every field and axis."""
+        fields, d = len(self.problem.fields), len(self.axes)
+        return [[AxisColumns(self.columns(kernel, f, j), self.jitter) for j in range(d)] for f in range(fields)]
 
     def __call__(self, state: GphmState) -> tuple[float, list[Tensor]]:
         """Value of the objective that is minimised, and its gradient in the order of ``state.tensors()``."""
         d, fields = len(self.axes), len(self.problem.fields)
-        kernel = [state.log_weights, state.log_inverse_lengths, state.frequencies]
-        leaves = [t.detach().requires_grad_() for t in kernel]
-        inner = GphmState(
-            state.values, leaves[0], leaves[1], leaves[2], state.log_boundary_precision, state.log_equation_precision
-        )
+        leaves = [t.detach().requires_grad_() for t in state.kernel()]
         with torch.enable_grad():
-            graph = [[self.columns(inner, f, j) for j in range(d)] for f in range(fields)]
+            graph = [[self.columns(leaves, f, j) for j in range(d)] for f in range(fields)]
         with torch.no_grad():
             covariances = [[AxisColumns(c.detach(), self.jitter) for c in line] for line in graph]
             value, gradients = self._value(state, covariances)
@@ -146,12 +161,12 @@ class GphmObjective:
 
     def _value(self, state: GphmState, covariances: list[list[AxisColumns]]) -> tuple[float, list[Tensor]]:
         cells = math.prod(self.shape)
-        folded = [_all_axes(fold, u) for u in state.values]
+        folded = [along_axes(fold, u) for u in state.values]
         once = [[a.solve(u, j) for j, a in enumerate(line)] for u, line in zip(folded, covariances, strict=True)]
         slope = [torch.zeros_like(u) for u in folded]
         total = 0.0
         for f, line in enumerate(covariances):
-            total += _add_prior(folded[f], once[f], slope[f], line, cells)
+            total += pull_quadratic(folded[f], once[f], slope[f], line) + pull_determinant(line, cells)
         jets = self._jets(state.values, folded, once, covariances)
         jet_slopes: dict[Jet, Tensor] = {j: torch.zeros(self.shape, dtype=torch.float64) for j in jets}
         equation_slope = torch.zeros_like(state.log_equation_precision)
@@ -166,8 +181,8 @@ class GphmObjective:
         total += boundary_slope[1]
         for jet, g in jet_slopes.items():
             f = jet.field
-            _pull_jet(jet, _all_axes(fold, g), folded[f], once[f], slope[f], covariances[f])
-        return total, [torch.stack([_all_axes(unfold, g) for g in slope]), boundary_slope[0], equation_slope]
+            pull_jet(jet, along_axes(fold, g), folded[f], once[f], slope[f], covariances[f])
+        return total, [torch.stack([along_axes(unfold, g) for g in slope]), boundary_slope[0], equation_slope]
 
     def precisions(self, state: GphmState) -> list[float]:
         """What the squares of every equation and then of every condition are weighted with."""
@@ -206,9 +221,9 @@ class GphmObjective:
         for jet in self.all_jets:
             if any(jet.orders):
                 # Cheaper as two products of a vector than as one with the matrix K C^-1.
-                *_, (solved, j) = _chain(jet, folded[jet.field], once[jet.field], covariances[jet.field])
+                *_, (solved, j) = chain(jet, folded[jet.field], once[jet.field], covariances[jet.field])
                 out = covariances[jet.field][j].apply(jet.orders[j], solved, j)
-                jets[jet] = _all_axes(unfold, out)
+                jets[jet] = along_axes(unfold, out)
             else:
                 jets[jet] = values[jet.field]
         return jets
@@ -234,50 +249,3 @@ class GphmObjective:
                 slopes[t.jet][index] += weight * precision * found * c
         value = weight * (0.5 * precision * square - 0.5 * count * log_precision)
         return torch.tensor(weight * 0.5 * (precision * square - count), dtype=torch.float64), value
-
-
-def _all_axes(turn: Callable[[Tensor, int], Tensor], x: Tensor) -> Tensor:
-    for axis in range(x.dim()):
-        x = turn(x, axis)
-    return x
-
-
-def _chain(jet: Jet, values: Tensor, once: list[Tensor], axes: Sequence[AxisColumns]) -> Iterator[tuple[Tensor, int]]:
-    """What the matrix of each axis that a jet differentiates along is applied to, and the axis, in turn."""
-    given: Tensor | None = None
-    for j, order in enumerate(jet.orders):
-        if order:
-            solved = once[j] if given is None else axes[j].solve(given, j)
-            yield solved, j
-            if any(jet.orders[j + 1 :]):
-                given = axes[j].apply(order, solved, j)
-
-
-def _add_prior(values: Tensor, once: list[Tensor], slope: Tensor, axes: Sequence[AxisColumns], cells: int) -> float:
-    """Minus the log prior of a folded grid of values; its gradients are added to the slope and to the axes."""
-    solved = once[0]
-    for j, a in enumerate(axes[1:], start=1):
-        solved = a.solve(solved, j)
-    slope += solved
-    total = 0.5 * float((solved * values).sum())
-    for j, a in enumerate(axes):
-        share = cells / values.shape[j]
-        total += share * a.half_log_det
-        # d/dC of the quadratic form is -(C^-1 U)(C^-1 U (x) C'^-1 ...)^T, of the determinant C^-1.
-        a.add_inverse_gradient(0.5 * share)
-        a.add_gradient(0, solved, once[j], j, -0.5)
-    return total
-
-
-def _pull_jet(
-    jet: Jet, gradient: Tensor, values: Tensor, once: list[Tensor], slope: Tensor, axes: Sequence[AxisColumns]
-) -> None:
-    """Gradient of a jet to the folded values and to the matrices of the axes that it differentiates along."""
-    # Inputs of each axis' K C^-1, from the values upwards, then adjoints downwards.
-    for solved, j in reversed(list(_chain(jet, values, once, axes))):
-        a, order = axes[j], jet.orders[j]
-        a.add_gradient(order, gradient, solved, j)
-        back = a.solve(a.apply(order, gradient, j, transposed=True), j)
-        a.add_gradient(0, back, solved, j, -1.0)
-        gradient = back
-    slope += gradient

@@ -84,6 +84,11 @@ class Roots:
             ends.append(ends[-1] + math.prod(f.shape))
         self._ends = ends
 
+    @classmethod
+    def of_covariances(cls, covariances: Sequence[Sequence[AxisColumns]]) -> Roots:
+        """From the covariances of every field and axis."""
+        return cls([FieldRoot(line) for line in covariances])
+
     def __len__(self) -> int:
         return self._ends[-1]
 
@@ -96,10 +101,11 @@ class Roots:
         return torch.cat([f.weights(u).reshape(-1) for f, u in zip(self.fields, values, strict=True)])
 
     def jet(self, jet: Jet, weights: Tensor, face: tuple[slice, ...] | None = None) -> Tensor:
-        """A jet on the grid, or on a part of it."""
+        """A jet on the grid, or on a part of it, of weights (W,), or of each of (W, k)."""
         root = self.fields[jet.field]
-        own = weights[self.span(jet.field)].reshape(*root.shape, 1)
-        return contract(root.tables(jet, face), own, True)[..., 0]
+        own = weights[self.span(jet.field)].reshape(*root.shape, -1)
+        found = contract(root.tables(jet, face), own, True)
+        return found[..., 0] if weights.dim() == 1 else found
 
     def jets(self, wanted: Iterable[Jet], weights: Tensor) -> dict[Jet, Tensor]:
         """Jets on the grid."""

@@ -1,0 +1,322 @@
+"""Evidence of linearised equations with the values integrated out, and where it is largest.
+
+The joint density that the paper maximises has no maximum in the precisions where the equations can be satisfied. With
+the values integrated out it has: by the identity of Fisher the gradient of the log evidence is that of the log joint
+density, averaged over the posterior of the values. The average of a quadratic form is its value at the mean and a sum
+over the columns of a root of the covariance, which go through the same adjoints as the mean, as a batch.
+
+References:
+    MacKay (1992), Bayesian Interpolation, Neural Computation 4: determined numbers and the gradient of the evidence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import optimize
+from torch import Tensor
+from tqdm import tqdm
+
+from gpkit.errors import ConvergenceError, NotPositiveDefiniteError
+from gpkit.inference.collocation.forms import Jet
+from gpkit.inference.collocation.gphm.adjoints import along_axes, pull_determinant, pull_jet, pull_quadratic
+from gpkit.inference.collocation.gphm.axes import AxisColumns, fold
+from gpkit.inference.collocation.gphm.laplace import Laplace, LinearRows, add_gram
+from gpkit.inference.collocation.gphm.objective import GphmObjective, GphmState
+from gpkit.inference.collocation.gphm.roots import Roots
+
+__all__ = ["KernelEvidence", "Precisions", "log_evidence", "most_likely_kernel", "most_likely_precisions", "weighted"]
+
+_CHUNK = 20_000_000
+"""Numbers in a batch of columns."""
+_REFUSED = 1e30
+_REACH, _LEG_STEPS, _GAIN = 3.0, 40, 0.1
+
+
+@dataclass(frozen=True)
+class Precisions:
+    """What the squares of equations and conditions are weighted with.
+
+    Attributes:
+        rows: Of every equation and then of every condition.
+        free: Numbers of those that are learned.
+        highest: Of every row's.
+        scales: Of each field's kernel.
+    """
+
+    rows: tuple[float, ...]
+    free: tuple[int, ...]
+    highest: tuple[float, ...]
+    scales: tuple[float, ...]
+
+
+def weighted(weights: Tensor, roots: Roots, rows: Sequence[LinearRows], precisions: Precisions) -> float:
+    """Minus the log density of weights and rows, up to what does not depend on the weights."""
+    total = 0.0
+    for f, scale in enumerate(precisions.scales):
+        total += 0.5 * float((weights[roots.span(f)] ** 2).sum()) / scale
+    for r, v in zip(rows, precisions.rows, strict=True):
+        total += 0.5 * v * float((r.residual**2).sum())
+    return total
+
+
+def log_evidence(value: float, laplace: Laplace, rows: Sequence[LinearRows], precisions: Precisions) -> float:
+    """With the weights integrated out around their optimum, where :func:`weighted` is ``value``."""
+    total = -value - 0.5 * laplace.log_determinant
+    for field, scale in zip(laplace.roots.fields, precisions.scales, strict=True):
+        total -= 0.5 * math.prod(field.shape) * math.log(scale)
+    for r, v in zip(rows, precisions.rows, strict=True):
+        total += 0.5 * r.residual.numel() * math.log(v / (2.0 * math.pi))
+    return total
+
+
+def _moved(roots: Roots, rows: LinearRows, step: Tensor) -> LinearRows:
+    residual = rows.residual
+    for jet, c in rows.slopes.items():
+        residual = residual + c * roots.jet(jet, step, rows.face)
+    return replace(rows, residual=residual)
+
+
+def _bounds(given: Precisions) -> list[tuple[float, float]]:
+    return [(math.log(given.highest[i]) - 32.0, math.log(given.highest[i])) for i in given.free]
+
+
+def _with_rows(given: Precisions, logs: Sequence[float]) -> Precisions:
+    rows = list(given.rows)
+    for i, value in zip(given.free, logs, strict=True):
+        rows[i] = math.exp(value)
+    return replace(given, rows=tuple(rows))
+
+
+def most_likely_precisions(laplace: Laplace, weights: Tensor, given: Precisions) -> Precisions:
+    """Free precisions and scales of largest evidence for a kernel.
+
+    Args:
+        laplace: Around the weights, whose rows stay linearised as they are.
+        weights: Their optimum for the given precisions.
+        given: To start from.
+    """
+    roots, free = laplace.roots, given.free
+    grams = []
+    for r in laplace.rows:
+        gram = torch.zeros(len(roots), len(roots), dtype=torch.float64)
+        add_gram(gram, roots, r, 1.0)
+        grams.append(gram)
+    spans = [roots.span(f) for f in range(len(given.scales))]
+
+    def with_logs(x: NDArray[np.float64]) -> Precisions:
+        now = _with_rows(given, [float(v) for v in x[: len(free)]])
+        return replace(now, scales=tuple(math.exp(v) for v in x[len(free) :]))
+
+    def objective(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        now = with_logs(x)
+        own = Laplace(roots, laplace.rows, now.rows, now.scales, grams)
+        step = -own.solve(own.gradient(weights))
+        found = weights + step
+        rows = [_moved(roots, r, step) for r in laplace.rows]
+        value = -log_evidence(weighted(found, roots, rows, now), own, rows, now)
+        inverse = own.inverse()
+        slopes = []
+        for i in free:
+            left = rows[i].residual.numel() - now.rows[i] * float((inverse * grams[i]).sum())
+            slopes.append(-0.5 * (left - now.rows[i] * float((rows[i].residual ** 2).sum())))
+        for span, scale in zip(spans, now.scales, strict=True):
+            determined = (span.stop - span.start) - float(inverse.diagonal()[span].sum()) / scale
+            slopes.append(-0.5 * (float((found[span] ** 2).sum()) / scale - determined))
+        return value, np.array(slopes)
+
+    start = [math.log(given.rows[i]) for i in free] + [math.log(s) for s in given.scales]
+    bounds = _bounds(given) + [(math.log(s) - 25.0, math.log(s) + 25.0) for s in given.scales]
+    options = {"maxiter": 40, "gtol": 0.05, "ftol": 1e-12}
+    found = optimize.minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    return with_logs(found.x)
+
+
+class KernelEvidence:
+    """Minus the log evidence of linear rows as a function of kernels and free precisions, with its gradient.
+
+    Args:
+        objective: For grid and kernels.
+        rows: Linearised; slopes and what they should be equal to stay.
+        targets: What each row's linear part should be.
+        given: Precisions; the scales are one.
+    """
+
+    def __init__(
+        self, objective: GphmObjective, rows: Sequence[LinearRows], targets: Sequence[Tensor], given: Precisions
+    ) -> None:
+        """Keep the rows."""
+        self._objective, self._rows, self._targets, self._given = objective, tuple(rows), tuple(targets), given
+        self._cells, self._dim = math.prod(objective.shape), len(objective.shape)
+
+    def __call__(self, kernel: Sequence[Tensor], logs: Sequence[float]) -> tuple[float, list[Tensor], list[float]]:
+        """Value and gradients.
+
+        Args:
+            kernel: Log weights, log inverse lengths and frequencies, each (F, d, Q).
+            logs: Of the free precisions.
+
+        Returns:
+            Minus the log evidence, its gradient with respect to the kernel, and to the logarithms.
+
+        Raises:
+            NotPositiveDefiniteError: A covariance is not definite.
+            ConvergenceError: The precision of the values is not.
+        """
+        objective, d = self._objective, self._dim
+        leaves = [t.detach().requires_grad_() for t in kernel]
+        with torch.enable_grad():
+            graph = [[objective.columns(leaves, f, j) for j in range(d)] for f in range(len(objective.problem.fields))]
+        covariances = [[AxisColumns(c.detach(), objective.jitter) for c in line] for line in graph]
+        now = _with_rows(self._given, logs)
+        roots = Roots.of_covariances(covariances)
+        zero = torch.zeros(len(roots), dtype=torch.float64)
+        at_zero = [replace(r, residual=-t) for r, t in zip(self._rows, self._targets, strict=True)]
+        laplace = Laplace(roots, at_zero, now.rows, now.scales)
+        mean = -laplace.solve(laplace.gradient(zero))
+        rows = [_moved(roots, r, mean) for r in at_zero]
+        value = -log_evidence(weighted(mean, roots, rows, now), laplace, rows, now)
+        root = laplace.draw(torch.eye(len(roots), dtype=torch.float64))
+        # The mean is the first column; only it has a target.
+        squares = torch.zeros(len(rows), dtype=torch.float64)
+        columns = torch.cat([mean[:, None], root], 1)
+        step = max(1, _CHUNK // (len(roots) + 1))
+        for start in range(0, columns.shape[1], step):
+            squares += self._pull(roots, covariances, columns[:, start : start + step], start == 0, now)
+        for line in covariances:
+            pull_determinant(line, self._cells)
+        seeds = [a.gradient() for line in covariances for a in line]
+        gradients = torch.autograd.grad([c for line in graph for c in line], leaves, seeds)
+        slopes = [0.5 * (now.rows[i] * float(squares[i]) - rows[i].residual.numel()) for i in now.free]
+        return value, list(gradients), slopes
+
+    def _pull(
+        self, roots: Roots, covariances: list[list[AxisColumns]], columns: Tensor, with_target: bool, now: Precisions
+    ) -> Tensor:
+        """Add the gradients of the quadratic forms of a batch of weights; squares of the rows, one number each."""
+        d = self._dim
+        slopes = {j: torch.zeros(*self._objective.shape, columns.shape[1], dtype=torch.float64) for j in self._jets}
+        squares = torch.zeros(len(self._rows), dtype=torch.float64)
+        for i, (r, target, v) in enumerate(zip(self._rows, self._targets, now.rows, strict=True)):
+            coefficients = {j: c.expand(target.shape)[..., None] if c.dim() else c for j, c in r.slopes.items()}
+            found = sum(c * roots.jet(j, columns, r.face) for j, c in coefficients.items())
+            assert isinstance(found, Tensor)
+            if with_target:
+                found[..., 0] -= target
+            squares[i] = float((found**2).sum())
+            for j, c in coefficients.items():
+                slopes[j][r.face] += v * c * found
+        for f, line in enumerate(covariances):
+            values = along_axes(fold, roots.jet(Jet(f, (0,) * d), columns), d)
+            once = [a.solve(values, j) for j, a in enumerate(line)]
+            unused = torch.zeros_like(values)
+            pull_quadratic(values, once, unused, line)
+            for jet, g in slopes.items():
+                if jet.field == f and any(jet.orders):
+                    pull_jet(jet, along_axes(fold, g, d), values, once, unused, line)
+        return squares
+
+    @property
+    def _jets(self) -> list[Jet]:
+        return list(dict.fromkeys(j for r in self._rows for j in r.slopes))
+
+
+def most_likely_kernel(
+    objective: GphmObjective,
+    state: GphmState,
+    rows: Sequence[LinearRows],
+    targets: Sequence[Tensor],
+    given: Precisions,
+    steps: int,
+    progress: bool,
+) -> tuple[GphmState, Precisions, list[float]]:
+    """Kernels and free precisions of largest evidence, by L-BFGS from a state.
+
+    Args:
+        objective: Of the problem.
+        state: To start from.
+        rows: Linearised; slopes and targets stay.
+        targets: What each row's linear part should be.
+        given: Precisions to start from.
+        steps: Of L-BFGS, at most.
+        progress: Whether to show a bar.
+
+    Returns:
+        The state with another kernel, the precisions, and the log evidence after every step.
+    """
+    evidence = KernelEvidence(objective, rows, targets, given)
+    kernel = state.kernel()
+    lengths = [float(x[-1] - x[0]) for x in objective.axes]
+    # Frequencies in cycles of the axis: a unit of each parameter then is a change of similar weight.
+    units = torch.tensor(lengths, dtype=torch.float64)[None, :, None].expand_as(state.frequencies)
+    sizes = [t.numel() for t in kernel]
+    trace: list[float] = []
+
+    def split(x: NDArray[np.float64]) -> tuple[list[Tensor], list[float]]:
+        parts = torch.from_numpy(x[: sum(sizes)].copy()).split(sizes)
+        tensors = [p.reshape(t.shape) for p, t in zip(parts, kernel, strict=True)]
+        tensors[2] = tensors[2] / units
+        return tensors, [float(v) for v in x[sum(sizes) :]]
+
+    def function(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        tensors, logs = split(x)
+        try:
+            value, gradients, slopes = evidence(tensors, logs)
+        except (NotPositiveDefiniteError, ConvergenceError):
+            return _REFUSED, np.zeros_like(x)
+        gradients[2] = gradients[2] / units
+        return value, np.concatenate([*[g.reshape(-1).numpy() for g in gradients], slopes])
+
+    start = np.concatenate(
+        [
+            state.log_weights.reshape(-1).numpy(),
+            state.log_inverse_lengths.reshape(-1).numpy(),
+            (state.frequencies * units).reshape(-1).numpy(),
+            [math.log(given.rows[i]) for i in given.free],
+        ]
+    )
+    bounds: list[tuple[float, float]] = [(v - 30.0, v + 20.0) for v in start[: sizes[0]]]
+    fields, _, mixtures = state.log_weights.shape
+    ends: list[tuple[float, float]] = []
+    for n, length in zip(objective.shape, lengths, strict=True):
+        # From half a step of the grid to a hundred times the axis.
+        longest, shortest = (
+            objective.log_inverse_length(100.0 * length),
+            objective.log_inverse_length(0.5 * length / (n - 1)),
+        )
+        ends += [(longest, shortest)] * mixtures
+    nyquist = [(0.0, 0.5 * (n - 1)) for n in objective.shape for _ in range(mixtures)]
+    bounds += ends * fields + nyquist * fields
+    bounds += _bounds(given)
+    with tqdm(total=steps, desc="Evidence of the kernel", disable=None if progress else True) as bar:
+
+        def watch(intermediate_result: optimize.OptimizeResult) -> None:
+            trace.append(-float(intermediate_result.fun))
+            bar.update()
+
+        # A long step may end where covariances are not definite, and L-BFGS with it: later legs have boxes.
+        at, value, reach = start, math.inf, math.inf
+        lower, upper = (np.array(ends, dtype=np.float64) for ends in zip(*bounds, strict=True))
+        while len(trace) < steps:
+            leg = optimize.Bounds(np.maximum(lower, at - reach), np.minimum(upper, at + reach))
+            options = {
+                "maxiter": min(_LEG_STEPS, steps - len(trace)),
+                "maxfun": 2 * _LEG_STEPS,
+                "gtol": 0.02,
+                "ftol": 1e-9,
+            }
+            found = optimize.minimize(
+                function, at, jac=True, method="L-BFGS-B", bounds=leg, callback=watch, options=options
+            )
+            gained, at, value = value - float(found.fun), found.x, float(found.fun)
+            if gained < _GAIN:
+                break
+            reach = _REACH
+    tensors, logs = split(at)
+    learned = replace(state, log_weights=tensors[0], log_inverse_lengths=tensors[1], frequencies=tensors[2])
+    return learned, _with_rows(given, logs), trace
