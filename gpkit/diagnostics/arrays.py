@@ -9,6 +9,7 @@ from gpkit.errors import InvalidDataError
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 
 def as_vector(values: npt.ArrayLike, name: str) -> FloatArray:

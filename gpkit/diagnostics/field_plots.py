@@ -1,25 +1,28 @@
 """Plots of fields on surfaces and point clouds: arrows, colours, singular points, streamlines, eigenfields, spectra.
 
-A surface is seen from one side at a time, in parallel projection; what faces away is not drawn. Every function draws on
-the axes that it is given, or on those of a new figure, and returns the axes.
+A surface is seen from one side at a time, in parallel projection; arrows and marks that face away or are behind another
+part of it are not drawn. Every function draws on the axes that it is given, or on those of a new figure, and returns
+the axes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import Normalize, to_rgba
 from matplotlib.figure import Figure
 from scipy.spatial import cKDTree
 
-from gpkit.diagnostics.arrays import FloatArray
+from gpkit.diagnostics.arrays import FloatArray, IntArray
+from gpkit.diagnostics.field_views import Horizon, View, in_space, lit
+from gpkit.diagnostics.streamlines import streamlines
 from gpkit.diagnostics.style import BLUE, GREY, INK, ORANGE, RASTER_ABOVE, axes_or_new, label, new_figure, styled
-from gpkit.errors import InvalidDataError
 
 __all__ = [
     "View",
@@ -32,45 +35,8 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class View:
-    """A direction to look from, in degrees; points are seen as (right, up, towards the eye).
-
-    Attributes:
-        elevation: Above the plane of the first two coordinates.
-        azimuth: From the first axis towards the second.
-    """
-
-    elevation: float = 20.0
-    azimuth: float = -60.0
-
-    @property
-    def axes(self) -> FloatArray:
-        """(3, 3), rows right, up and towards the eye."""
-        e, a = np.radians([self.elevation, self.azimuth])
-        towards = np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
-        right = np.array([-np.sin(a), np.cos(a), 0.0])
-        return np.stack([right, np.cross(towards, right), towards])
-
-    def opposite(self) -> View:
-        """From behind."""
-        return View(-self.elevation, self.azimuth + 180.0)
-
-
-def _in_space(points: npt.ArrayLike, *vectors: npt.ArrayLike) -> list[FloatArray]:
-    """Points and vectors in three dimensions: padded with zeros, or on the three widest directions of the cloud."""
-    x = np.asarray(points, dtype=np.float64)
-    if x.ndim != 2 or x.shape[1] < 2:
-        raise InvalidDataError(f"points must be (n, D) with D of at least 2, got {x.shape}")
-    centred = x - x.mean(0)
-    basis = np.eye(3, x.shape[1]) if x.shape[1] <= 3 else np.linalg.svd(centred, full_matrices=False)[2][:3]
-    return [centred @ basis.T] + [np.asarray(v, dtype=np.float64) @ basis.T for v in vectors]
-
-
-def _visible(points: FloatArray, normals: FloatArray | None, view: View) -> npt.NDArray[np.bool_]:
-    if normals is None:
-        return np.ones(len(points), dtype=np.bool_)
-    return np.asarray(normals @ view.axes[2] > 0.05)
+_LABELLED = 15
+"""Singular points on one side up to which their labels can be read."""
 
 
 @styled
@@ -109,28 +75,30 @@ def plot_field(
     """
     ax = axes_or_new(ax, 4.4, 4.0)
     view = View() if view is None else view
-    x, v = _in_space(points, vectors)
-    n = None if normals is None else np.asarray(normals, dtype=np.float64)
-    seen = _visible(x, n, view)
+    x, v = in_space(points, vectors)
     at, arrow = x @ view.axes.T, v @ view.axes.T
+    seen = _horizon(at, triangles, normals, view).shows(at, np.arange(len(at)))
     shown = None if value is None else np.asarray(value, dtype=np.float64)
     artist: Any = None
     if shown is not None:
-        low, high = (float(shown.min()), float(shown.max())) if limits is None else limits
+        # A few extreme nodes do not take the colours from all the others.
+        low, high = (float(q) for q in np.quantile(shown, (0.002, 0.998))) if limits is None else limits
         if diverging:
             low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
         palette = "RdBu_r" if diverging else "YlOrBr"
         colours: dict[str, Any] = {"cmap": palette, "vmin": low, "vmax": max(high, low + 1e-300)}
     if triangles is not None:
         tri = np.asarray(triangles)
-        front = tri[seen[tri].sum(1) >= 2]
-        order = np.argsort(at[front, 2].mean(1))
-        polygons = at[front[order]][:, :, :2]
-        artist = PolyCollection(list(polygons), edgecolor="face", linewidth=0.2, rasterized=True)
+        tri = tri[np.argsort(at[tri, 2].mean(1))]  # the nearest last, over what it hides
+        corners = at[tri]
+        artist = PolyCollection(list(corners[:, :, :2]), edgecolor="face", linewidth=0.2, rasterized=True)
         if shown is None:
-            artist.set_facecolor("0.93")
+            plain = np.tile(to_rgba("0.95"), (len(tri), 1))
+            artist.set_facecolor(lit(plain, corners, 0.75))
         else:
-            artist.set(array=shown[front[order]].mean(1), cmap=colours["cmap"], clim=(colours["vmin"], colours["vmax"]))
+            artist.set(cmap=colours["cmap"], clim=(colours["vmin"], colours["vmax"]))
+            shade = Normalize(colours["vmin"], colours["vmax"])(shown[tri].mean(1))
+            artist.set_facecolor(lit(colormaps[colours["cmap"]](shade), corners, 0.85))
         ax.add_collection(artist)
     elif shown is not None:
         order = np.flatnonzero(seen)[np.argsort(at[seen, 2])]
@@ -148,7 +116,7 @@ def plot_field(
     scale = max(float(np.quantile(length, 0.95)), 1e-300) / reach
     quiver: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": scale, "width": 0.0035, "zorder": 3}
     if truth is not None:
-        true = _in_space(points, truth)[1] @ view.axes.T
+        true = in_space(points, truth)[1] @ view.axes.T
         ax.quiver(*at[chosen, :2].T, *true[chosen, :2].T, color=GREY, alpha=0.9, label="truth", **quiver)
     chosen = chosen[length[chosen] > 0.0]
     ax.quiver(*at[chosen, :2].T, *arrow[chosen, :2].T, color=INK, label="mean", **quiver)
@@ -157,6 +125,12 @@ def plot_field(
         bar.set_label(label(value_label))
     _bare(ax, at)
     return ax
+
+
+def _horizon(at: FloatArray, triangles: Any, normals: Any, view: View) -> Horizon:
+    """What can be seen, for nodes (n, 3) in the axes of a view."""
+    turned = None if normals is None else np.asarray(normals, dtype=np.float64) @ view.axes.T
+    return Horizon(at, None if triangles is None else np.asarray(triangles), turned)
 
 
 def _bare(ax: Axes, at: FloatArray) -> None:
@@ -182,6 +156,8 @@ def plot_singularities(
 ) -> Axes:
     """Singular points over a field: discs for positive indices, squares for negative ones, labelled by probability.
 
+    Where more than fifteen can be seen, their marks have no labels.
+
     Args:
         points: (n, D).
         locations: (s, D).
@@ -198,16 +174,16 @@ def plot_singularities(
     ax = plot_field(points, field, triangles=triangles, normals=normals, view=view, arrows=250, ax=ax)
     raw = np.asarray(points, dtype=np.float64)
     where = np.asarray(locations, dtype=np.float64).reshape(-1, raw.shape[1])
-    at = _in_space(raw, where - raw.mean(0))[1] @ view.axes.T
+    nodes, at = (found @ view.axes.T for found in in_space(raw, where - raw.mean(0)))
     index = np.asarray(indices)
     chance = np.ones(len(index)) if probabilities is None else np.asarray(probabilities, dtype=np.float64)
     nearest = cKDTree(raw).query(where)[1] if len(where) else np.zeros(0, dtype=np.int64)
-    seen = np.ones(len(index), dtype=np.bool_)
-    if normals is not None:
-        seen = np.asarray(np.asarray(normals)[nearest] @ view.axes[2] > 0.05)
-    for row in np.flatnonzero(seen):
+    seen = np.flatnonzero(_horizon(nodes, triangles, normals, view).shows(at, nearest))
+    for row in seen:
         mark, colour = ("o", ORANGE) if index[row] > 0 else ("s", BLUE)
         ax.plot(*at[row, :2], mark, ms=7, mfc=colour, mec="white", mew=0.8, alpha=0.35 + 0.65 * chance[row], zorder=4)
+        if len(seen) > _LABELLED:
+            continue
         text = f"{index[row]:+d}" + (f"  {chance[row]:.2f}" if probabilities is not None else "")
         ax.annotate(
             text.replace("-", "−"),
@@ -221,102 +197,6 @@ def plot_singularities(
     return ax
 
 
-def streamlines(
-    points: npt.ArrayLike,
-    vectors: npt.ArrayLike,
-    *,
-    frames: npt.ArrayLike,
-    count: int = 60,
-    steps: int = 60,
-    seed: int = 0,
-) -> list[FloatArray]:
-    """Evenly spaced curves (each (steps, D) at most) along a tangent field, from upstream to downstream.
-
-    They are followed both ways from starts that are far from each other. Between nodes the field is the mean of the
-    nearest ones, weighted by distance; every step is brought back to the tangent plane of the nearest node. A curve
-    ends where it leaves the cloud, reaches a singular point, closes, or comes close to a curve that was drawn before.
-
-    Args:
-        points: (n, D).
-        vectors: (n, D).
-        frames: Tangent frames (n, D, d).
-        count: Number of curves at most.
-        steps: Steps of each, half a spacing of the nodes long.
-        seed: Of the first start.
-
-    References:
-        Jobard & Lefer (1997), Visualization in Scientific Computing (evenly spaced streamlines).
-    """
-    x = np.asarray(points, dtype=np.float64)
-    tree = cKDTree(x)
-    count = min(count, len(x))
-    starts = [int(np.random.default_rng(seed).integers(len(x)))]
-    reach = np.linalg.norm(x - x[starts[0]], axis=1)
-    while len(starts) < count:
-        starts.append(int(reach.argmax()))
-        reach = np.minimum(reach, np.linalg.norm(x - x[starts[-1]], axis=1))
-    down, up = (_followed(tree, vectors, frames, x[starts], steps // 2, way) for way in (1.0, -1.0))
-    apart = 0.5 * float(reach.max())
-    drawn: list[FloatArray] = []
-    taken: cKDTree | None = None
-    for ahead, behind in zip(down, up, strict=True):
-        if taken is not None:
-            ahead, behind = (half[: _clear(half, taken, apart)] for half in (ahead, behind))
-        path = np.concatenate([behind[:0:-1], ahead])
-        path = path[: _open(path, apart)]
-        if len(path) >= 4:
-            drawn.append(path)
-            taken = cKDTree(np.concatenate(drawn))
-    return drawn
-
-
-def _clear(path: FloatArray, taken: cKDTree, apart: float) -> int:
-    """Number of steps before a curve comes close to others."""
-    close = np.flatnonzero(taken.query(path)[0] < apart)
-    return int(close[0]) if close.size else len(path)
-
-
-def _open(path: FloatArray, apart: float) -> int:
-    """Number of steps before a curve comes back to itself."""
-    along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
-    gap = np.linalg.norm(path[:, None] - path[None], axis=2)
-    back = np.flatnonzero(((gap < 0.5 * apart) & (along[:, None] - along[None] > 2.0 * apart)).any(1))
-    return int(back[0]) if back.size else len(path)
-
-
-def _followed(
-    tree: cKDTree, vectors: npt.ArrayLike, frames: npt.ArrayLike, starts: FloatArray, steps: int, way: float
-) -> list[FloatArray]:
-    """Curves from places along a field (way 1) or against it (-1)."""
-    x, v = np.asarray(tree.data), way * np.asarray(vectors, dtype=np.float64)
-    t = np.asarray(frames, dtype=np.float64)
-    spacing = float(np.median(tree.query(x, 2)[0][:, 1])) if len(x) > 1 else 1.0
-
-    length = np.linalg.norm(v, axis=1)
-
-    def along(at: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Directions, and how much the nearest vectors agree about them (1 if they are parallel)."""
-        distance, near = (found.reshape(len(at), -1) for found in tree.query(at, min(6, len(x))))
-        weight = 1.0 / (distance**2 + (0.3 * spacing) ** 2)
-        mean = np.einsum("mk,mkD->mD", weight, v[near])
-        size = np.linalg.norm(mean, axis=1)
-        agreement = size / np.maximum((weight * length[near]).sum(1), 1e-300)
-        return mean / np.maximum(size, 1e-300)[:, None], agreement
-
-    now, paths, alive = starts, [starts], np.ones(len(starts), dtype=np.bool_)
-    before, _ = along(now)
-    for _ in range(steps):
-        after = now + 0.5 * spacing * along(now + 0.25 * spacing * before)[0]
-        distance, near = tree.query(after)
-        after = x[near] + np.einsum("mDa,mEa,mE->mD", t[near], t[near], after - x[near])
-        ahead, agreement = along(after)
-        # Around singular points the vectors point every way, and curves turn back on themselves.
-        alive = alive & (distance < 3.0 * spacing) & (agreement > 0.5) & ((before * ahead).sum(1) > 0.0)
-        paths.append(np.where(alive[:, None], after, np.nan))
-        now, before = np.where(alive[:, None], after, starts), ahead
-    return [path[np.isfinite(path[:, 0])] for path in np.stack(paths, axis=1)]
-
-
 @styled
 def plot_streamlines(
     points: npt.ArrayLike,
@@ -325,25 +205,34 @@ def plot_streamlines(
     frames: npt.ArrayLike,
     normals: npt.ArrayLike | None = None,
     triangles: npt.ArrayLike | None = None,
-    count: int = 90,
+    count: int = 160,
     view: View | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Streamlines of a tangent field seen from one side; they darken along the flow."""
+    """Streamlines of a tangent field seen from one side; they darken along the flow, and have an arrow head each."""
     view = View() if view is None else view
     field = np.zeros_like(np.asarray(points, dtype=np.float64))
     ax = plot_field(points, field, triangles=triangles, normals=normals, view=view, arrows=1, ax=ax)
     raw = np.asarray(points, dtype=np.float64)
     tree = cKDTree(raw)
+    horizon = _horizon(in_space(raw)[0] @ view.axes.T, triangles, normals, view)
     for path in streamlines(points, vectors, frames=frames, count=count, steps=160):
-        at = _in_space(raw, path - raw.mean(0))[1] @ view.axes.T
+        at = in_space(raw, path - raw.mean(0))[1] @ view.axes.T
         pieces = np.stack([at[:-1, :2], at[1:, :2]], axis=1)
-        keep = np.ones(len(pieces), dtype=np.bool_)
-        if normals is not None and len(path) > 1:
-            keep = np.asarray(np.asarray(normals)[tree.query(path[1:])[1]] @ view.axes[2] > 0.05)
+        keep = horizon.shows(at, tree.query(path)[1])[1:]
         shade = np.linspace(0.15, 1.0, max(len(pieces), 1))[: len(pieces)][keep]
         ax.add_collection(LineCollection(list(pieces[keep]), colors=[(0.0, 0.2, 0.45, a) for a in shade], lw=0.9))
+        _head(ax, at, np.flatnonzero(keep))
     return ax
+
+
+def _head(ax: Axes, at: FloatArray, visible: IntArray) -> None:
+    """An arrow head in the middle of what can be seen of a curve (m, 3)."""
+    if len(visible) < 4:
+        return
+    step = int(visible[2 * len(visible) // 3])
+    turn = float(np.degrees(np.arctan2(*(at[step + 1] - at[step])[1::-1])))
+    ax.plot(*at[step, :2], marker=(3, 0, turn - 90.0), ms=4.5, mfc=(0.0, 0.2, 0.45), mec="none", zorder=3)
 
 
 @styled

@@ -53,6 +53,10 @@ METHOD = (
 )
 
 
+_LISTED = 20
+"""Singular points in the table."""
+
+
 def vector_field_report(content: VectorFieldContent, path: str | Path) -> tuple[Path, Path]:
     """Write the report and the numbers in it.
 
@@ -344,8 +348,10 @@ def _singular(content: VectorFieldContent) -> Section:
         words = "the surface has a boundary, so that nothing fixes this sum."
     rows = [
         (", ".join(number(float(x), 3) for x in s.location), f"{s.index:+d}".replace("-", "−"), fixed(s.probability, 2))
-        for s in content.singular
+        for s in content.singular[:_LISTED]
     ]
+    more = len(content.singular) - len(rows)
+    rest = f" {more} less probable ones are in the JSON file." if more > 0 else ""
     blocks: list[Block] = [
         Paragraph(f"The indices add up to {content.index_sum}{', ' if content.closed else '; '}{words}"),
         _two_sides(
@@ -355,7 +361,7 @@ def _singular(content: VectorFieldContent) -> Section:
             caption="Singular points of the mean: discs are sources, sinks and vortices (+1), squares are saddles "
             "(−1); the number is the posterior probability.",
         ),
-        Table(("Place", "Index", "Probability"), rows, "Singular points, most probable first."),
+        Table(("Place", "Index", "Probability"), rows, f"Singular points, most probable first.{rest}"),
     ]
     return Section("singularities", "Singular points", blocks)
 

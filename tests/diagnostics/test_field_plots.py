@@ -17,6 +17,7 @@ from gpkit.diagnostics.field_plots import (
     plot_streamlines,
     streamlines,
 )
+from gpkit.diagnostics.field_views import Horizon
 from gpkit.errors import InvalidDataError
 
 RNG = np.random.default_rng(0)
@@ -41,6 +42,22 @@ def test_far_side_is_hidden() -> None:
         arrows[name] = next(artist for artist in ax.collections if isinstance(artist, Quiver)).N
         assert len(ax.figure.axes) == 2, "a colour bar"
     assert arrows["all"] == 300 and 100 < arrows["front"] < 200
+
+
+def test_what_is_behind_another_part_is_hidden() -> None:
+    """Two squares that face the eye, one behind a part of the other."""
+    along = np.linspace(0.0, 1.0, 21)
+    front = np.stack([*(w.ravel() for w in np.meshgrid(along, along)), np.zeros(441)], axis=1)
+    points = np.concatenate([front, front + [0.5, 0.0, -1.0]])
+    number = np.arange(441).reshape(21, 21)
+    a, b, c, d = (w.ravel() for w in (number[:-1, :-1], number[1:, :-1], number[1:, 1:], number[:-1, 1:]))
+    faces = np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)])
+    normals = np.tile([0.0, 0.0, 1.0], (len(points), 1))
+    shown = Horizon(points, np.concatenate([faces, faces + 441]), normals).shows(points, np.arange(len(points)))
+    assert shown[:441].all()
+    behind = points[441:, 0]
+    assert not shown[441:][behind < 0.98].any() and shown[441:][behind > 1.02].all()
+    assert Horizon(points, None, normals).shows(points, np.arange(len(points))).all()
 
 
 def test_surface_truth_and_observations() -> None:
