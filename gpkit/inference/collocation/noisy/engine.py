@@ -152,13 +152,18 @@ def solve_noisy(layout: Layout, grid: Sequence[int]) -> WeightPosterior:
     picks, complete = _picks(layout, grid)
     low, reach = {1: (40, 12), 2: (9, 2)}.get(layout.dim, (3, 1))
     if not complete:
-        low = {1: max(grid), 2: 14}.get(layout.dim, 5)
+        low = {1: max(grid) // 2, 2: 14}.get(layout.dim, 5)
     share, fit, relative = 1e-4, None, 0.0
     before: _Fit | None = None
+    held = 0
     for _ in range(6):
         bases = _bases(layout, grid, picks, low, reach)
+        while bases is None and fit is not None and low > held + 1:
+            low -= 1  # fewer than were wished for, and more than there were
+            bases = _bases(layout, grid, picks, low, reach)
         if bases is None:
             break
+        held = low
         before = fit = _fit(layout, grid, bases, picks, share, before)
         std, relative = _spread(layout, fit)
         spread = std / fit.scale

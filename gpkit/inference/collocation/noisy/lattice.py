@@ -56,11 +56,11 @@ class LatticeBasis:
             picks: Frequencies in cycles per unit.
             low: Multiples 0 ... low.
             reach: Neighbours on each side of a pick.
-            most: Largest multiple; picks may be larger by the stretch of the period.
+            most: Largest multiple of a periodic axis; picks, and other axes, reach further by the stretch of the period.
             periodic: Whether the axis is: then every frequency is a multiple.
         """
         base = 1.0 / ((1.0 if periodic else STRETCH) * (upper - lower))
-        tones = [base * m for m in range(min(low, most) + 1)]
+        tones = [base * m for m in range(min(low, most if periodic else int(STRETCH * most)) + 1)]
         for pick in picks:
             centre = round(pick / base) * base if periodic else pick
             for k in sorted(range(-reach, reach + 1), key=abs):
