@@ -56,7 +56,7 @@ class LatticeBasis:
             picks: Frequencies in cycles per unit.
             low: Multiples 0 ... low.
             reach: Neighbours on each side of a pick.
-            most: Largest multiple of a periodic axis; picks, and other axes, reach further by the stretch of the period.
+            most: Largest multiple of a periodic axis; picks and other axes reach further by the stretch of the period.
             periodic: Whether the axis is: then every frequency is a multiple.
         """
         base = 1.0 / ((1.0 if periodic else STRETCH) * (upper - lower))
