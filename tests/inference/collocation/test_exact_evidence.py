@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ import torch
 from gpkit.inference.collocation.exact import engine as exact
 from gpkit.inference.collocation.exact.dense import assemble
 from gpkit.inference.collocation.exact.evidence import blocks_of_rows, part_evidence, weight_evidence
+from gpkit.inference.collocation.exact.noisy_learning import noisy_evidence
 from gpkit.inference.collocation.exact.priors import FieldPrior, MixtureAxis
-from gpkit.inference.collocation.exact.rows import RowTerm, grid_rows
+from gpkit.inference.collocation.exact.rows import RowTerm, grid_rows, jet_rows, prior_variance
 from gpkit.inference.collocation.forms import Jet
 from gpkit.kernels.stationary import GaussianEnvelope, MaternEnvelope
 from tests.inference.collocation import problems
@@ -81,11 +83,11 @@ def test_evidence_of_a_part_is_the_normal_density_of_its_rows(envelope):
     generator = torch.Generator().manual_seed(0)
     data = [blocks_of_rows(equation, 30, 3, generator), face]
     assert 30 <= len(data[0]) < 45
-    evidence = part_evidence(data, 1, 2, False)
+    evidence = part_evidence(data, 1, 2, "given")
     assert evidence(start)[0] == pytest.approx(density(data, start), abs=1e-4)
     assert slopes(evidence, start) < 1e-4
     # With its best scale it is larger than at any other.
-    profiled = part_evidence(data, 1, 2, True)(start)[0]
+    profiled = part_evidence(data, 1, 2, "best")(start)[0]
     others = [density(data, [start[0].times(s), start[1]]) for s in (0.3, 1.0, 3.0)]
     assert profiled > max(others) - 0.5
 
@@ -101,10 +103,46 @@ def test_blocks_are_rows_of_the_grid_with_their_neighbours():
     assert float(distance[distance > 0].min()) == pytest.approx(0.125)
 
 
-def test_rows_of_another_kind_have_no_evidence_of_weights():
-    data, start = rows(1.0), mixtures(GaussianEnvelope())
-    varying = dataclasses.replace(data[0], terms=(RowTerm(Jet(0, (2, 0)), torch.ones(9, 8, dtype=torch.float64)),))
-    assert weight_evidence([varying], start, (1.0, 1.0), 500) is None
+def test_rows_of_every_kind_are_in_the_evidence_of_weights():
+    """Varying coefficients and scattered points with noise of their own, beside rows that are projected."""
+    data, start = rows(2.0), mixtures(GaussianEnvelope())
+    slope = torch.linspace(1, 2, 9, dtype=torch.float64)[:, None]
+    varying = dataclasses.replace(data[0], terms=(*data[0].terms[:2], RowTerm(Jet(0, (1, 1)), slope)))
+    points = torch.rand(7, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    seen = dataclasses.replace(
+        jet_rows(Jet(0, (1, 0)), points), values=torch.sin(9 * points[:, 0]), noise=0.1 + points[:, 1]
+    )
+    every = [varying, data[1], seen]
+    evidence = weight_evidence(every, start, (1.0, 1.0), 500)
+    assert evidence(start)[0] == pytest.approx(density(every, start), abs=1e-4)
+    assert slopes(evidence, start) < 1e-4
+    large = torch.linspace(0, 1, 80, dtype=torch.float64)
+    many = grid_rows([RowTerm(Jet(0, (0, 0)), large[:, None])], (large, large), torch.ones(80, 80, dtype=torch.float64))
+    assert weight_evidence([many], start, (1.0, 1.0), 500) is None
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_noisy_rows_given_exact_ones_have_the_conditional_density(tells):
+    """By the dense matrix; of exact rows that are not zero all is data but what they say of the size."""
+    exact, face = rows(0.0)
+    start = mixtures(GaussianEnvelope())
+    noisy = dataclasses.replace(face, noise=tensor(0.04)[0])
+    exact = dataclasses.replace(exact, values=exact.values if tells else torch.zeros_like(exact.values))
+    evidence = noisy_evidence([exact, noisy], start, (1.0, 1.0))
+    prior = [FieldPrior(tuple(start))]
+    square = max(float(exact.values.square().mean()), float(prior_variance(exact, prior).mean()))
+    held = dataclasses.replace(exact, noise=torch.tensor(1e-12 * square, dtype=torch.float64))
+
+    def expected(moved):
+        alone = assemble([held], [FieldPrior(tuple(moved))])
+        quadratic = float(exact.values @ torch.linalg.solve(alone, exact.values))
+        total = density([held, noisy], moved)
+        if not tells:
+            return total - density([held], moved)
+        return total + 0.5 * (quadratic - len(exact) * (1.0 + math.log(quadratic / len(exact))))
+
+    assert evidence(start)[0] == pytest.approx(expected(start), abs=2e-3)
+    assert slopes(evidence, start) < 1e-3
 
 
 def test_what_was_learned_and_from_what_is_said():

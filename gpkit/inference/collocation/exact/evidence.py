@@ -22,7 +22,14 @@ from torch import Tensor
 from gpkit.errors import NotPositiveDefiniteError
 from gpkit.inference.collocation.exact.dense import assemble, factorise
 from gpkit.inference.collocation.exact.features import AxisFeatures, FieldFeatures
-from gpkit.inference.collocation.exact.lbfgs import JITTER, Evidence, gradients, tracked_mixtures
+from gpkit.inference.collocation.exact.lbfgs import (
+    JITTER,
+    Evidence,
+    Scale,
+    at_scale,
+    gradients,
+    tracked_mixtures,
+)
 from gpkit.inference.collocation.exact.priors import FieldPrior, MixtureAxis, WaveAxis
 from gpkit.inference.collocation.exact.rows import Rows, RowTerm, prior_variance
 
@@ -30,6 +37,10 @@ __all__ = ["blocks_of_rows", "part_evidence", "weight_evidence"]
 
 _ROUNDING = 1e-6
 _TRIM = 1e-9
+_LARGEST = 1e16
+"""Variance of a row in units of its noise, above which the noise rounds away."""
+_WHOLE = 3000
+"""Rows whose design is formed whole."""
 
 
 class _Axis:
@@ -57,7 +68,12 @@ class _Axis:
 
 
 def weight_evidence(
-    rows: Sequence[Rows], start: Sequence[MixtureAxis], lengths: Sequence[float], limit: int
+    rows: Sequence[Rows],
+    start: Sequence[MixtureAxis],
+    lengths: Sequence[float],
+    limit: int,
+    scale: Scale = "given",
+    careful: bool = False,
 ) -> Evidence | None:
     """Evidence of all rows in the space of weights, for Gaussian mixtures.
 
@@ -65,15 +81,17 @@ def weight_evidence(
     axis of every field, axes fastest.
 
     Args:
-        rows: With values, on grids, with constant coefficients.
+        rows: With values; those on grids with constant coefficients are projected on what the waves can be.
         start: Where learning will start.
         lengths: Of the axes.
         limit: Of weights.
+        scale: Of the priors, at which the evidence is taken.
+        careful: Whether nothing is squared: where exact rows and noisy ones are differences of larger numbers.
 
     Returns:
-        None where rows are of another kind.
+        None where the other rows are too many.
     """
-    if any(not r.is_grid or r.noise.dim() or any(t.coefficient.dim() for t in r.terms) for r in rows):
+    if sum(len(r) for r in rows if not _is_projected(r)) > _WHOLE:
         return None
     d, fields = len(lengths), len(start) // len(lengths)
     seen: list[dict[int, Tensor]] = [{} for _ in range(fields * d)]
@@ -87,7 +105,7 @@ def weight_evidence(
     for r in rows:
         square = 0.0 if r.values is None else float(r.values.pow(2).mean())
         square = max(square, r.size**2, float(prior_variance(r, priors).mean()))
-        deviations.append(math.sqrt(max(float(r.noise), _ROUNDING**2 * square, 1e-300)))
+        deviations.append(r.noise.clamp_min(max(_ROUNDING**2 * square, 1e-300)).sqrt())
 
     def evaluate(mixtures: Sequence[MixtureAxis]) -> tuple[float, Sequence[Sequence[Tensor]]]:
         tracked, leaves = tracked_mixtures(mixtures)
@@ -100,22 +118,43 @@ def weight_evidence(
             design = torch.cat([a for a, _, _ in parts])
         a, y = design.detach(), torch.cat([v for _, v, _ in parts])
         rest = sum(part[2] for part in parts)
-        normal = a.T @ a
-        normal.diagonal().add_(1.0)
-        factor, info = torch.linalg.cholesky_ex(normal)
-        if int(info):
-            raise NotPositiveDefiniteError("the normal matrix of the weights is not definite", row=int(info) - 1)
-        mean = torch.cholesky_solve((a.T @ y)[:, None], factor)[:, 0]
+        factor, mean, square = _by_orthogonal(a, y) if careful else _by_normal(a, y)
         residual = y - a @ mean
         count = sum(len(r) for r in rows)
-        quadratic = rest + float(residual @ residual + mean @ mean)
+        quadratic = rest + square
         logdet = 2.0 * float(factor.diagonal().log().sum())
-        logdet += sum(2.0 * len(r) * math.log(s) for r, s in zip(rows, deviations, strict=True))
-        value = -0.5 * (quadratic + logdet + count * math.log(2.0 * math.pi))
-        slope = torch.outer(residual, mean) - torch.cholesky_solve(a.T, factor).T
+        logdet += sum(2.0 * float(s.expand(len(r)).log().sum()) for r, s in zip(rows, deviations, strict=True))
+        value, weight, has_logdet = at_scale(quadratic, logdet, count, scale)
+        slope = weight * torch.outer(residual, mean)
+        if has_logdet:
+            slope -= torch.cholesky_solve(a.T, factor).T
         return value, gradients((slope * design).sum(), leaves)
 
     return evaluate
+
+
+def _by_normal(a: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Lower factor of ``A^T A + I``, the weights' mean, and the quadratic form of the values."""
+    normal = a.T @ a
+    normal.diagonal().add_(1.0)
+    factor, info = torch.linalg.cholesky_ex(normal)
+    if int(info):
+        raise NotPositiveDefiniteError("the normal matrix of the weights is not definite", row=int(info) - 1)
+    mean = torch.cholesky_solve((a.T @ y)[:, None], factor)[:, 0]
+    residual = y - a @ mean
+    return factor, mean, float(residual @ residual + mean @ mean)
+
+
+def _by_orthogonal(a: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float]:
+    """The same by orthogonal transformations of (A y; I 0), whose corner is the root of the quadratic form."""
+    if not float(a.pow(2).sum(1).max()) < _LARGEST:
+        raise NotPositiveDefiniteError("the noise of exact rows rounds away beside their prior")
+    size = a.shape[1]
+    below = torch.eye(size, size + 1, dtype=torch.float64)
+    triangle = torch.linalg.qr(torch.cat([torch.cat([a, y[:, None]], dim=1), below]), mode="r").R
+    inside, right = triangle[:size, :size], triangle[:size, size:]
+    mean = torch.linalg.solve_triangular(inside, right, upper=True)[:, 0]
+    return inside.T * inside.diagonal().sign(), mean, float(triangle[size, size]) ** 2
 
 
 def _products(axes: Sequence[_Axis]) -> FieldFeatures:
@@ -126,10 +165,44 @@ def _products(axes: Sequence[_Axis]) -> FieldFeatures:
     return FieldFeatures([a.features for a in axes], every[size > _TRIM])
 
 
+def _is_projected(rows: Rows) -> bool:
+    return rows.is_grid and not rows.noise.dim() and not any(t.coefficient.dim() for t in rows.terms)
+
+
+def _whole(
+    rows: Rows, axes: Sequence[_Axis], features: Sequence[FieldFeatures], deviation: Tensor
+) -> tuple[Tensor, Tensor, float]:
+    """Design and values of all rows in units of their noise."""
+    d, blocks = len(rows.coordinates), []
+    for f, own_features in enumerate(features):
+        total = torch.zeros(len(rows), len(own_features), dtype=torch.float64)
+        for t in rows.terms:
+            if t.jet.field != f:
+                continue
+            out: Tensor | None = None
+            for j, (x, order) in enumerate(zip(rows.coordinates, t.jet.orders, strict=True)):
+                factor = axes[f * d + j].table(x, order)[:, own_features.index[:, j]]
+                if out is None:
+                    out = factor
+                elif rows.is_grid:
+                    out = (out[:, None] * factor[None]).reshape(-1, factor.shape[1])
+                else:
+                    out = out * factor
+            assert out is not None
+            scale = t.coefficient.expand(rows.shape).reshape(-1, 1) if t.coefficient.dim() else t.coefficient
+            total = total + out * scale
+        blocks.append(total)
+    assert rows.values is not None
+    units = deviation.expand(len(rows))
+    return torch.cat(blocks, dim=1) / units[:, None], rows.values / units, 0.0
+
+
 def _projected(
-    rows: Rows, axes: Sequence[_Axis], features: Sequence[FieldFeatures], deviation: float
+    rows: Rows, axes: Sequence[_Axis], features: Sequence[FieldFeatures], deviation: Tensor
 ) -> tuple[Tensor, Tensor, float]:
     """Design and values of rows in bases of what their functions can be, in units of their noise, and the rest."""
+    if not _is_projected(rows):
+        return _whole(rows, axes, features, deviation)
     d = len(rows.coordinates)
     bases = []
     for j, x in enumerate(rows.coordinates):
@@ -159,18 +232,18 @@ def _projected(
     inside = tensor
     for j, basis in enumerate(bases):
         tensor = torch.tensordot(basis, tensor, dims=([1], [j])).movedim(0, j)
-    rest = float(((rows.values.reshape(rows.shape) - tensor) ** 2).sum()) / deviation**2
+    rest = float(((rows.values.reshape(rows.shape) - tensor) ** 2).sum() / deviation**2)
     return torch.cat(blocks, dim=1) / deviation, inside.reshape(-1) / deviation, rest
 
 
-def part_evidence(rows: Sequence[Rows], fields: int, dim: int, profile: bool) -> Evidence:
+def part_evidence(rows: Sequence[Rows], fields: int, dim: int, scale: Scale) -> Evidence:
     """Evidence of rows through the Cholesky factor of their covariance, for any mixtures.
 
     Args:
         rows: With values.
         fields: Number of fields.
         dim: Number of axes.
-        profile: Whether the scale of the priors is at its best value for every choice of the rest.
+        scale: Of the priors, at which the evidence is taken.
     """
     values = torch.cat([r.values if r.values is not None else torch.zeros(len(r)) for r in rows])
 
@@ -181,11 +254,10 @@ def part_evidence(rows: Sequence[Rows], fields: int, dim: int, profile: bool) ->
         factor = factorise(gram.detach(), JITTER)
         weights = factor.solve(values[:, None])[:, 0]
         n, quadratic = len(values), float(values @ weights)
-        scale = max(quadratic / n, 1e-300) if profile else 1.0
-        logdet = float(factor.logdet()) + n * math.log(scale)
-        value = -0.5 * (quadratic / scale + logdet + n * math.log(2.0 * math.pi))
-        inverse = torch.cholesky_inverse(factor.factor) * factor.scale[:, None] * factor.scale
-        slope = 0.5 * (torch.outer(weights, weights) / scale - inverse)
+        value, weight, has_logdet = at_scale(quadratic, float(factor.logdet()), n, scale)
+        slope = 0.5 * weight * torch.outer(weights, weights)
+        if has_logdet:
+            slope -= 0.5 * torch.cholesky_inverse(factor.factor) * factor.scale[:, None] * factor.scale
         return value, gradients((slope * gram).sum(), leaves)
 
     return evaluate

@@ -6,6 +6,7 @@ frequencies of sources and boundary data.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -108,7 +109,8 @@ def _frequencies(rows: Sequence[Rows], axis: int) -> Picked:
         size = float(r.values.abs().max())
         if size == 0.0:
             continue
-        found = pick_frequencies(x, lines_along(r.values.reshape(r.shape), axis) / size, tolerance=1e-6)
+        noise = math.sqrt(float(r.noise.mean())) / size
+        found = pick_frequencies(x, lines_along(r.values.reshape(r.shape), axis) / size, tolerance=1e-6, noise=noise)
         worst = max(worst, found.residual)
         spacing = 0.25 / float(x[-1] - x[0])
         every += [f for f in found.frequencies if all(abs(f - e) >= spacing for e in every)]

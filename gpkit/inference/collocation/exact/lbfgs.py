@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,7 +29,10 @@ __all__ = [
     "JITTER",
     "Evidence",
     "Learned",
+    "Scale",
+    "at_scale",
     "dense_evidence",
+    "evidence_given",
     "feature_evidence",
     "gradients",
     "learn",
@@ -43,6 +46,9 @@ Evidence = Callable[[Sequence[MixtureAxis]], tuple[float, Sequence[Sequence[Tens
 
 JITTER = 1e-11
 _WALL = 1e12
+
+Scale = Literal["given", "best", "excess"]
+"""At which scale of the priors an evidence is taken; "excess": at the given one, over that at the best."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +96,38 @@ def _value(quadratic: float, logdet: float, n: int, profile: bool) -> tuple[floa
     """Log evidence and the scale of the prior at which it is taken."""
     scale = max(quadratic / n, 1e-300) if profile else 1.0
     return -0.5 * (quadratic / scale + logdet + n * math.log(scale) + n * math.log(2.0 * math.pi)), scale
+
+
+def evidence_given(every: Evidence, exact: Evidence) -> Evidence:
+    """Of noisy rows given the exact ones: the evidence of all rows without that of the exact ones.
+
+    Beside noisy data exact rows are constraints and no data. Counted as data, equations without a source would reward
+    any prior that makes fields small, since a residual of zero at many places is then no surprise. Sources and values
+    that are not zero still tell length scales and frequencies, whatever the size of the fields is: of them only what
+    they say of the size is taken away ("excess").
+
+    Args:
+        every: Of all rows.
+        exact: Of those without noise, or its excess over that at the best scale of the priors.
+    """
+
+    def evaluate(mixtures: Sequence[MixtureAxis]) -> tuple[float, Sequence[Sequence[Tensor]]]:
+        value, slopes = every(mixtures)
+        taken, others = exact(mixtures)
+        pairs = zip(slopes, others, strict=True)
+        return value - taken, [[a - b for a, b in zip(x, y, strict=True)] for x, y in pairs]
+
+    return evaluate
+
+
+def at_scale(quadratic: float, logdet: float, n: int, scale: Scale) -> tuple[float, float, bool]:
+    """Log evidence, the factor on the quadratic form in its gradient, and whether the log-determinant is in it."""
+    best = max(quadratic / max(n, 1), 1e-300)
+    given = -0.5 * (quadratic + logdet + n * math.log(2.0 * math.pi))
+    if scale == "given":
+        return given, 1.0, True
+    gained = 0.5 * (quadratic - n - n * math.log(best))
+    return (given + gained, 1.0 / best, True) if scale == "best" else (-gained, 1.0 - 1.0 / best, False)
 
 
 def dense_evidence(rows: Sequence[Rows], profile: bool) -> Evidence:

@@ -26,7 +26,7 @@ from gpkit.inference.collocation.exact.rows import Rows, prior_variance
 from gpkit.inference.collocation.exact.start import broadband, is_uniform, lines_along
 from gpkit.kernels.stationary import GaussianEnvelope
 
-__all__ = ["Learner"]
+__all__ = ["Learner", "sized"]
 
 _EVIDENCE_WEIGHTS = 300
 _REFINED_WEIGHTS = 900
@@ -36,11 +36,26 @@ _PART_OF_FACE = 30
 _SIDE = 6
 
 
+def sized(mixtures: Mixtures, rows: Sequence[Rows]) -> Mixtures:
+    """The same mixtures with variances multiplied by what the size of the rows' values asks for."""
+    priors = [FieldPrior(m) for m in mixtures]
+    ratios = []
+    for r in rows:
+        if r.values is None or not len(r):
+            continue
+        prior = float(prior_variance(r, priors).mean())
+        square = float((r.values**2).mean())
+        if square > 0.0 and prior > 0.0:
+            ratios.append(square / prior)
+    size = max(ratios, default=1.0) ** (1.0 / len(mixtures[0]))
+    return [tuple(a.times(size) for a in m) for m in mixtures]
+
+
 class Learner:
-    """Learns the mixtures of every field and axis.
+    """Learns the mixtures of every field and axis from exact equations and conditions.
 
     Args:
-        conditioner: Of the problem; has its rows of conditions and observations.
+        conditioner: Of the problem; has its rows of conditions.
         start: Where learning starts.
         guides: Rows of an approximate solution, from which lines are taken first.
 
@@ -53,31 +68,16 @@ class Learner:
         """Nothing is learned yet."""
         self.problem, self.start, self._guides = conditioner.problem, start, list(guides)
         self._conditioner, self._axes = conditioner, conditioner.axes
-        self._conditions, self._observations = conditioner.conditions, conditioner.observations
-        self._is_exact = conditioner.is_exact
+        self._conditions = conditioner.conditions
         self.mixtures: Mixtures = list(start.mixtures)
         self.learned: list[Learned] = []
         self.how: dict[str, Any] = {}
-
-    def sized(self, mixtures: Mixtures, rows: Sequence[Rows]) -> Mixtures:
-        """Multiply the variances by what the size of the data asks for."""
-        priors = [FieldPrior(m) for m in mixtures]
-        ratios = []
-        for r in [*rows, *self._conditions, *self._observations]:
-            if r.values is None or not len(r):
-                continue
-            prior = float(prior_variance(r, priors).mean())
-            square = float((r.values**2).mean())
-            if square > 0.0 and prior > 0.0:
-                ratios.append(square / prior)
-        size = max(ratios, default=1.0) ** (1.0 / self.problem.box.dim)
-        return [tuple(a.times(size) for a in m) for m in mixtures]
 
     def learn(self, rows: Sequence[Rows]) -> Mixtures:
         """From the exact evidence on one axis; from lines of the guide or of the data, axis by axis, on several."""
         box = self.problem.box
         if box.dim == 1:
-            every = [*self._conditions, *rows, *self._observations]
+            every = [*self._conditions, *rows]
             length, step = box.lengths[0], box.lengths[0] / max(len(self._axes[0]) - 1, 1)
             size = float(self.mixtures[0][0].weights.sum() / self.start.mixtures[0][0].weights.sum())
             tried = [[c.times(size)] * len(self.mixtures) for c in self.start.candidates[0]]
@@ -108,9 +108,11 @@ class Learner:
         Returns:
             Hyper-parameters, and what the evidence was of; None where there are no or too many weights.
         """
-        every = [*rows, *self._conditions, *self._observations]
-        flat = [m for own in self.sized(start, rows) for m in own]
+        every = [*rows, *self._conditions]
+        flat = [m for own in sized(start, every) for m in own]
         if not all(isinstance(m.envelope, GaussianEnvelope) for m in flat):
+            return None
+        if any(not r.is_grid or any(t.coefficient.dim() for t in r.terms) for r in every):
             return None
         found = weight_evidence(every, flat, self.problem.box.lengths, _REFINED_WEIGHTS)
         said = {"evidence": "exact, of all rows, in the space of weights", "points": sum(len(r) for r in every)}
@@ -129,9 +131,8 @@ class Learner:
         generator = torch.Generator().manual_seed(0)
         parts = [blocks_of_rows(r, _PART, _SIDE, generator) if r.is_grid else r for r in rows]
         parts += [blocks_of_rows(r, _PART_OF_FACE, _SIDE, generator) for r in self._conditions]
-        parts += self._observations
         mixtures = self._conditioner.rougher(start, self._smoothness(rows)) if rougher else start
-        found = part_evidence(parts, len(self.problem.fields), self.problem.box.dim, self._is_exact)
+        found = part_evidence(parts, len(self.problem.fields), self.problem.box.dim, "best")
         many = sum(len(r) for r in parts)
         said = {"evidence": f"exact, of {many} of the rows, in blocks of neighbours", "points": many}
         return self._climb(found, [m for own in mixtures for m in own], said)
@@ -162,8 +163,8 @@ class Learner:
         length = self.problem.box.lengths[0]
         waves = [WaveAxis.of_mixture(m, length) for m in mixtures]
         if all(w is not None for w in waves) and sum(2 * len(w.powers) for w in waves if w) <= _EVIDENCE_WEIGHTS:
-            return feature_evidence(rows, length, self._is_exact)
-        return dense_evidence(rows, self._is_exact)
+            return feature_evidence(rows, length, True)
+        return dense_evidence(rows, True)
 
     def _learn_axes(self, rows: Rows, blind: list[set[int]]) -> None:
         """Learn the axes of a field, one after another, from lines of the values of rows that are about it alone.
@@ -209,10 +210,14 @@ class Learner:
                 scores = []
                 for mixture in tried:
                     self._set_axis(f, j, mixture)
-                    waves = self._conditioner.wave_priors(self.mixtures)
-                    found = None if waves is None else self._conditioner.by_weights(rows, waves)
-                    scores.append(float("-inf") if found is None else found.diagnostics["log_evidence"])
+                    scores.append(self._score(rows))
                 self._set_axis(f, j, tried[scores.index(max(scores))])
+
+    def _score(self, rows: Sequence[Rows]) -> float:
+        """Log evidence of the present mixtures, minus infinity where it cannot be had."""
+        waves = self._conditioner.wave_priors(self.mixtures)
+        found = None if waves is None else self._conditioner.by_weights(rows, waves)
+        return -math.inf if found is None else found.evidence(False)[0]
 
     def _moments(self, rows: Rows, field: int, axis: int) -> Tensor:
         """How strongly each pair of derivatives along an axis enters the variance of a row."""

@@ -18,7 +18,8 @@ from gpkit.inference.collocation.exact.held_out import (
     off_grid_residual,
 )
 from gpkit.inference.collocation.exact.kernels import Mixtures, Start, mixtures_for
-from gpkit.inference.collocation.exact.learning import Learner
+from gpkit.inference.collocation.exact.learning import Learner, sized
+from gpkit.inference.collocation.exact.noisy_learning import NoisyLearner
 from gpkit.inference.collocation.exact.problem import (
     collocation_axes,
     condition_rows,
@@ -38,6 +39,8 @@ _PATIENCE = 3
 _SCORED = 32
 _HELPFUL = 0.3
 _SMALLEST_FACTOR = 0.01
+_FORESEEN = 0.05
+_SURPRISING = 2.0
 _FINEST = 40_000
 _FINEST_SOURCE = 400_000
 
@@ -80,10 +83,11 @@ class LinearEngine:
         self.guide, self._guides = self._find_guide(kernel)
         points = [len(x) for x in axes]
         self.start: Start = mixtures_for(problem, kernel, self._guides or self._finer_rows(linear), points)
-        self.learner = Learner(self.conditioner, self.start, self._guides)
+        self.mixtures: Mixtures = list(self.start.mixtures)
         if not self.start.fixed:
-            self.learner.mixtures = self.learner.sized(self.start.mixtures, linear)
-        self.mixtures: Mixtures = self.learner.mixtures
+            self.mixtures = sized(self.mixtures, [*linear, *self.conditions, *self.observations])
+        self.learner = Learner(self.conditioner, self.start, self._guides)
+        self.learner.mixtures = self.mixtures
         self.how: dict[str, Any] = {}
         self.form: Form | None = None
         self._points = held_out_points(problem.box, axes)
@@ -152,6 +156,11 @@ class LinearEngine:
         if not self.learn_kernel or self.start.fixed:
             yield self.mixtures, {}
             return
+        if not self.is_exact:
+            self.learner = NoisyLearner(self.conditioner, self.start)
+            mixtures = self.learner.learn(rows)
+            yield mixtures, self.learner.how
+            return
         first = self.learner.learn(rows)
         if self.problem.box.dim == 1:
             yield first, self.learner.how
@@ -202,10 +211,13 @@ class LinearEngine:
     def covering(self, posterior: Any) -> FieldPosterior:
         """The posterior with deviations that cover its discretisation error, where no data have noise."""
         diagnostics = posterior.diagnostics
-        residual = off_grid_residual(self.problem, posterior, self.parameters, self._points)
-        if not self.is_exact or residual is None:
-            return posterior
         scored = self._points[:: max(1, len(self._points) // _SCORED)]
+        if not self.is_exact:
+            diagnostics["residual_tolerance"] = self._tolerance(posterior, scored)
+            return posterior
+        residual = off_grid_residual(self.problem, posterior, self.parameters, self._points)
+        if residual is None:
+            return posterior
         square = held_out_scores(self.problem, posterior, self.parameters, scored)
         guide = self.guide or approximate_solution(self.problem, self.axes, self.parameters)
         guide_residual = self._residual_of(guide)
@@ -226,6 +238,22 @@ class LinearEngine:
         }
         usable = guide if guide_residual < float("inf") else None
         return CoveringPosterior(posterior, usable, residual, guide_residual, inflation, self._points)
+
+    def _tolerance(self, posterior: Any, points: Tensor) -> float:
+        """Residual of exact equations between the points that is small beside what the noise leaves uncertain."""
+        relative = []
+        for f in range(len(self.problem.fields)):
+            jet = Jet(f, (0,) * self.problem.box.dim)
+            size = float(posterior.mean(jet, self._points).pow(2).mean().sqrt())
+            relative.append(float(posterior.variance(jet, points).median().sqrt()) / max(size, 1e-300))
+        tolerance = 0.1 * min([*relative, 1.0])
+        residual = off_grid_residual(self.problem, posterior, self.parameters, self._points)
+        if residual is not None and tolerance < residual < _FORESEEN:
+            square = held_out_scores(self.problem, posterior, self.parameters, points)
+            if square is not None and square < _SURPRISING:
+                # What the posterior deviations of the equations foresee is in those of the fields.
+                tolerance = 2.0 * residual
+        return tolerance
 
     def _residual_of(self, guide: FieldPosterior | None) -> float:
         if guide is None:

@@ -43,7 +43,9 @@ def is_uniform(x: Tensor) -> bool:
     return bool((steps - steps.mean()).abs().max() < 1e-6 * steps.mean())
 
 
-def pick_frequencies(x: Tensor, lines: Tensor, tolerance: float = 1e-4, most: int = _MOST) -> Picked:
+def pick_frequencies(
+    x: Tensor, lines: Tensor, tolerance: float = 1e-4, most: int = _MOST, noise: float = 0.0
+) -> Picked:
     """Find frequencies one after another, each with an amplitude that is a quadratic of x.
 
     Args:
@@ -51,10 +53,11 @@ def pick_frequencies(x: Tensor, lines: Tensor, tolerance: float = 1e-4, most: in
         lines: (N, M), all of which share the frequencies.
         tolerance: Relative residual at which nothing more is looked for.
         most: Number of frequencies at most.
+        noise: Standard deviation of the lines' noise; what it explains is not picked, and no residual.
     """
     length = len(x) * float(x[-1] - x[0]) / (len(x) - 1) if len(x) > 1 else 1.0
-    found = clean(x.numpy(), lines.numpy(), tolerance=tolerance, most=most, lowest=0.75 / length)
-    return Picked(found.frequencies, found.residual)
+    found = clean(x.numpy(), lines.numpy(), tolerance=tolerance, most=most, noise=noise, lowest=0.75 / length)
+    return Picked(found.frequencies, 0.0 if noise > 0.0 and found.complete else found.residual)
 
 
 def picked_mixture(envelope: Envelope, picked: Picked, length: float, share: float = 0.5) -> MixtureAxis:
