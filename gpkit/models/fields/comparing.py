@@ -10,7 +10,7 @@ import torch
 from gpkit.errors import InvalidDataError
 from gpkit.models.fields.kernels import Setting, candidates
 from gpkit.models.fields.selection import Candidate
-from gpkit.models.fields.terms import SpectralTerm
+from gpkit.models.fields.spectral_term import SpectralTerm
 
 __all__ = ["full_rank_members", "kernels_that_fit", "notes_of", "sums_worth_trying"]
 

@@ -18,7 +18,8 @@ from gpkit.models.fields.kernels import Setting
 from gpkit.models.fields.observations import as_places, observe_values
 from gpkit.models.fields.predictions import ScalarPrediction
 from gpkit.models.fields.sites import Sites, node_sites
-from gpkit.models.fields.terms import Scales, SpectralPart, SpectralTerm
+from gpkit.models.fields.spectral_term import SpectralPart, SpectralTerm
+from gpkit.models.fields.terms import Scales
 
 __all__ = ["EdgeFlowGP"]
 

@@ -17,7 +17,8 @@ from gpkit.kernels.spectral_filters import (
     RegularisedLaplacianFilter,
     SpectralFilter,
 )
-from gpkit.models.fields.terms import Scales, SpectralPart, SpectralTerm
+from gpkit.models.fields.spectral_term import SpectralPart, SpectralTerm
+from gpkit.models.fields.terms import Scales
 
 __all__ = ["NAMED_FILTERS", "FilterTerm", "named_filter", "positive_parameters", "raw_values"]
 

@@ -19,7 +19,8 @@ from gpkit.kernels.spectral import SpectralKernel
 from gpkit.models.fields.filter_term import FilterTerm, positive_parameters, raw_values
 from gpkit.models.fields.markov_term import MarkovTerm
 from gpkit.models.fields.sites import Sites
-from gpkit.models.fields.terms import Prepared, Scales, SpectralPart, Term
+from gpkit.models.fields.spectral_term import SpectralPart
+from gpkit.models.fields.terms import Prepared, Scales, Term
 
 __all__ = ["KernelTerm", "bases_of_terms", "terms_of_kernel"]
 

@@ -16,20 +16,12 @@ from typing import Any
 
 from gpkit.errors import InvalidDataError
 from gpkit.kernels.markov import MarkovKernel
+from gpkit.models.fields.ambient_terms import HelmholtzTerm, ProjectedTerm
 from gpkit.models.fields.filter_term import NAMED_FILTERS, FilterTerm, named_filter
 from gpkit.models.fields.markov_term import MarkovTerm
 from gpkit.models.fields.radial import RADIALS
-from gpkit.models.fields.terms import (
-    HelmholtzTerm,
-    MaternResponse,
-    ProjectedTerm,
-    Response,
-    Scales,
-    SpectralPart,
-    SpectralTerm,
-    Term,
-    heat_response,
-)
+from gpkit.models.fields.spectral_term import MaternResponse, Response, SpectralPart, SpectralTerm, heat_response
+from gpkit.models.fields.terms import Scales, Term
 
 __all__ = ["FAMILIES", "Setting", "candidates", "make_terms"]
 

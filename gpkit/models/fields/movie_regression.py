@@ -32,7 +32,8 @@ from gpkit.inference.eigenbasis_evidence import EigenbasisStatistics
 from gpkit.inference.log_parameters import LogParameter
 from gpkit.kernels.base import StateSpaceKernel
 from gpkit.models.fields.sites import Sites
-from gpkit.models.fields.terms import Scales, SpectralTerm, Term
+from gpkit.models.fields.spectral_term import SpectralTerm
+from gpkit.models.fields.terms import Scales, Term
 
 __all__ = ["MoviePosterior", "MovieRegression", "TimeKernel"]
 

@@ -23,7 +23,8 @@ from gpkit.models.fields.markov_term import MarkovTerm
 from gpkit.models.fields.posterior import FieldPosterior
 from gpkit.models.fields.sites import Sites
 from gpkit.models.fields.spectral_algebra import SpectralAlgebra
-from gpkit.models.fields.terms import ConstantTerm, Scales, SpectralTerm, Term
+from gpkit.models.fields.spectral_term import SpectralTerm
+from gpkit.models.fields.terms import ConstantTerm, Scales, Term
 
 __all__ = ["FieldPosterior", "FieldRegression"]
 

@@ -14,7 +14,7 @@ from scipy.special import ndtr, ndtri
 from gpkit.diagnostics.findings import Finding
 from gpkit.diagnostics.posterior import convergence_warnings, summarise
 from gpkit.errors import InvalidDataError
-from gpkit.models.fields.terms import SpectralTerm
+from gpkit.models.fields.spectral_term import SpectralTerm
 from gpkit.models.fields.vector_field_gp import VectorFieldGP
 
 __all__ = ["field_findings", "vector_field_content", "write_vector_field_report"]

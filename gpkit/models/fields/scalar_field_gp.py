@@ -16,7 +16,8 @@ from gpkit.models.fields.kernels import Setting
 from gpkit.models.fields.observations import as_places, observe_values
 from gpkit.models.fields.predictions import ScalarPrediction
 from gpkit.models.fields.sites import Sites, node_sites, point_sites
-from gpkit.models.fields.terms import ConstantTerm, Scales, SpectralPart, Term
+from gpkit.models.fields.spectral_term import SpectralPart
+from gpkit.models.fields.terms import ConstantTerm, Scales, Term
 
 __all__ = ["ScalarFieldGP"]
 

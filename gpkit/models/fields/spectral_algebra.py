@@ -16,7 +16,8 @@ from torch import Tensor
 from gpkit.inference.eigenbasis_evidence import EigenbasisStatistics
 from gpkit.models.fields.posterior import FieldPosterior
 from gpkit.models.fields.sites import Sites
-from gpkit.models.fields.terms import ConstantTerm, SpectralTerm
+from gpkit.models.fields.spectral_term import SpectralTerm
+from gpkit.models.fields.terms import ConstantTerm
 
 if TYPE_CHECKING:
     from gpkit.models.fields.regression import FieldRegression

@@ -19,7 +19,8 @@ from gpkit.models.fields.observations import as_places, observe_vectors
 from gpkit.models.fields.predictions import FieldPrediction
 from gpkit.models.fields.singularities import Singularities, find_singularities
 from gpkit.models.fields.sites import Sites, node_sites, point_sites
-from gpkit.models.fields.terms import Scales, SpectralPart
+from gpkit.models.fields.spectral_term import SpectralPart
+from gpkit.models.fields.terms import Scales
 
 __all__ = ["VectorFieldGP"]
 

@@ -18,8 +18,9 @@ from gpkit.models.fields.observations import as_places
 from gpkit.models.fields.predictions import FieldPrediction
 from gpkit.models.fields.selection import best_start
 from gpkit.models.fields.sites import Sites, node_sites, point_sites
+from gpkit.models.fields.spectral_term import SpectralPart
 from gpkit.models.fields.storage import load_field, save_field
-from gpkit.models.fields.terms import Scales, SpectralPart
+from gpkit.models.fields.terms import Scales
 
 __all__ = ["MoviePrediction", "VectorMovieGP"]
 

@@ -10,9 +10,11 @@ from scipy import sparse, stats
 
 from gpkit.errors import InvalidDataError
 from gpkit.inference.log_parameters import log_prior, maximise_log
+from gpkit.models.fields.ambient_terms import HelmholtzTerm, ProjectedTerm
 from gpkit.models.fields.regression import FieldRegression
 from gpkit.models.fields.sites import Sites, node_sites, point_sites
-from gpkit.models.fields.terms import HelmholtzTerm, ProjectedTerm, Scales, SpectralPart, SpectralTerm, heat_response
+from gpkit.models.fields.spectral_term import SpectralPart, SpectralTerm, heat_response
+from gpkit.models.fields.terms import Scales
 from tests.models.fields.conftest import Surface
 
 Array = NDArray[np.float64]

@@ -12,19 +12,11 @@ from gpytorch.kernels import MaternKernel, RBFKernel
 from numpy.typing import NDArray
 
 from gpkit.errors import InvalidDataError
+from gpkit.models.fields.ambient_terms import HelmholtzTerm, ProjectedTerm
 from gpkit.models.fields.radial import RADIALS, correlation, gradient_correlation
 from gpkit.models.fields.sites import Sites, node_sites
-from gpkit.models.fields.terms import (
-    ConstantTerm,
-    HelmholtzTerm,
-    MaternResponse,
-    ProjectedTerm,
-    Scales,
-    SpectralPart,
-    SpectralTerm,
-    Term,
-    heat_response,
-)
+from gpkit.models.fields.spectral_term import MaternResponse, SpectralPart, SpectralTerm, heat_response
+from gpkit.models.fields.terms import ConstantTerm, Scales, Term
 from tests.models.fields.conftest import Surface
 
 Array = NDArray[np.float64]

@@ -14,9 +14,11 @@ from scipy import stats
 from gpkit.errors import InvalidDataError
 from gpkit.kernels import DRWKernel
 from gpkit.models import VectorMovieGP
+from gpkit.models.fields.ambient_terms import HelmholtzTerm
 from gpkit.models.fields.movie_regression import MovieRegression, TimeKernel
 from gpkit.models.fields.sites import Sites, node_sites, point_sites
-from gpkit.models.fields.terms import HelmholtzTerm, Scales, SpectralPart, SpectralTerm, heat_response
+from gpkit.models.fields.spectral_term import SpectralPart, SpectralTerm, heat_response
+from gpkit.models.fields.terms import Scales
 from tests.models.fields.conftest import Surface
 
 Array = NDArray[np.float64]
