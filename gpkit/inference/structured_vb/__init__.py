@@ -7,6 +7,7 @@ from gpkit.inference.structured_vb.gamma import GammaPosterior
 from gpkit.inference.structured_vb.layout import Entries, Layout
 from gpkit.inference.structured_vb.observations import GaussianNoise, Observation, SiteObservation, observation_named
 from gpkit.inference.structured_vb.pieces import Minibatches, Pieces
+from gpkit.inference.structured_vb.resizing import begin_resized, principal_mixing
 from gpkit.inference.structured_vb.trains import TensorTrain, train_links
 from gpkit.inference.structured_vb.warm_start import begin_with_components
 
@@ -27,8 +28,10 @@ __all__ = [
     "SiteObservation",
     "SweepTrace",
     "TensorTrain",
+    "begin_resized",
     "begin_with_components",
     "component_layout",
     "observation_named",
+    "principal_mixing",
     "train_links",
 ]

@@ -327,6 +327,20 @@ class TensorTrain(Form):
         scaled = [np.outer(h, h) * second for h, second in zip(means, seconds, strict=True)]
         return np.outer(means[mode], means[mode]) * self._chains(mode, scaled)
 
+    def mean_matrices(self, means: Sequence[Array]) -> list[Array]:
+        """The train's matrices (J, before, after) of every mode at the posterior mean, weights multiplied in.
+
+        Args:
+            means: of the components of every mode, (J, C) each.
+        """
+        out = []
+        for k, (own, mean) in enumerate(zip(self.links, means, strict=True)):
+            multiplier, matrix = self._weight_moments(k)[0], np.zeros((len(mean), own.before, own.after))
+            for c, (i, j) in enumerate(zip(own.left, own.right, strict=True)):
+                matrix[:, i, j] += mean[:, c] * multiplier[c]
+            out.append(matrix)
+        return out
+
     def bond_grams(self, seconds: Sequence[Array]) -> list[tuple[Array, Array]]:
         """Second moments (r, r) of the products to the left and to the right of every bond, over all its states.
 

@@ -17,11 +17,12 @@ from gpkit.files import write_atomic
 from gpkit.inference.structured_vb import LowRankPosterior, SweepTrace
 from gpkit.models.functional_tensor.modes import Encoding
 
-__all__ = ["Checkpoint", "Member", "fingerprint"]
+__all__ = ["Checkpoint", "Member", "RankCandidate", "fingerprint"]
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int32]
 _BETWEEN_SAVES = 5.0  # seconds
+_KEPT = ("finished", "current", "candidates", "chosen")
 
 
 @dataclass(eq=False)
@@ -46,6 +47,21 @@ class Member:
         return float(self.trace.elbo[-1])
 
 
+@dataclass(eq=False)
+class RankCandidate:
+    """A fit to all rows in a search for the rank.
+
+    Attributes:
+        ranks: of modes or bonds.
+        posterior: of the low-rank part.
+        bound: the last one.
+    """
+
+    ranks: tuple[int, ...]
+    posterior: LowRankPosterior
+    bound: float
+
+
 @dataclass
 class Checkpoint:
     """Where a fit keeps what it has, so that it can go on after it was killed.
@@ -55,12 +71,16 @@ class Checkpoint:
         fingerprint: of data and settings: a file of another fit is not used.
         finished: members that are ready.
         current: posterior and bounds of the one that is not.
+        candidates: fits of a search for the rank that is not finished.
+        chosen: the ranks that it ended with.
     """
 
     path: Path | None
     fingerprint: str = ""
     finished: list[Member] = field(default_factory=list)
     current: tuple[LowRankPosterior, list[float]] | None = None
+    candidates: dict[Any, RankCandidate] = field(default_factory=dict)
+    chosen: tuple[int, ...] | None = None
     _saved: float = field(default_factory=time.monotonic)
 
     def load(self, fingerprint: str) -> None:
@@ -71,7 +91,8 @@ class Checkpoint:
         try:
             content = pickle.loads(self.path.read_bytes())
             if content["fingerprint"] == self.fingerprint:
-                self.finished, self.current = content["finished"], content["current"]
+                for name in _KEPT:
+                    setattr(self, name, content[name])
         except Exception:  # Whatever is wrong with an earlier result, the answer is to make it again.
             return
 
@@ -79,7 +100,7 @@ class Checkpoint:
         """Write, but not more often than every few seconds."""
         if self.path is None or (not now and time.monotonic() - self._saved < _BETWEEN_SAVES):
             return
-        content = {"fingerprint": self.fingerprint, "finished": self.finished, "current": self.current}
+        content = {"fingerprint": self.fingerprint, **{name: getattr(self, name) for name in _KEPT}}
         write_atomic(self.path, pickle.dumps(content))
         self._saved = time.monotonic()
 

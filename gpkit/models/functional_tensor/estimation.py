@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,6 @@ from gpkit.models.functional_tensor.fitting import (
     CONTINUOUS,
     LowRankSettings,
     Parts,
-    choose_rank,
     fit_members,
     left_out_moments,
     ranks_of,
@@ -26,6 +25,7 @@ from gpkit.models.functional_tensor.laws import mixture_law, rescaled
 from gpkit.models.functional_tensor.local_residual import LocalResidual
 from gpkit.models.functional_tensor.modes import Encoding
 from gpkit.models.functional_tensor.predictions import DiscretePrediction, TensorPrediction
+from gpkit.models.functional_tensor.rank_choice import choose_rank
 from gpkit.models.functional_tensor.spool import Spool, is_chunked
 from gpkit.models.functional_tensor.state import Index, TensorState
 from gpkit.models.functional_tensor.table import read_target
@@ -96,6 +96,8 @@ def low_rank_settings(
 
 def _read(model: FunctionalTensor, coordinates: Any, y: Any, options: FitOptions) -> _Data:
     continuous = model.likelihood in CONTINUOUS
+    # Without main effects there is no intercept: a shift would be one more component.
+    centred = model.main_effects or model.residual is not None
     if is_chunked(coordinates):
         if model.residual is not None:
             raise InvalidDataError("residual='local' needs the table in memory: it is fitted to rows left out")
@@ -106,19 +108,25 @@ def _read(model: FunctionalTensor, coordinates: Any, y: Any, options: FitOptions
         except InvalidDataError:
             spool.close()
             raise
-        centre, unit = spool.standardise() if continuous else (0.0, 1.0)
+        centre, unit = spool.standardise(centred) if continuous else (0.0, 1.0)
         return _Data(spool.encodings, spool.index, spool.y, centre, unit, spool.exclusions, None, spool)
     table = read_target(coordinates, y, model.modes)
     encodings = [mode.encode(columns) for mode, columns in zip(model.modes, table.columns, strict=True)]
     _check(encodings)
     numbers = [e.numbers(columns) for e, columns in zip(encodings, table.columns, strict=True)]
     index = [e.index(x) for e, x in zip(encodings, numbers, strict=True)]
-    centre, unit = (float(table.y.mean()), float(table.y.std()) or 1.0) if continuous else (0.0, 1.0)
+    centre, unit = _origin(table.y, centred) if continuous else (0.0, 1.0)
     target = (table.y - centre) / unit if continuous else table.y
     if not continuous:
         observation_named(model.likelihood, target)
     points = np.column_stack(numbers) if model.residual is not None else None
     return _Data(encodings, index, target, centre, unit, table.exclusions, points, None)
+
+
+def _origin(y: Array, centred: bool) -> tuple[float, float]:
+    """What is taken off the targets, and the root mean square of the rest."""
+    centre = float(y.mean()) if centred else 0.0
+    return centre, float(np.sqrt(np.mean((y - centre) ** 2))) or 1.0
 
 
 def _check(encodings: Sequence[Encoding]) -> None:
@@ -177,13 +185,21 @@ def _estimated(model: FunctionalTensor, data: _Data, options: FitOptions) -> Est
     first = ranks_of(1, sizes, model.form) if isinstance(model.rank, str) else model.rank
     epochs = options.epochs if batch is not None else 0
     settings = low_rank_settings(model, first, options.sweeps, options.tolerance, batch_size=batch, epochs=epochs)
-    if isinstance(model.rank, str):
-        settings = choose_rank(data.encodings, data.index, data.y, settings, options.seed)
     stack = options.combine == "stack" and options.restarts > 1 and data.source is None
     keep = Checkpoint(None if options.checkpoint is None else Path(options.checkpoint))
     keep.load(
-        fingerprint(data.y, data.encodings, data.index, settings, options.restarts, options.combine, options.seed)
+        fingerprint(
+            data.y, data.encodings, data.index, settings, model.rank, options.restarts, options.combine, options.seed
+        )
     )
+    if isinstance(model.rank, str):
+        if keep.chosen is None:
+            found = choose_rank(data.encodings, data.index, data.y, settings, options.seed, keep)
+            keep.candidates, keep.chosen = {}, found.ranks
+            if not stack:  # The first start goes on from here; one that leaves rows out must not have seen them.
+                keep.current = (found.posterior, [])
+            keep.save(now=True)
+        settings = replace(settings, ranks=keep.chosen, grow=True)
     members = fit_members(
         data.encodings,
         data.index,

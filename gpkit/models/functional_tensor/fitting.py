@@ -19,6 +19,7 @@ from gpkit.inference.structured_vb import (
     Minibatches,
     Observation,
     Pieces,
+    begin_resized,
     begin_with_components,
     component_layout,
     observation_named,
@@ -31,8 +32,8 @@ __all__ = [
     "LIKELIHOODS",
     "LowRankSettings",
     "Parts",
+    "all_entries",
     "check_ranks",
-    "choose_rank",
     "fit_members",
     "left_out_moments",
     "new_posterior",
@@ -46,9 +47,12 @@ Index = NDArray[np.int32]
 CONTINUOUS = ("gaussian", "student-t")
 """Likelihoods of real numbers, which are centred and scaled for the fit."""
 LIKELIHOODS = (*CONTINUOUS, "poisson", "bernoulli", "negative-binomial")
-_LARGEST_AUTO_RANK = 8
 _STARTING_ROWS = 100_000
-_WARM = 15  # sweeps with components before a tensor train
+_WARM = 15  # sweeps with components before a tensor train, with fewer functions, or to compare starts
+_PILOT = 4  # sweeps after which a start may have died
+_LIVES = 4  # starts of which all must die
+_NOTHING = 0.999  # of the squares left: nothing is explained
+_FAR = 7919  # between seeds
 _SPARE = 2  # components more than a bond has states
 
 
@@ -61,6 +65,7 @@ class LowRankSettings:
         sweeps, tolerance: when a restart ends.
         batch_size: entries that are read at a time; None groups all of them in memory.
         epochs: stochastic passes before the sweeps, where there are batches.
+        grow: whether a start is also tried that begins with one function and takes up the others one after the other.
     """
 
     form: str
@@ -72,6 +77,7 @@ class LowRankSettings:
     tolerance: float = 1e-5
     batch_size: int | None = None
     epochs: int = 0
+    grow: bool = False
 
 
 @dataclass(frozen=True)
@@ -203,6 +209,8 @@ def _fit_one(
     else:
         some = y if settings.batch_size is None else np.asarray(y[:: max(1, len(y) // _STARTING_ROWS)])
         posterior, before = new_posterior(encodings, settings, observation_named(settings.likelihood, some), seed), []
+        if keep.finished:  # kernels go on where the first start ended; functions begin at random
+            posterior.inherit(keep.finished[0].posterior)
     sizes = [encoding.size for encoding in encodings]
 
     def step(bounds: list[float]) -> None:
@@ -210,15 +218,11 @@ def _fit_one(
         keep.save()
         after(bounds)
 
-    entries: Entries
+    seen = (lambda rows: parts.of(rows) != start) if parts.count else None
+    entries = all_entries(index, sizes, y, settings, seen)
     batches, stochastic = None, 0
-    if settings.batch_size is None:
-        own = np.flatnonzero(parts.of(np.arange(len(y))) != start) if parts.count else slice(None)
-        entries = Layout([column[own] for column in index], sizes, y[own])
-    else:
-        seen = (lambda rows: parts.of(rows) != start) if parts.count else None
-        entries = Pieces(index, sizes, y, settings.batch_size, seen=seen, scratch=_scratch(y))
-        batches = Minibatches(entries, settings.batch_size, seed=seed)
+    if isinstance(entries, Pieces):
+        batches = Minibatches(entries, entries.rows, seed=seed)
         stochastic = settings.epochs * batches.steps
     train = settings.form == "tensor-train" and len(sizes) > 1
     if not posterior.sweeps and batches is not None and stochastic:
@@ -228,10 +232,36 @@ def _fit_one(
         batches.begin(posterior)
         for _ in range(stochastic):
             posterior.sweep(batches)
-    elif not posterior.sweeps and train:
-        posterior, before = _better_start(posterior, encodings, settings, entries, seed)
+    elif not posterior.sweeps and (train or settings.grow):
+        trains = [_components_start(posterior, encodings, settings, entries, _WARM, seed)] if train else []
+        grown = [_grown_start(posterior, encodings, settings, entries, seed)] if settings.grow else []
+        posterior, before = _best_start([posterior, *trains, *grown], settings, entries)
+    elif not posterior.sweeps:
+        posterior, before = _living_start(posterior, encodings, settings, entries, seed)
     trace = posterior.fit(entries, sweeps=settings.sweeps, tolerance=settings.tolerance, before=before, after=step)
     return Member(posterior, trace, start if parts.count else -1, seed)
+
+
+def all_entries(
+    index: Sequence[Index],
+    sizes: Sequence[int],
+    y: Array,
+    settings: LowRankSettings,
+    seen: Callable[[NDArray[np.int64]], NDArray[np.bool_]] | None = None,
+) -> Layout | Pieces:
+    """The entries in memory, or in pieces where the settings say so.
+
+    Args:
+        index: coordinates of the entries.
+        sizes: number of coordinates of each mode.
+        y: targets.
+        settings: of the model.
+        seen: which of given rows take part; all if not given.
+    """
+    if settings.batch_size is not None:
+        return Pieces(index, sizes, y, settings.batch_size, seen=seen, scratch=_scratch(y))
+    own = slice(None) if seen is None else np.flatnonzero(seen(np.arange(len(y))))
+    return Layout([column[own] for column in index], sizes, y[own])
 
 
 def _components_start(
@@ -254,19 +284,49 @@ def _components_start(
     return train
 
 
-def _better_start(
-    posterior: LowRankPosterior,
-    encodings: Sequence[Encoding],
-    settings: LowRankSettings,
-    entries: Entries,
-    seed: int,
+def _living_start(
+    posterior: LowRankPosterior, encodings: Sequence[Encoding], settings: LowRankSettings, entries: Entries, seed: int
 ) -> tuple[LowRankPosterior, list[float]]:
-    """A train from random matrices or from components, whichever has the larger bound after some sweeps; its bounds."""
-    trains = [posterior, _components_start(posterior, encodings, settings, entries, _WARM, seed)]
+    """The first sweeps of a start, or of others where all of its functions die at once; their bounds.
+
+    Random products may begin with the wrong sign everywhere. Precisions then switch them off before they turn.
+    """
+    sweeps = min(_PILOT, settings.sweeps)
+    bounds = posterior.fit(entries, sweeps=sweeps, tolerance=0.0).elbo.tolist()
+    for again in range(1, _LIVES):
+        if posterior.squared_error < _NOTHING * entries.squares:
+            break
+        other = new_posterior(encodings, settings, copy.deepcopy(posterior.observation), seed + again * _FAR)
+        trace = other.fit(entries, sweeps=sweeps, tolerance=0.0).elbo.tolist()
+        if trace[-1] > bounds[-1]:
+            posterior, bounds = other, trace
+    return posterior, bounds
+
+
+def _grown_start(
+    posterior: LowRankPosterior, encodings: Sequence[Encoding], settings: LowRankSettings, entries: Entries, seed: int
+) -> LowRankPosterior:
+    """From rank one upwards, a fit at each: less often in a poor maximum than all functions at once."""
+    grown, rng = posterior, np.random.default_rng(seed)
+    for rank in range(1, max(settings.ranks, default=1) + 1):
+        own = replace(settings, ranks=tuple(min(rank, most) for most in settings.ranks))
+        after = new_posterior(encodings, own, copy.deepcopy(posterior.observation), seed)
+        if rank > 1:
+            begin_resized(after, grown, entries, rng)
+        grown = after
+        if rank < max(settings.ranks, default=1):
+            grown.fit(entries, sweeps=settings.sweeps, tolerance=settings.tolerance)
+    return grown
+
+
+def _best_start(
+    starts: Sequence[LowRankPosterior], settings: LowRankSettings, entries: Entries
+) -> tuple[LowRankPosterior, list[float]]:
+    """The start with the largest bound after some sweeps; its bounds."""
     sweeps = min(_WARM, settings.sweeps)
-    bounds = [train.fit(entries, sweeps=sweeps, tolerance=0.0).elbo.tolist() for train in trains]
+    bounds = [start.fit(entries, sweeps=sweeps, tolerance=0.0).elbo.tolist() for start in starts]
     best = int(np.argmax([trace[-1] for trace in bounds]))
-    return trains[best], bounds[best]
+    return starts[best], bounds[best]
 
 
 def _scratch(y: Array) -> Callable[[int], Array]:
@@ -280,25 +340,6 @@ def _scratch(y: Array) -> Callable[[int], Array]:
             return np.memmap(file, np.float64, "r+", shape=(n,))
 
     return create
-
-
-def choose_rank(
-    encodings: Sequence[Encoding], index: Sequence[Index], y: Array, settings: LowRankSettings, seed: int
-) -> LowRankSettings:
-    """The settings with the rank at which the bound of two starts is largest, from one upwards."""
-    sizes = [encoding.size for encoding in encodings]
-    best, bound = replace(settings, ranks=ranks_of(1, sizes, settings.form)), -np.inf
-    for rank in range(1, _LARGEST_AUTO_RANK + 1):
-        trial = replace(settings, ranks=ranks_of(rank, sizes, settings.form))
-        try:
-            members = fit_members(encodings, index, y, trial, restarts=2, leave_out=False, seed=seed)
-        except InvalidDataError:  # The core is too large: what is smaller has been compared.
-            break
-        value = max(member.elbo for member in members)
-        if value <= bound:
-            break
-        best, bound = trial, value
-    return best
 
 
 def noise_variance(member: Member) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpkit.inference.structured_vb import LowRankPosterior
+from gpkit.inference.structured_vb import LowRankPosterior, principal_mixing
 
 __all__ = ["ModeFunctions", "mode_functions"]
 
@@ -86,13 +86,7 @@ def mode_functions(
     carried = form.energy(mode, second)[np.ix_(free, free)]
     centre = shares[mode] @ mean
     centred = mean - centre
-    values, vectors = np.linalg.eigh(np.einsum("j,ja,jb->ab", shares[mode], centred, centred))
-    values = np.maximum(values, 1e-14 * max(float(values[-1]), 1e-300)) if len(values) else values
-    root = vectors * np.sqrt(values)
-    energy, rotation = np.linalg.eigh(root.T @ carried @ root)
-    order = np.argsort(energy)[::-1]
-    energy, rotation = np.maximum(energy[order], 0.0), rotation[:, order]
-    mixing = (vectors / np.sqrt(values)) @ rotation
+    energy, mixing = principal_mixing(centred, shares[mode], carried)
     functions = centred @ mixing
     largest = functions[np.abs(functions).argmax(0), np.arange(len(energy))]
     sign = np.where(largest < 0.0, -1.0, 1.0)

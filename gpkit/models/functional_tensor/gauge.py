@@ -74,14 +74,11 @@ def canonical_train(
         into.append(inverse_a.T @ u)
         out_of.append(u.T @ a.T)
     into.append(np.ones((1, 1)))
-    matrices = []
-    for k, own in enumerate(form.links):
-        weight = np.append(form.weights[k].mean, 1.0)[own.weight]
-        matrix = np.zeros((len(means[k]), own.before, own.after))
-        for c, (i, j) in enumerate(zip(own.left, own.right, strict=True)):
-            matrix[:, i, j] += means[k][:, c] * weight[c]
-        last = k == len(form.links) - 1
-        matrices.append((scale if last else 1.0) * (out_of[k] @ matrix @ into[k + 1]))
+    last = len(means) - 1
+    matrices = [
+        (scale if k == last else 1.0) * (out_of[k] @ matrix @ into[k + 1])
+        for k, matrix in enumerate(form.mean_matrices(means))
+    ]
     pairs = tuple(zip(names[:-1], names[1:], strict=True))
     return TrainGauge(pairs, tuple(values), tuple(matrices))
 

@@ -114,11 +114,11 @@ class Spool:
         reader.remove(self._path)
         return out
 
-    def standardise(self) -> tuple[float, float]:
-        """Centre and scale the targets in place; returns mean and standard deviation."""
+    def standardise(self, centred: bool) -> tuple[float, float]:
+        """Scale the targets in place, centred or not; returns what was taken off, and the unit."""
         step = 1 << 18
         pieces = [slice(begin, begin + step) for begin in range(0, len(self.y), step)]
-        mean = sum(float(self.y[piece].sum()) for piece in pieces) / len(self.y)
+        mean = sum(float(self.y[piece].sum()) for piece in pieces) / len(self.y) if centred else 0.0
         square = sum(float(((self.y[piece] - mean) ** 2).sum()) for piece in pieces) / len(self.y)
         unit = float(np.sqrt(square)) or 1.0
         for piece in pieces:
