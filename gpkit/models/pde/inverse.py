@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gpkit.errors import ConvergenceWarning, InvalidDataError
+from gpkit.errors import ConvergenceError, ConvergenceWarning, InvalidDataError
 from gpkit.inference.collocation.forms import Problem
 from gpkit.inference.collocation.inverse.engine import InverseDensity, Mode, find_mode
 from gpkit.inference.collocation.inverse.fields import EliminatedFields, FieldPrior
@@ -210,7 +210,13 @@ def _resolved(
     while True:
         model = EliminatedFields(problem, sizes, priors)
         density = InverseDensity(model)
-        mode = find_mode(density, starts=starts, seed=seed)
+        try:
+            mode = find_mode(density, starts=starts, seed=seed)
+        except ConvergenceError:
+            if grid is not None or min(sizes) >= most:
+                raise
+            sizes = [min(2 * n, most) for n in sizes]  # too few functions have no solution to converge to
+            continue
         tails = np.max([_tails(c, model) for c in mode.state.coefficients.reshape(determined, -1)], axis=0)
         grown = [n if t < _TAIL else min(int(1.4 * n) + 2, most) for n, t in zip(sizes, tails, strict=True)]
         if grid is not None or all(g <= n for g, n in zip(grown, sizes, strict=True)):

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.integrate import solve_bvp
+from scipy.integrate import solve_bvp, solve_ivp
 
 from benchmarks._pde_inverse import field_problem
 from gpkit.errors import ConvergenceWarning, InvalidDataError, NotPositiveDefiniteError
@@ -266,3 +266,21 @@ def test_problems_that_cannot_be_inferred(generator: torch.Generator) -> None:
 def test_a_basis_that_is_too_small_is_said_to_be(generator: torch.Generator) -> None:
     with pytest.warns(ConvergenceWarning, match="residual"):
         heat(0.3, generator).infer((4, 4), progress=False)
+
+
+def test_an_oscillation_that_has_to_be_marched_to():
+    """Predators and prey over more than a period: Newton's method from nothing ends elsewhere."""
+    span = Box(t=(0, 8))
+    x, y = Field("x", span), Field("y", span)
+    prior = torch.distributions.LogNormal(0.0, 0.5)
+    a, b = Unknown("a", prior=prior), Unknown("b", prior=prior)
+    times = np.linspace(0.3, 7.9, 15)
+    truth = solve_ivp(
+        lambda _, z: [z[0] * (1 - z[1]), 0.7 * z[1] * (z[0] - 1)], (0, 8), [1.5, 1.0], "DOP853", times, rtol=1e-10
+    ).y
+    seen = truth + 0.02 * np.random.default_rng(0).normal(size=truth.shape)
+    starts = [Initial(x, "t=0", 1.5), Initial(y, "t=0", 1.0)]
+    data = [Observe(f, times[:, None], z, 0.02) for f, z in zip((x, y), seen, strict=True)]
+    found = PDE([dt(x) == a * x * (1 - y), dt(y) == b * y * (x - 1)], [*starts, *data]).infer(progress=False)
+    assert abs(found.mean("a") - 1.0) < 0.05 and abs(found.mean("b") - 0.7) < 0.05
+    assert found.interval("a")[0] < 1.0 < found.interval("a")[1]

@@ -7,6 +7,7 @@ derivatives dc/dp = -J^+ dF/dp, exactly as far as F vanishes.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ from scipy.interpolate import RegularGridInterpolator
 from torch import Tensor
 
 from gpkit.errors import ConvergenceError, InvalidDataError
+from gpkit.inference.collocation.axes import along
 from gpkit.inference.collocation.bases import Array, FourierBasis, LegendreBasis
-from gpkit.inference.collocation.forms import Condition, Data, Problem, Term, evaluate
+from gpkit.inference.collocation.forms import Condition, Data, Jet, Problem, Term, evaluate
 from gpkit.inference.collocation.inverse.system import Block, Frame, System
+from gpkit.inference.collocation.spectral import engine as spectral
 
 __all__ = ["EliminatedFields", "FieldPrior", "State"]
 
@@ -204,6 +207,29 @@ class EliminatedFields:
         Raises:
             ConvergenceError: Gauss-Newton does not converge.
         """
+        try:
+            return self._iterated(theta, white, start, system)
+        except ConvergenceError:
+            if start is not None or system is not None or self.problem.is_linear or self.problem.free:
+                raise
+        return self._iterated(theta, white, self._solved_forwards(theta), None)
+
+    def _solved_forwards(self, theta: Array) -> Array:
+        """Coefficients of what the spectral engine finds, which refines its functions and marches in time."""
+        problem = dataclasses.replace(self.problem, observations=())
+        given = {name: torch.tensor(float(t), dtype=torch.float64) for name, t in zip(self.names, theta, strict=True)}
+        found = spectral.solve(problem, tuple(max(24, 2 * b.size) for b in self.bases), parameters=given)
+        nodes = [b.nodes(2 * b.size) for b in self.bases]
+        axes, still = [torch.from_numpy(x) for x, _ in nodes], (0,) * len(nodes)
+        parts = []
+        for k in self.determined:
+            values = found.mean_on_grid(Jet(k, still), axes).numpy()
+            for j, (basis, (x, weights)) in enumerate(zip(self.bases, nodes, strict=True)):
+                values = along(basis.evaluate(x).T * weights, values, j)
+            parts.append(values.ravel())
+        return np.concatenate(parts)
+
+    def _iterated(self, theta: Array, white: Array, start: Array | None, system: System | None) -> State:
         own = self.system if system is None else system
         c = np.zeros(own.columns) if start is None else own.lowered(start)
         value, jacobian, other = own.derivatives(c, theta, white, by_unknowns=False)  # those of the solution count
