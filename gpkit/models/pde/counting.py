@@ -85,7 +85,7 @@ def check_counts(problem: Problem) -> None:
         if len(own) > order:
             raise InvalidDataError(
                 f"{what} of order {order} along {name}, which allows {order} condition{'s' * (order != 1)} on {faces}; "
-                f"there are {len(own)} (a condition that names no face holds on all of them: name those that are meant, "
+                f"there are {len(own)} (a condition that names no face holds on all: name those that are meant, "
                 f'as in u.on("{name}={problem.box.lower[axis]:g}"))'
             )
         if len(own) < order and not problem.observations:
