@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class Noise:
         state: (generator) -> problem, and the baseline's prediction at points.
         seeds: How many are asked for.
         slow: Whether one seed takes seconds.
+        options: Of the solution.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Noise:
     state: Callable[[np.random.Generator], tuple[PDE, Callable[[np.ndarray], np.ndarray]]]
     seeds: int
     slow: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 def poisson(name: str, truth: Function, source: Function, end: float, n: int, level: float, seeds: int, dim: int = 1,
@@ -208,6 +210,12 @@ def noisy_problems() -> Iterator[Noise]:
     def bump_source(x: Any) -> Any:
         return -(37**2) * sin(37 * x) + ((200 * (x - 0.4)) ** 2 - 200) * torch.exp(-100 * (x - 0.4) ** 2)
 
+    def half(x: Any) -> Any:
+        return sin(37 * x) + 0.5 * torch.exp(-100 * (x - 0.4) ** 2)
+
+    def half_source(x: Any) -> Any:
+        return 0.5 * (bump_source(x) - 37**2 * sin(37 * x))
+
     def chirp(x: Any) -> Any:
         return sin(20 * x + 30 * x**2)
 
@@ -220,6 +228,9 @@ def noisy_problems() -> Iterator[Noise]:
     yield poisson("P2, 1 %", three, three_source, 1.0, 900, 0.01, 40)
     yield poisson("wave and bump, 2 %", bump, bump_source, 1.0, 200, 0.02, 40)
     yield poisson("wave and bump, 10 %", bump, bump_source, 1.0, 200, 0.1, 40)
+    below = poisson("wave and half a bump, 20 %, hidden by noise", half, half_source, 1.0, 200, 0.2, 40)
+    yield below
+    yield replace(below, name="the same, hidden=True", options={"hidden": True})
     yield poisson("chirp, 5 %", chirp, chirp_source, 1.0, 200, 0.05, 40)
     yield poisson("P3, 1 %", beat, beat_source, full, 400, 0.01, 40)
     yield poisson("P3, 10 %", beat, beat_source, full, 400, 0.1, 40)

@@ -125,7 +125,7 @@ def _solved(stated: Any, settings: dict[str, Any], folder: Path, options: argpar
         solution = inference.solution
         save_inference_data(inference.posterior, posterior)
     else:
-        keywords = {name: settings[name] for name in ("method", "basis", "seed")}
+        keywords = {name: settings[name] for name in ("method", "basis", "hidden", "seed") if name in settings}
         solution = pde.solve(settings["grid"], progress=progress, **keywords)
     solution.diagnostics["fingerprint"] = fingerprint
     solution.save(file)  # last, so that its presence says that everything before it is there

@@ -64,7 +64,7 @@ class ProblemFile:
         pde: The problem.
         title: Its title, or empty.
         exact: The known solution of the first field, or None.
-        solve: Arguments of `PDE.solve`: grid, method, basis, seed.
+        solve: Arguments of `PDE.solve`: grid, method, basis, hidden, seed.
         sampling: Of an inference: draws, tune and chains, where they are given.
         inference: "laplace" or "nuts".
     """
@@ -173,11 +173,13 @@ class _Reader:
             if found.jets:
                 raise self._error("exact must not hold fields")
             exact = PlainFunction(found, box)
-        known = (_GRID, "method", "basis", "seed", "inference", "draws", "tune", "chains")
+        known = (_GRID, "method", "basis", "hidden", "seed", "inference", "draws", "tune", "chains")
         solve = dict(self._checked(self.content.get("solve", {}), "solve", known))
         if isinstance(solve.get(_GRID), dict):
             sizes = self._checked(solve[_GRID], "grid", box.names, box.names)
             solve[_GRID] = [sizes[name] for name in box.names]
+        if not isinstance(solve.get("hidden", False), bool):
+            raise self._error(f"solve: hidden is true or false, got {solve['hidden']!r}")
         for name, choices in _CHOICES.items():
             if name in solve and solve[name] not in choices:
                 raise self._error(f"solve: there is no {name} {solve[name]!r}{_meant(solve[name], choices)}")

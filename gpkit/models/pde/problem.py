@@ -124,7 +124,8 @@ class PDE:
                 (waves of the frequencies that sources, boundary data and residuals show; their number does not depend
                 on how high they are), or "auto": the cheaper one, and the other where its residual is not small.
                 ``diagnostics["basis"]`` has both residuals and the reason.
-            **options: For the chosen engine, see its ``solve``.
+            **options: For the chosen engine, see its ``solve``; such as ``hidden=True``, with which intervals of noisy
+                problems count on slow parts of the solution that the noise could hide.
 
         Warns:
             ConvergenceWarning: The residual off the grid is large, or the grid has too few points per period.

@@ -99,11 +99,10 @@ def solve(
         raise InvalidDataError(f"there is no method {method!r}: choose from {', '.join(METHODS)}")
     if basis not in BASES:
         raise InvalidDataError(f"there is no basis {basis!r}: choose from {', '.join(BASES)}")
-    if basis != "auto":
+    if basis != "auto" or options.get("hidden"):
         if method not in ("auto", "spectral"):
-            raise InvalidDataError(
-                f'basis="{basis}" is an option of method="spectral", and method="{method}" was asked for'
-            )
+            option = f'basis="{basis}"' if basis != "auto" else "hidden=True"
+            raise InvalidDataError(f'{option} is an option of method="spectral", and method="{method}" was asked for')
         method = "spectral"
     if problem.free or (problem.unknowns and parameters is None and problem.observations):
         return pde.infer(grid, seed=seed, progress=progress).solution
@@ -157,11 +156,9 @@ def _parameters(problem: Problem, parameters: Mapping[str, float] | None) -> dic
 
 
 def _keywords(method: str, given: dict[str, Tensor], kernel: Any, progress: bool, seed: int) -> dict[str, Any]:
-    keywords: dict[str, Any] = {"progress": progress}
+    keywords: dict[str, Any] = {"progress": progress, "parameters": given}
     if method == "gphm":
         keywords["seed"] = seed
-    else:
-        keywords["parameters"] = given
     if kernel != "auto":
         keywords["kernel"] = kernel
     return keywords

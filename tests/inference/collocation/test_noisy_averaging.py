@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from gpkit.errors import InvalidDataError
 from gpkit.inference.collocation.noisy.averaging import _mixture
 from gpkit.inference.collocation.noisy.evidence import Posterior
 from gpkit.models.pde import PDE, Box, Dirichlet, Field, Noisy, Solution, d
@@ -52,10 +53,33 @@ def test_slow_parts_of_a_bump_are_counted_on() -> None:
     """The slowest part of the bump is as large as what noise makes of it: the likeliest spectrum may leave it out."""
     points = torch.linspace(0.02, 0.98, 97, dtype=torch.float64)[:, None]
     covered, sizes = [], []
-    for seed in range(16):
+    for seed in range(12):
         solution = solved(seed, bump=True)
         sizes.append(solution.diagnostics["components"]["averaged"])
         off = (solution.mean(points) - wave_and_bump(points[:, 0])).abs()
         covered.append(float((off <= 1.96 * solution.std(points)).double().mean()))
-    assert np.count_nonzero(sizes) >= 8 and max(sizes) < 2.0
+    assert np.count_nonzero(sizes) >= 7 and max(sizes) < 2.0
     assert 0.80 <= np.mean(covered) <= 0.99
+
+
+def half_a_bump(x: torch.Tensor) -> torch.Tensor:
+    return torch.sin(37 * x) + 0.5 * torch.exp(-100 * (x - 0.4) ** 2)
+
+
+def test_what_noise_hides_is_counted_on_where_it_is_asked_for() -> None:
+    """Half of the bump under a fifth of noise leaves the spectrum of a wave alone, whose intervals are too narrow."""
+    points, x = torch.linspace(0.02, 0.98, 97, dtype=torch.float64)[:, None], torch.linspace(0, 1, 200).double()
+    u = Field("u", Box(x=(0, 1)))
+    source = -(37**2) * torch.sin(37 * x) + 0.5 * (its_second_derivative(x) + 37**2 * torch.sin(37 * x))
+    noise = 0.2 * float(source.std())
+    covered: dict[bool, list[float]] = {False: [], True: []}
+    for seed in range(8):
+        values = source + noise * torch.from_numpy(np.random.default_rng(seed).normal(size=200))
+        problem = PDE(d(u, "x", 2) == Noisy(values, noise), [Dirichlet(u, half_a_bump)])
+        for hidden, own in covered.items():
+            solution = problem.solve(grid=200, progress=False, hidden=hidden)
+            off = (solution.mean(points) - half_a_bump(points[:, 0])).abs()
+            own.append(float((off <= 1.96 * solution.std(points)).double().mean()))
+    assert np.mean(covered[False]) < 0.8 and 0.87 <= np.mean(covered[True]) <= 0.995
+    with pytest.raises(InvalidDataError, match='hidden=True is an option of method="spectral"'):
+        problem.solve(grid=200, progress=False, hidden=True, method="exact")

@@ -7,6 +7,9 @@ for the few waves that they show, and what noise could hide is only reported. Wh
 reaches to frequency zero, as the spectrum of a bump does, slow parts belong to it: the posterior is then a mixture over
 a few sizes and widths of the smooth component, weighted by evidence times prior, of which the mean and the covariance
 are taken.
+
+The data of a few waves, and of the same waves with a slow part that noise hides, are the same: no intervals can be as
+narrow as the first allow and hold the second. Who expects the second asks for it, and the average is always taken.
 """
 
 from __future__ import annotations
@@ -24,16 +27,16 @@ from gpkit.inference.collocation.noisy.spectrum import TensorSpectrum
 
 __all__ = ["averaged"]
 
-_SIZES = (0.03, 0.1, 0.2, 0.35, 0.6, 1.0)  # standard deviations as shares of the fields'
+_SIZES = (0.03, 0.1, 0.2, 0.35, 0.6, 1.0, 1.7)  # standard deviations as shares of the fields'
 _WIDTHS = (0.5, 1.5)  # of the spectrum, cycles per length of an axis
 _FEW = 600  # weights above which fewer nodes are taken
 _LINE = 0.35  # cycles per length of an axis: what is narrower is a wave over all of it
-_REACH = 5.0  # widths of a component within which it has slow parts
+_REACH = 8.0  # widths of a component within which it has slow parts
 _NEGLIGIBLE = 1e-3  # share of a node below which it is left out
 
 
 def averaged(
-    evidence: Evidence, theta: Array, found: tuple[Array, Array], scale: float, linear: bool
+    evidence: Evidence, theta: Array, found: tuple[Array, Array], scale: float, linear: bool, hidden: bool = False
 ) -> tuple[Array, Array, float]:
     """Mean and root of the covariance of the weights, over the smooth component of every field.
 
@@ -43,13 +46,14 @@ def averaged(
         found: Mean and root of the covariance at these.
         scale: Size of the largest field under the prior.
         linear: Whether the mean may move: that of a nonlinear problem satisfies its equations as it is.
+        hidden: Whether fields may hold slow parts that do not show, whatever was found.
 
     Returns:
         Mean (m,), root (m, k), and the expected size of the smooth component where one was averaged over, else 0.
     """
     at, broad = 0, []
     for spectrum in evidence.spectra:
-        if spectrum.reaches_zero(theta[at : at + len(spectrum.start)], _LINE, _REACH):
+        if hidden or spectrum.reaches_zero(theta[at : at + len(spectrum.start)], _LINE, _REACH):
             broad.append((spectrum, at))
         at += len(spectrum.start)
     if not broad:

@@ -138,12 +138,13 @@ class _Fit:
     levels: list[float]
 
 
-def solve_noisy(layout: Layout, grid: Sequence[int]) -> WeightPosterior:
+def solve_noisy(layout: Layout, grid: Sequence[int], *, hidden: bool = False) -> WeightPosterior:
     """Posterior of the fields of a problem with noise.
 
     Args:
         layout: The problem.
         grid: Points per axis, where a noisy source is a function.
+        hidden: Whether intervals count on slow parts of the fields that the noise could hide.
 
     Raises:
         InvalidDataError: More weights than fit.
@@ -211,7 +212,7 @@ def solve_noisy(layout: Layout, grid: Sequence[int]) -> WeightPosterior:
     if fit.levels:
         diagnostics["noise_levels"] = fit.levels
     mean, root, smooth = averaged(
-        fit.evidence, fit.theta, (fit.mean, fit.root), fit.scale, linear=layout.problem.is_linear
+        fit.evidence, fit.theta, (fit.mean, fit.root), fit.scale, linear=layout.problem.is_linear, hidden=hidden
     )
     diagnostics["components"]["averaged"] = smooth
     return WeightPosterior(own, rows.fields(mean), diagnostics, lambda: DenseCovariance(rows.bare(), root))

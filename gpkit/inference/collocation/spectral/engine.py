@@ -42,6 +42,7 @@ def solve(
     kernel: Any = None,
     basis: str = "auto",
     tolerance: float = 1e-6,
+    hidden: bool = False,
     progress: bool = False,
 ) -> WeightPosterior | MarchedPosterior:
     """Solve a boundary value problem in weight space.
@@ -56,6 +57,8 @@ def solve(
             boundary data and residuals show, few however high they are), or "auto": the one that needs fewer
             operations, then the other if the residual of the first is not small; ``diagnostics["basis"]`` says why.
         tolerance: Largest relative residual off the grid of a solution that is trusted.
+        hidden: With noise, whether intervals count on slow parts of the fields that the noise could hide. The data of a
+            few waves are the same with and without them; ``diagnostics["components"]["hidden"]`` says how large.
         progress: Accepted for the sake of other engines; solutions take less than a second.
 
     Returns:
@@ -82,7 +85,7 @@ def solve(
                 f'basis="{basis}" is for exact equations: these have noise, or a field without an equation, and are a'
                 " regression on its own basis; leave basis out"
             )
-        return solve_noisy(layout, grid)
+        return solve_noisy(layout, grid, hidden=hidden)
     axis = None if problem.is_linear else evolution_axis(problem)
     if axis is not None and basis != "picked":
         try:
@@ -95,7 +98,7 @@ def solve(
         return _solve_whole(layout, grid, basis, tolerance, patient=True)
     except InvalidDataError:
         if problem.observations:
-            return solve_noisy(layout, grid)  # observations have to say what the conditions do not
+            return solve_noisy(layout, grid, hidden=hidden)  # observations have to say what the conditions do not
         raise
 
 
