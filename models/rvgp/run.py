@@ -46,7 +46,7 @@ def main() -> None:
     if options.smoke:
         for section in ("sets", "folded", "wind"):
             config[section] |= config["smoke"]
-        config["circular"] |= {"spacing": {"sphere": 0.15}, "seeds": [0]}
+        config["circular"] |= {"spacing": {"sphere": [0.15]}, "seeds": [0]}
         config["published"] = {"independent": {}, "ambient": {}, "circular": {}}  # of other sizes
     if options.seeds:
         for section in ("sets", "circular"):
@@ -123,6 +123,11 @@ def summarised(runs: list[dict], key: str, digits: int, spread: bool = False) ->
     return f"{mean} ± {np.std(values, ddof=1):.{digits}f}" if spread and len(values) > 1 else mean
 
 
+def splits(count: int) -> str:
+    """What the numbers of a table are, in words."""
+    return f"mean ± standard deviation over {count} splits" if count > 1 else "one split"
+
+
 def sets(names: list[str], folder: Path | None, config: dict, tables: list[str], keep: Path | None) -> None:
     """Tables 1 to 3: every set, every training share, over seeds."""
     errors, details, singular = [], [], []
@@ -138,28 +143,31 @@ def sets(names: list[str], folder: Path | None, config: dict, tables: list[str],
             label = f"{name}, {runs[0]['train']} of {runs[0]['n']}"
             key = f"{name} {share:g}"
             worst = max(run["auto"] / run["best single"] for run in runs)
+            total = sum(run["auto"] for run in runs) / sum(run["best single"] for run in runs)
             errors.append([label, summarised(runs, "auto", 2, spread=True)])
-            errors[-1] += [summarised(runs, k, 2) for k in ("intrinsic", "projected", "helmholtz")]
-            errors[-1] += [summarised(runs, k, 2) for k in ("channel", "linear", "nearest")] + [f"{worst:.3f}"]
+            errors[-1] += [summarised(runs, k, 2, spread=True) for k in ("intrinsic", "projected", "helmholtz")]
+            errors[-1] += [summarised(runs, "channel", 2, spread=True)]
+            errors[-1] += [summarised(runs, k, 2) for k in ("linear", "nearest")]
+            errors[-1] += [f"{total:.3f}", f"{worst:.3f}"]
             errors[-1] += [str(config["published"][k].get(key, "-")) for k in ("independent", "ambient")]
             details.append([label, summarised(runs, "rmse", 3, spread=True)])
             details[-1] += [summarised(runs, f"{k} rmse", 3) for k in ("channel", "linear", "nearest")]
             details[-1] += [summarised(runs, k, 2) for k in ("nlpd", "channel nlpd", "constant nlpd")]
-            details[-1] += [summarised(runs, k, 3) for k in ("coverage", "region", "channel coverage")]
+            details[-1] += [summarised(runs, k, 3, spread=k == "region") for k in ("coverage", "region")]
+            details[-1] += [summarised(runs, "channel coverage", 3)]
             details[-1] += [summarised(runs, "seconds", 0), ", ".join(sorted({run["winner"] for run in runs}))]
             if any("recall" in run for run in runs):
                 singular.append([label, *(summarised(runs, k, 0) for k in ("index", "euler"))])
                 singular[-1] += [summarised(runs, "true", 1)]
                 keys = ("recall", "precision", "recall nearest", "precision nearest")
-                singular[-1] += [summarised(runs, k, 2) for k in keys]
-    count = len(config["sets"]["seeds"])
-    seeds = f"mean{' ± standard deviation' if count > 1 else ''} over {count} splits" if count > 1 else "one split"
+                singular[-1] += [summarised(runs, k, 2, spread=k == "recall") for k in keys]
+    seeds = splits(len(config["sets"]["seeds"]))
     first = "set, observed"
     if "sets" in tables:
         columns = [first, "auto", "intrinsic", "projected", "helmholtz", "channel GP", "local linear", "nearest"]
         show(
             f"Table 1. Angular error at all other points, degrees, {seeds}; RVGP, ambient: measured by others",
-            [*columns, "auto / best single, worst", "RVGP", "ambient"],
+            [*columns, "auto / best single", "worst split", "RVGP", "ambient"],
             errors,
         )
         columns = [first, "RMSE", "channel GP", "linear", "nearest", "NLPD", "channel GP", "constant"]
@@ -179,23 +187,22 @@ def circular(folder: Path, config: dict, names: list[str], keep: Path | None) ->
     graphs = ("20 neighbours, Gaussian", "their graph")
     columns = [f"{kernel}, {graph}" for graph in graphs for kernel in ("auto", "intrinsic")]
     for name in names:
-        spacing = config["circular"]["spacing"].get(name)
-        if spacing is None:
-            continue
-        runs = []
-        for seed in seeds:
-            what = ["published protocol", name, spacing, seed]
-            runs.append(
-                kept(keep, what, lambda: experiments.published_protocol(name, folder, spacing, seed))  # noqa: B023
-            )
-        rows.append([f"{name}, {runs[0]['train']} of {runs[0]['n']}"])
-        rows[-1] += [summarised(runs, k, 2, spread=k == columns[0]) for k in columns]
-        rows[-1] += [summarised(runs, k, 2) for k in ("channel", "linear", "nearest")]
-        rows[-1] += [str(config["published"]["circular"].get(name, "-"))]
+        for spacing in config["circular"]["spacing"].get(name, []):
+            runs = []
+            for seed in seeds:
+                what = ["published protocol", name, spacing, seed]
+                runs.append(
+                    kept(keep, what, lambda: experiments.published_protocol(name, folder, spacing, seed))  # noqa: B023
+                )
+            rows.append([f"{name}, {spacing}: {runs[0]['train']} of {runs[0]['n']}"])
+            rows[-1] += [summarised(runs, k, 2, spread=True) for k in columns]
+            rows[-1] += [summarised(runs, k, 2) for k in ("channel", "linear", "nearest")]
+            rows[-1] += [str(config["published"]["circular"].get(f"{name} {spacing:g}", "-"))]
     if rows:
         show(
-            "Table 4. The published protocol (truth made by the connection Laplacian of 10 neighbours), degrees",
-            ["mesh, observed", *columns, "channel GP", "local linear", "nearest", "RVGP"],
+            "Table 4. The published protocol (truth made by the connection Laplacian of 10 neighbours), degrees, "
+            f"{splits(len(seeds))}; RVGP: measured by others",
+            ["mesh, spacing: observed", *columns, "channel GP", "local linear", "nearest", "RVGP"],
             rows,
         )
 
