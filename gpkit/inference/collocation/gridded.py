@@ -7,6 +7,7 @@ whose period is longer than the axis (a Fourier extension, for what no few frequ
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -46,6 +47,15 @@ class _Frame:
         self.rank = int(keep.sum())
         # Two factors: their product would round at the size of the inverse of the smallest singular value.
         self._project, self._expand = u[:, keep].T, vt[keep].T / s[keep]
+
+    @property
+    def size(self) -> int:
+        """Number of frequencies."""
+        return len(self._frequencies)
+
+    def lowered(self, x: Array) -> _Frame:
+        """The frame without its highest frequency, on the same grid."""
+        return _Frame(x, self._ends, self._frequencies[: max(1, self.size - 1)], self._degree)
 
     def analyse(self, values: Array, axis: int) -> Array:
         """Coefficients along one axis of a tensor."""
@@ -91,6 +101,7 @@ class Interpolant:
         if any((np.diff(a) <= 0.0).any() for a in axes):
             raise InvalidDataError("the coordinates of gridded values must increase")
         self._axes, self._values, self._ends = axes, values, ends
+        self._tried: list[tuple[float, Sequence[_Frame]]] = []
         self.how, self.defect = "extension", math.inf
         self.picks: tuple[tuple[float, ...], ...] = tuple(() for _ in axes)
         if not self._try_picked():
@@ -109,6 +120,7 @@ class Interpolant:
         spent = max(frame.rank / len(x) for frame, x in zip(frames, self._axes, strict=True))
         misfit = float(np.linalg.norm(fitted - self._values)) / max(float(np.linalg.norm(self._values)), 1e-300)
         defect = misfit / max(1.0 - spent, 0.02)
+        self._tried.append((defect, frames))
         if defect >= self.defect:
             return False
         self._frames, self._coefficients, self.defect = frames, coefficients, defect
@@ -142,6 +154,24 @@ class Interpolant:
             self.how, self.picks = "picked", tuple(picks)
             return True
         return False
+
+    def doubted(self) -> Interpolant:
+        """The same values by the second best expansion: what the two disagree about is not known from the grid."""
+        if self.how == "picked":
+            pairs = zip(self._axes, self._ends, self.picks, strict=True)
+            frames: Sequence[_Frame] = [_Frame(x, ends, [0.0, *own], _DEGREE - 2) for x, ends, own in pairs]
+        else:
+            others = [o for o in self._tried if [f.size for f in o[1]] != [f.size for f in self._frames]]
+            if others:
+                frames = min(others, key=lambda o: o[0])[1]
+            else:
+                frames = [frame.lowered(x) for x, frame in zip(self._axes, self._frames, strict=True)]
+        coefficients = self._values
+        for j, frame in enumerate(frames):
+            coefficients = frame.analyse(coefficients, j)
+        second = copy.copy(self)
+        second._frames, second._coefficients = frames, coefficients
+        return second
 
     def on_grid(self, axes: Sequence[Array]) -> Array:
         """Values on another tensor grid."""

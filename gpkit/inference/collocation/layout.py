@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -69,6 +70,23 @@ class RightSide:
             self.interpolant = Interpolant(
                 [np.asarray(a, dtype=np.float64) for a in data.axes], np.asarray(data.values, dtype=np.float64), ends
             )
+
+    def doubted(self) -> RightSide:
+        """The same with gridded values that are expanded in another way."""
+        if self.interpolant is None:
+            return self
+        other = copy.copy(self)
+        other.interpolant = self.interpolant.doubted()
+        return other
+
+    def doubt(self) -> float:
+        """How much the two expansions of gridded values disagree off their grid, relative to the values."""
+        if self.interpolant is None:
+            return 0.0
+        middles = [0.5 * (x[1:] + x[:-1]) for x in (np.asarray(a, dtype=np.float64) for a in self.data.axes)]
+        values = self.interpolant.on_grid(middles)
+        difference = self.interpolant.doubted().on_grid(middles) - values
+        return float(np.linalg.norm(difference)) / max(float(np.linalg.norm(values)), 1e-300)
 
     def on_grid(self, axes: Sequence[Array]) -> Array:
         """Values on a tensor grid of all axes (of a face: its constant axis has one point)."""
@@ -176,6 +194,14 @@ class Layout:
         self.others: list[tuple[Condition, RightSide]] = []
         for condition in problem.conditions:
             self._sort(condition, probe)
+
+    def doubted(self) -> Layout:
+        """The same problem with gridded sources that are expanded in another way; itself if there are none."""
+        if all(s.interpolant is None for s in self.sources):
+            return self
+        other = copy.copy(self)
+        other.sources = [s.doubted() for s in self.sources]
+        return other
 
     @property
     def equations(self) -> tuple[Equation, ...]:

@@ -154,6 +154,11 @@ class Noisy(Gridded):
         number = isinstance(noise, int | float) and not isinstance(noise, bool)
         if not number or noise < 0.0 or math.isinf(noise):
             raise InvalidDataError(f"the noise of values is one number, zero or more, or None; got {noise!r}")
+        if callable(values) and not isinstance(values, torch.Tensor):
+            raise InvalidDataError(
+                "noisy values are measurements, and a function has none: give their array, and their axes where these "
+                "are not the box divided evenly"
+            )
         tensor = values_tensor(values, "noisy values")
         super().__init__(tensor, _checked_axes(axes, tensor, "noisy values"), float(noise))
 

@@ -44,9 +44,11 @@ class AxisDraws:
 
     @property
     def size(self) -> int:
+        """Number of functions."""
         return self._root.shape[1]
 
     def __call__(self, x: Tensor, order: int) -> Tensor:
+        """Derivatives of the functions at points, (m, size)."""
         cross = torch.cat([self._prior.blocks(x, y, [(order, b)])[order, b] for b, y in self._seen], dim=1)
         return (cross * self._scale) @ self._root
 

@@ -74,7 +74,7 @@ def solve(
     highest_frequency: float | Sequence[float] | None = None,
     boundary_weight: float = 200.0,
     learning_rate: float = 0.01,
-    jitter: float = 1e-6,
+    jitter: float | None = None,
     change_point: float | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -101,7 +101,8 @@ def solve(
             unit; by default 0.6 times the grid's Nyquist frequency.
         boundary_weight: Weight of the conditions; the paper has 200, and 500 for advection.
         learning_rate: Of Adam.
-        jitter: Absolute, on the covariance of each axis.
+        jitter: Absolute, on the covariance of each axis: 1e-6 as published, or 1e-10 for Gauss-Newton, which keeps its
+            digits.
         change_point: Fraction of the iterations after which values and kernel are frozen and a second process with one
             Matern-5/2 component is trained on what is left over; None for no second process. Linear problems only.
         seed: Unused: the method is deterministic. Kept so that every engine is called alike.
@@ -129,6 +130,8 @@ def solve(
         frequencies = [float(f) for f in highest_frequency]
     else:
         frequencies = [float(highest_frequency)] * len(axes)
+    if jitter is None:
+        jitter = 1e-6 if optimiser == "adam" else 1e-10
     objective = GphmObjective(problem, axes, kernel, boundary_weight, jitter, parameters)
     state = start(problem, grid, mixtures, frequencies)
     if optimiser == "gauss-newton":

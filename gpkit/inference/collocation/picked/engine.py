@@ -214,11 +214,12 @@ def spread_picked(layout: Layout, attempt: Attempt, residuals: Residuals) -> tup
     """
     wider = [b.grown() if isinstance(b, PickedBasis) else b.resized(int(1.25 * b.size) + 8) for b in attempt.disc.bases]
     grown, floors = _grown(attempt, wider), error_floors(attempt, residuals)
+    layout = layout.doubted()
     finer = solve_at(layout, wider, grown, patient=False, rows=_rows(layout, attempt.disc.bases))
     steps = [new - old for new, old in zip(finer.state, grown.state, strict=True)]
     changed = relative_size(steps, grown.state)
     if finer.dense is not None:
-        size = 3.0 * max(residuals.total, 1e-15) * finer.dense.magnitude
+        size = 3.0 * max(residuals.total, *[s.doubt() for s in layout.sources], 1e-15) * finer.dense.magnitude
         columns = Columns(finer.disc.bases, finer.disc.axes)
         return DenseCovariance.of_factor(columns, finer.dense.factor, finer.dense.scales, size, floors), changed
     # Where the functions beside do not help either, their correction is only a part of the error.

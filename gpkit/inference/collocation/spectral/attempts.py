@@ -67,15 +67,16 @@ class Attempt:
 def spread(attempt: Attempt, residuals: Residuals) -> tuple[Uncertainty, float | None]:
     """Distribution of the discretisation error, and how much a finer basis changes the solution, relatively.
 
-    Dense rows have their own covariance, and no finer basis is solved.
+    Dense rows have their own covariance, and no finer basis is solved. What is not known of a gridded source between
+    its points counts as discretisation.
     """
     disc, layout = attempt.disc, attempt.disc.layout
     floors = error_floors(attempt, residuals)
     if attempt.dense is not None:
-        size = 3.0 * max(residuals.total, 1e-15) * attempt.dense.magnitude
+        size = 3.0 * max(residuals.total, *[s.doubt() for s in layout.sources], 1e-15) * attempt.dense.magnitude
         columns = Columns(disc.bases, disc.axes)
         return DenseCovariance.of_factor(columns, attempt.dense.factor, attempt.dense.scales, size, floors), None
-    fine = Discretisation(layout, [int(1.25 * n) + 8 for n in disc.sizes])
+    fine = Discretisation(layout.doubted(), [int(1.25 * n) + 8 for n in disc.sizes])
     collocation = Collocation(fine)
     start, _ = _start(fine, attempt, anew=True)
     residual = collocation.residual(start)
@@ -87,7 +88,10 @@ def error_floors(attempt: Attempt, residuals: Residuals) -> list[float]:
     """Errors of the values of each field that boundary data and rounding make."""
     zero = (0,) * attempt.disc.layout.dim
     sizes = [float(np.abs(attempt.disc.values(zero, c)).max()) for c in attempt.state]
-    return [max(residuals.boundary, _ROUNDING) * size for size in sizes]
+    doubts = [_ROUNDING] * len(sizes)
+    for face in attempt.disc.layout.faces:
+        doubts[face.field] = max(doubts[face.field], face.value.doubt())
+    return [max(residuals.boundary, doubt) * size for size, doubt in zip(sizes, doubts, strict=True)]
 
 
 def relative_size(change: Sequence[Array], state: Sequence[Array]) -> float:
