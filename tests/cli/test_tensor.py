@@ -19,6 +19,7 @@ def csv(tmp_path):
     frame = pd.DataFrame({"x": rng.uniform(0, 3, 80).round(1), "kind": rng.choice(["1", "2"], 80)})
     frame["y"] = np.sin(frame.x) * (frame.kind == "1") + 0.1 * rng.standard_normal(80)
     frame.loc[3, "y"] = np.nan
+    frame["label"] = "low"
     path = tmp_path / "table.csv"
     frame.to_csv(path, index=False)
     return path
@@ -53,6 +54,7 @@ def test_results(gpkit, csv, tmp_path):
         (("--modes", "x:cubic"), "choose continuous"),
         (("--modes", "z:continuous"), "no column 'z'"),
         (("--target", "z"), "no column 'z'"),
+        (("--target", "label"), "row 0 of the target 'label' is 'low', which is not a number"),
         (("--rank", "many"), "is not a number"),
         (("--residual", "local", "--restarts", "1"), "--residual local needs --restarts of 2 or more"),
         (("--likelihood", "poisson"), "counts must be non-negative integers"),

@@ -16,6 +16,8 @@ from gpkit.models.functional_tensor.modes import Categorical, ModeSpec
 __all__ = ["TensorTable", "read_columns", "read_target"]
 
 Array = NDArray[np.float64]
+_DATES = "convert them to numbers in the unit of the kernel's length scales"
+_TARGET_DATES = "what is modelled must be numbers"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,14 +61,13 @@ def _column(coordinates: Any, name: str, position: int) -> Any:
     return array[:, position]
 
 
-def _numbers(values: Any, name: str) -> Array:
+def _numbers(values: Any, name: str, dates: str = _DATES) -> Array:
+    """Values of what is called so in errors, as numbers; missing ones as NaN."""
     array = np.asarray(values)
     if array.dtype.kind in "biuf":
         return array.astype(np.float64, copy=False)
     if array.dtype.kind == "M":
-        raise InvalidDataError(
-            f"{name!r} holds dates: convert them to numbers in the unit of the kernel's length scales"
-        )
+        raise InvalidDataError(f"{name} holds dates: {dates}")
     import pandas as pd
 
     found = pd.to_numeric(pd.Series(array), errors="coerce").to_numpy(dtype=np.float64)
@@ -74,7 +75,7 @@ def _numbers(values: Any, name: str) -> Array:
     for row in unknown:
         value = array[row]
         if value is not None and str(value).strip().lower() not in ("", "nan", "none", "<na>", "nat"):
-            raise InvalidDataError(f"row {row} of {name!r} is {value!r}, which is not a number")
+            raise InvalidDataError(f"row {row} of {name} is {value!r}, which is not a number")
     return found
 
 
@@ -115,7 +116,7 @@ def read_columns(coordinates: Any, modes: Sequence[ModeSpec]) -> tuple[tuple[NDA
             if isinstance(mode, Categorical):
                 columns.append(_levels(values, name))
                 continue
-            numbers = _numbers(values, name)
+            numbers = _numbers(values, repr(name))
             bad = np.flatnonzero(~np.isfinite(numbers))
             if bad.size:
                 raise InvalidDataError(f"row {bad[0]} of {name!r} is {numbers[bad[0]]}: coordinates must be finite")
@@ -140,16 +141,17 @@ def read_target(coordinates: Any, y: Any, modes: Sequence[ModeSpec], least: int 
         InvalidDataError: as :func:`read_columns`; also for infinite targets, or too few of them.
     """
     columns = read_columns(coordinates, modes)
+    name = "the target"
     if isinstance(y, str):
-        y = _column(coordinates, y, 0)
-    target = _numbers(y.detach().cpu().numpy() if isinstance(y, torch.Tensor) else y, "target").reshape(-1)
+        name, y = f"the target {y!r}", _column(coordinates, y, 0)
+    target = _numbers(y.detach().cpu().numpy() if isinstance(y, torch.Tensor) else y, name, _TARGET_DATES).reshape(-1)
     rows = len(columns[0][0])
     if len(target) != rows:
         raise InvalidDataError(f"{rows} rows of coordinates but {len(target)} targets")
     bad = np.flatnonzero(np.isinf(target))
     if bad.size:
         raise InvalidDataError(
-            f"row {bad[0]} of the target is {target[bad[0]]}: targets must be finite, or NaN where missing"
+            f"row {bad[0]} of {name} is {target[bad[0]]}: targets must be finite, or NaN where missing"
         )
     there = ~np.isnan(target)
     count = int(there.sum())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from gpkit.errors import InvalidDataError
@@ -32,7 +33,9 @@ def put(column, row, value):
         (put("t", 5, np.inf), "row 5 of 't' is inf"),
         (put("x", 7, "warm"), "row 7 of 'x' is 'warm', which is not a number"),
         (put("kind", 2, None), "row 2 of 'kind' is missing"),
-        (put("y", 4, np.inf), "row 4 of the target is inf"),
+        (put("y", 4, np.inf), "row 4 of the target 'y' is inf"),
+        (put("y", 6, "high"), "row 6 of the target 'y' is 'high', which is not a number"),
+        (lambda f: f.assign(y=pd.Timestamp("2020-01-01")), "the target 'y' holds dates: what is modelled"),
         (lambda f: f.assign(y=np.nan), "0 of 60 rows have a target"),
         (lambda f: f.assign(x=1.0), "'x' has one distinct value"),
         (lambda f: f.drop(columns="t"), "no column 't'"),
