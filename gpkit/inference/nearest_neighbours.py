@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.spatial import cKDTree
 
 from gpkit.errors import InvalidDataError
 from gpkit.recursions import nearest_neighbours as compiled
 from gpkit.recursions import neighbour_gradients
+from gpkit.recursions.covariance_tree import largest_covariances
 
 __all__ = ["NearestNeighbourProcess"]
 
@@ -94,7 +94,7 @@ class NearestNeighbourProcess:
     # -- neighbours ------------------------------------------------------------------------------------------------
 
     def find(self, points: Array, queries: Array, own: Rows, count: int) -> Rows:
-        """The ``count`` rows of largest covariance among the nearest in the metric of every term, (Q, count).
+        """The ``count`` rows of largest covariance, (Q, count), in decreasing order.
 
         Args:
             points: data (N, D).
@@ -102,30 +102,8 @@ class NearestNeighbourProcess:
             own: the row that each query is, or -1; it is never its own neighbour.
             count: m; -1 fills up where there are fewer rows.
         """
-        candidates = []
-        share = self.variance / self.variance.sum()
-        width = min(count + 1, len(points))
-        continuous = np.flatnonzero(~self.category)
-        categories = np.flatnonzero(self.category)
-        for t in np.flatnonzero(share > 0.01):
-            scaled, asked = (
-                points[:, continuous] * self.rate[t, continuous],
-                queries[:, continuous] * self.rate[t, continuous],
-            )
-            # A category separates where it is worth more than the distances: once without it, once within levels.
-            choices = [np.zeros(len(categories))]
-            if len(categories) and self.rate[t, categories].max() > 0.1:
-                choices.append(np.where(self.rate[t, categories] > 0.1, 1e6, 0.0))
-            for apart in choices:
-                if not continuous.size and not apart.any():
-                    continue
-                tree = cKDTree(np.hstack([scaled, points[:, categories] * apart]), balanced_tree=False, leafsize=32)
-                _, found = tree.query(np.hstack([asked, queries[:, categories] * apart]), k=width, p=1)
-                candidates.append(np.asarray(found).reshape(len(queries), -1))
-        joined = np.hstack(candidates) if candidates else np.tile(np.arange(width), (len(queries), 1))
-        joined = np.where(joined >= len(points), -1, joined).astype(np.int64)
         out = np.empty((len(queries), count), np.int64)
-        compiled.rank_candidates(points, queries, own, joined, self.category, self.variance, self.rate, out)
+        largest_covariances(points, queries, own, self.category, self.variance, self.rate, out)
         return out
 
     # -- learning --------------------------------------------------------------------------------------------------

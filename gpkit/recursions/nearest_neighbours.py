@@ -17,7 +17,7 @@ import numba
 import numpy as np
 
 from gpkit.recursions.compilation import ENTRY, uncounted
-from gpkit.recursions.neighbour_lanes import assemble, factor, gather, pair, solve
+from gpkit.recursions.neighbour_lanes import assemble, factor, gather, solve
 from gpkit.recursions.simd import (
     LANES,
     aligned_start,
@@ -30,7 +30,7 @@ from gpkit.recursions.simd import (
     zero_lanes,
 )
 
-__all__ = ["condition", "rank_candidates"]
+__all__ = ["condition"]
 
 
 @uncounted
@@ -95,66 +95,3 @@ def condition(points, noise, queries, neighbours, category, variance, rate, weig
     words = (width + 1) * columns + 4 * width + columns + terms + 1 + width * (width + 1) // 2
     room = np.empty((words + 1) * LANES)
     _condition(points, noise, queries, neighbours, category, variance, rate, weights, left, room, zero_lanes())
-
-
-@uncounted
-def _scores(points, query, which, size, category, variance, rate, score, room, like):  # type: ignore[no-untyped-def]
-    """Covariances of a query with rows ``which[:size]``, a candidate in each lane."""
-    w = width_of(like)
-    terms, columns = rate.shape
-    x = view(room, aligned_start(room))
-    gaps = view(x, 2 * columns * w)
-    each = view(gaps, columns * w)
-    last = view(each, terms * w)
-    for k in range(columns):
-        store(x, columns + k, broadcast(query[k], like))
-    for i in range(0, size, w):
-        for lane in range(w):
-            j = which[min(i + lane, size - 1)]
-            for k in range(columns):
-                store(x, k * w + lane, points[j, k])
-        store(last, 0, pair(x, 0, columns, category, variance, rate, gaps, each, 0, like))
-        for lane in range(min(w, size - i)):
-            score[i + lane] = load(last, lane, 0.0)
-
-
-@numba.njit(**ENTRY)
-def rank_candidates(points, queries, own, candidates, category, variance, rate, out):  # type: ignore[no-untyped-def]
-    """The rows among the candidates (Q, C) with the largest covariance, each once, without the query's own row.
-
-    ``own`` (Q,) is the row that each query is, or -1; the result (Q, m) has -1 where there are fewer.
-    """
-    count, width = candidates.shape
-    keep = out.shape[1]
-    terms, columns = rate.shape
-    room = np.empty((3 * columns + terms + 2) * LANES)
-    like = zero_lanes()
-    last_seen = np.full(points.shape[0], -1, np.int64)
-    which = np.empty(width, np.int64)
-    score = np.empty(width)
-    kept = np.empty(keep)
-    for i in range(count):
-        size = 0
-        for p in range(width):
-            j = candidates[i, p]
-            if j < 0 or j == own[i] or last_seen[j] == i:
-                continue
-            last_seen[j] = i
-            which[size] = j
-            size += 1
-        if size:
-            _scores(points, queries[i], which, size, category, variance, rate, score, room, like)
-        found = 0
-        for p in range(size):  # candidates come nearly in order: insertion is short
-            value, j = score[p], which[p]
-            if found == keep and value <= kept[keep - 1]:
-                continue
-            at = min(found, keep - 1)
-            while at > 0 and kept[at - 1] < value:
-                kept[at] = kept[at - 1]
-                out[i, at] = out[i, at - 1]
-                at -= 1
-            kept[at], out[i, at] = value, j
-            found = min(found + 1, keep)
-        for p in range(found, keep):
-            out[i, p] = -1

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gpkit.recursions.nearest_neighbours import condition, rank_candidates
+from gpkit.recursions.covariance_tree import largest_covariances
+from gpkit.recursions.nearest_neighbours import condition
 from gpkit.recursions.neighbour_gradients import leave_one_out_gradient
 
 
@@ -101,14 +102,20 @@ def test_density_and_its_derivatives(degrees):
     assert to_level == pytest.approx(slope, abs=1e-7)
 
 
-def test_ranking_of_candidates():
-    points, category, variance, rate, *_ = problem()
-    candidates = np.tile(np.append(np.arange(40), [5, 7, -1]), (3, 1))
-    own = np.array([0, 1, -1])
-    out = np.empty((3, 50), np.int64)
-    rank_candidates(points, points[:3], own, candidates, category, variance, rate, out)
-    full = gram(points, points, category, variance, rate)
-    for i in range(3):
-        found = out[i][out[i] >= 0]
-        assert len(found) == (39 if own[i] >= 0 else 40) and len(set(found)) == len(found)
-        assert np.all(np.diff(full[i, found]) <= 1e-12)
+@pytest.mark.parametrize("n", [1, 5, 40, 900])
+def test_rows_of_largest_covariance_are_found(n):
+    """In order, whatever the boxes: ties, categories, queries far away, more asked for than there are."""
+    points, category, variance, rate, *_ = problem(n=max(n, 12))
+    points = points[:n].round(2)
+    queries = np.concatenate([points[:3], [[0.33, 0.5, 1.0], [1e9, -1e9, 7.0]]])
+    own = np.append(np.arange(len(queries) - 2), [-1, -1])
+    for scale in (1.0, 30.0):
+        out = np.empty((len(queries), min(n, 30) + 1), np.int64)
+        largest_covariances(points, queries, own, category, variance, scale * rate, out)
+        full = gram(queries, points, category, variance, scale * rate)
+        for i, found in enumerate(out):
+            allowed = np.delete(np.arange(n), own[i]) if own[i] >= 0 else np.arange(n)
+            count = min(len(allowed), out.shape[1])
+            assert np.all(found[count:] == -1) and len(set(found[:count])) == count
+            assert set(found[:count]) <= set(allowed)
+            np.testing.assert_allclose(full[i, found[:count]], np.sort(full[i, allowed])[::-1][:count], rtol=1e-12)

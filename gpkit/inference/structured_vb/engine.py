@@ -29,8 +29,8 @@ __all__ = ["LowRankPosterior", "SweepTrace", "component_layout"]
 Array = NDArray[np.float64]
 _LEARN_FROM = 1
 _LEARN_FROM_SITES = 8  # sites have to find the outliers first
-_LEARN_ALWAYS_UNTIL = 30
-_LEARN_EVERY = 3
+_LEARN_ALWAYS_UNTIL = 12
+_LEARN_EVERY = 2
 _LEAST_SWEEPS = 10
 
 
@@ -121,6 +121,11 @@ class LowRankPosterior:
             mode.refresh()
         self.form.start(rng)
 
+    def inherit(self, other: LowRankPosterior) -> None:
+        """Begin with what another posterior of the same modes has learned of the priors of the functions."""
+        for mode, own in zip(self.modes, other.modes, strict=True):
+            mode.factor.inherit(own.factor)
+
     def sweep(self, entries: Entries) -> float:
         """Update everything once; returns the bound."""
         begin = _LEARN_FROM_SITES if self.observation.needs_moments else _LEARN_FROM
@@ -179,7 +184,7 @@ class LowRankPosterior:
         self,
         layout: Entries,
         *,
-        sweeps: int = 40,
+        sweeps: int = 25,
         tolerance: float = 1e-5,
         before: Sequence[float] = (),
         after: Callable[[list[float]], None] | None = None,

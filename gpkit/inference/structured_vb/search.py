@@ -12,7 +12,7 @@ __all__ = ["ParameterSearch"]
 
 _FIXED = ("period", "frequency")  # named by the user, in the unit of the coordinate
 _LENGTHS = ("lengthscale", "timescale")
-_WIDEST, _NARROWEST = math.log(2.0), 0.05
+_WIDEST, _NARROWEST = math.log(2.0), 0.1
 _LONGEST_PAUSE = 8
 _REACH = math.log(4.0)  # of one turn: sites of a fit that has just begun mislead
 _EDGE = 1e-3  # of a constraint, where its transform is flat

@@ -126,7 +126,7 @@ class FunctionalTensor:
         *,
         restarts: int = 4,
         combine: str = "stack",
-        sweeps: int = 40,
+        sweeps: int = 25,
         tolerance: float = 1e-5,
         batch_size: int | None = None,
         epochs: int = 2,
