@@ -206,17 +206,31 @@ def plot_streamlines(
     normals: npt.ArrayLike | None = None,
     triangles: npt.ArrayLike | None = None,
     count: int = 160,
+    paths: Sequence[FloatArray] | None = None,
     view: View | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Streamlines of a tangent field seen from one side; they darken along the flow, and have an arrow head each."""
+    """Streamlines of a tangent field seen from one side; they darken along the flow, and have an arrow head each.
+
+    Args:
+        points: (n, D).
+        vectors: (n, D).
+        frames: Tangent frames (n, D, d).
+        normals: Outward normals (n, 3), by which the far side is hidden.
+        triangles: Of the surface.
+        count: Number of curves at most.
+        paths: The curves, if :func:`streamlines` has made them before, for another side.
+        view: Direction to look from.
+        ax: Where to draw.
+    """
     view = View() if view is None else view
     field = np.zeros_like(np.asarray(points, dtype=np.float64))
     ax = plot_field(points, field, triangles=triangles, normals=normals, view=view, arrows=1, ax=ax)
     raw = np.asarray(points, dtype=np.float64)
     tree = cKDTree(raw)
     horizon = _horizon(in_space(raw)[0] @ view.axes.T, triangles, normals, view)
-    for path in streamlines(points, vectors, frames=frames, count=count, steps=160):
+    curves = streamlines(points, vectors, frames=frames, count=count, steps=160) if paths is None else paths
+    for path in curves:
         at = in_space(raw, path - raw.mean(0))[1] @ view.axes.T
         pieces = np.stack([at[:-1, :2], at[1:, :2]], axis=1)
         keep = horizon.shows(at, tree.query(path)[1])[1:]

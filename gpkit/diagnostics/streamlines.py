@@ -10,6 +10,9 @@ from gpkit.diagnostics.arrays import FloatArray
 
 __all__ = ["streamlines"]
 
+_TOGETHER = 12
+"""Trees of single curves before they are made one."""
+
 
 def streamlines(
     points: npt.ArrayLike,
@@ -48,22 +51,25 @@ def streamlines(
     down, up = (_followed(tree, vectors, frames, x[starts], steps // 2, way) for way in (1.0, -1.0))
     apart = 0.5 * float(reach.max())
     drawn: list[FloatArray] = []
-    taken: cKDTree | None = None
+    taken: list[cKDTree] = []  # of the curves so far, some of them together
     for ahead, behind in zip(down, up, strict=True):
-        if taken is not None:
-            ahead, behind = (half[: _clear(half, taken, apart)] for half in (ahead, behind))
+        ahead, behind = (half[: _clear(half, taken, apart)] for half in (ahead, behind))
         path = np.concatenate([behind[:0:-1], ahead])
         path = path[: _open(path, apart)]
         if len(path) >= 4:
             drawn.append(path)
-            taken = cKDTree(np.concatenate(drawn))
+            taken.append(cKDTree(path))
+            if len(taken) == _TOGETHER:
+                taken = [cKDTree(np.concatenate(drawn))]
     return drawn
 
 
-def _clear(path: FloatArray, taken: cKDTree, apart: float) -> int:
+def _clear(path: FloatArray, taken: list[cKDTree], apart: float) -> int:
     """Number of steps before a curve comes close to others."""
-    close = np.flatnonzero(taken.query(path)[0] < apart)
-    return int(close[0]) if close.size else len(path)
+    for others in taken:
+        close = np.flatnonzero(others.query(path, distance_upper_bound=apart)[0] < apart)
+        path = path[: close[0]] if close.size else path
+    return len(path)
 
 
 def _open(path: FloatArray, apart: float) -> int:

@@ -15,6 +15,7 @@ from gpkit.diagnostics.field_plots import (
     plot_field_spectrum,
     plot_singularities,
     plot_streamlines,
+    streamlines,
 )
 from gpkit.diagnostics.findings import as_plain, group_findings
 from gpkit.diagnostics.plots import plot_pit, plot_qq
@@ -184,9 +185,13 @@ def _field(content: VectorFieldContent) -> Section:
             **_surface(content),
         )
 
+    frames: Any = None if content.normals is None else _frames(content)
+    paths = [] if frames is None else streamlines(content.points, content.mean, frames=frames, count=160, steps=160)
+
     def lines(ax: Any, view: View) -> None:
-        frames = _frames(content)
-        plot_streamlines(content.points, content.mean, frames=frames, view=view, ax=ax, **_surface(content))
+        plot_streamlines(
+            content.points, content.mean, frames=frames, paths=paths, view=view, ax=ax, **_surface(content)
+        )
 
     blocks: list[Block] = [
         _two_sides(
