@@ -10,11 +10,12 @@ import torch
 from gpkit.errors import ConvergenceError
 from gpkit.inference.collocation.exact import engine as exact
 from gpkit.inference.collocation.exact.dense import assemble, factorise
+from gpkit.inference.collocation.exact.forms import dense_refusal
 from gpkit.inference.collocation.exact.grid import GridPosterior
 from gpkit.inference.collocation.exact.krylov import conjugate_gradients
 from gpkit.inference.collocation.exact.lift import Lift
 from gpkit.inference.collocation.exact.priors import ConditionedAxis, Constraint, FieldPrior, MixtureAxis
-from gpkit.inference.collocation.exact.rows import RowTerm, dense, grid_rows, jet_rows, prior_variance
+from gpkit.inference.collocation.exact.rows import RowTerm, chunks, dense, grid_rows, jet_rows, prior_variance
 from gpkit.inference.collocation.forms import Jet
 from gpkit.kernels.stationary import GaussianEnvelope, MaternEnvelope
 from tests.inference.collocation import problems
@@ -48,6 +49,32 @@ def posterior(base, n, dim=2, constant=0.0, **keywords):
     rows = laplace_rows(n, dim, constant)
     prior = FieldPrior((conditioned,) * dim)
     return GridPosterior([rows], [prior], [Lift((), 0.0, 0.0)], **keywords), rows, prior
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_the_covariance_of_grids_is_that_of_their_points(dim):
+    """Two fields, coefficients that vary and that do not, grids of different shapes, against scattered rows."""
+    generator, none = torch.Generator().manual_seed(0), (0,) * (dim - 1)
+    priors = [FieldPrior((axis(MaternEnvelope(4.5), 0.3, (0.0, 1.5)),) * dim) for _ in range(2)]
+
+    def grid(*shape):
+        axes = [torch.rand(n, generator=generator, dtype=torch.float64) for n in shape]
+        terms = [RowTerm(Jet(0, (*none, 0)), torch.randn(shape, generator=generator, dtype=torch.float64))]
+        terms += [RowTerm(Jet(0, (*none, 2)), -0.3 * ONE), RowTerm(Jet(0, (1, *none)), 2.0 * ONE)]
+        terms.append(RowTerm(Jet(1, (2, *none)), torch.randn(shape[:1] + (1,) * (dim - 1), dtype=torch.float64)))
+        return grid_rows(terms, axes)
+
+    a, b = grid(*(4, 3, 2)[:dim]), grid(*(1, 5, 3)[:dim])
+    for left, right in ((a, a), (a, b), (b, a)):
+        parts = [next(chunks(r, len(r) - 1))[1] for r in (left, right)]
+        whole = dense(left, right, priors)
+        torch.testing.assert_close(whole[:-1, :-1], dense(*parts, priors), rtol=1e-12, atol=1e-12)
+
+
+def test_a_covariance_that_does_not_fit_is_refused_with_its_size():
+    assert dense_refusal(5000) is None
+    said = dense_refusal(200_000)
+    assert said is not None and "1.19e+03 GiB" in said and "200000 rows" in said and "coarser grid" in said
 
 
 @pytest.mark.parametrize(("dim", "n"), [(2, 14), (3, 6)])

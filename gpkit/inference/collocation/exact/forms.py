@@ -9,6 +9,8 @@ given has rougher versions of itself, which are tried as well.
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,10 +32,14 @@ from gpkit.inference.collocation.exact.weights import FeaturePosterior
 from gpkit.inference.collocation.forms import Parameters, Problem
 from gpkit.kernels.stationary import GaussianEnvelope, MaternEnvelope
 
-__all__ = ["Conditioner", "Form"]
+__all__ = ["Conditioner", "Form", "dense_refusal"]
 
-_DENSE_ROWS = 6000
-_FEW = 2500
+_COPIES = 4
+"""Of a covariance that are in memory while it is factorised."""
+_SPEED = 2e10
+"""Operations a second of a factorisation on one core."""
+_SECONDS = 60.0
+_FEW = 5000
 _WEIGHTS = 3000
 _DESIGN = 4e7
 _FEW_ROWS = 5
@@ -64,6 +70,23 @@ class Form:
         if self.kind == "gradients":
             return "exact: conjugate gradients with a Sylvester preconditioner, conditions in the prior of each axis"
         return "exact: one Cholesky factorisation of the covariance of all rows"
+
+
+def dense_refusal(rows: int) -> str | None:
+    """Why the covariance of so many rows is not factorised, in a sentence with the numbers; None where it is."""
+    size, seconds = _COPIES * 8.0 * rows**2, rows**3 / (3.0 * _SPEED)
+    try:
+        free = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):
+        free = math.inf
+    if size <= 0.8 * free and seconds <= _SECONDS:
+        return None
+    short = "" if size <= 0.8 * free else f", of which {free / 2**30:.3g} GiB are free"
+    return (
+        f"exact conditioning on {rows} rows without a structure would take {size / 2**30:.3g} GiB of memory{short} and "
+        f"about {seconds:.0f} s for each factorisation (at most {_SECONDS:.0f} s): use a coarser grid or "
+        "method='spectral'"
+    )
 
 
 class Conditioner:
@@ -101,7 +124,8 @@ class Conditioner:
             fixed: Whether the priors are the user's and may not be replaced by rougher ones.
         """
         found: list[Form] = []
-        if self.wave_priors(mixtures) is not None:
+        weights = self._count_weights(mixtures, rows)
+        if weights is not None:
             found += [Form("weights", rounding) for rounding in (_ROUNDINGS if self.is_exact else _ROUNDINGS[:1])]
         gaussian = any(isinstance(a.envelope, GaussianEnvelope) for axes in mixtures for a in axes)
         highest = max(o for r in rows for t in r.terms for o in t.jet.orders)
@@ -109,27 +133,36 @@ class Conditioner:
         rougher = rougher if gaussian and not fixed else []
         total = sum(len(r) for r in [*rows, *self.conditions, *self.observations])
         if self._has_grid_form():
-            kinds = ["gradients", "covariance"] if total <= _DENSE_ROWS else ["gradients"]
+            kinds = ["gradients", "covariance"] if dense_refusal(total) is None else ["gradients"]
             if total <= _FEW and not fixed:
                 kinds = ["covariance"]  # a factorisation costs less than an iteration, and never fails
-            return found + [Form(kind, smoothness=nu) for kind in kinds for nu in rougher or [None]]
-        self._require_dense(total, bool(found))
-        if total <= 2 * _DENSE_ROWS:
+            others = [Form(kind, smoothness=nu) for kind in kinds for nu in rougher or [None]]
+            # So many waves mean that the solution is none of a few, and their factor costs more than the covariance's.
+            is_cheap = kinds[0] == "covariance" and weights is not None and 12.0 * weights**3 > total**3
+            return others + found if is_cheap else found + others
+        refusal = dense_refusal(total)
+        if refusal is not None and not found:
+            raise InvalidDataError(refusal)
+        if refusal is None:
             found.append(Form("covariance"))
             found += [Form("covariance", smoothness=nu) for nu in rougher if self.is_exact]
         return found
 
+    def _count_weights(self, mixtures: Mixtures, rows: Sequence[Rows]) -> int | None:
+        """How many weights all fields have; None where axes have no finite basis or there are too many."""
+        priors = self.wave_priors(mixtures)
+        if priors is None:
+            return None
+        if self.separated is not None and (self.problem.box.dim > 1 or not self.is_exact):
+            priors = [conditioned(p, own) for p, own in zip(priors, self.separated.constraints, strict=True)]
+        every = [*rows, *self.observations, *self.conditions]
+        limit = 20_000 if self.problem.box.dim == 1 else _WEIGHTS
+        fields = [field_features(p, every, f, limit) for f, p in enumerate(priors)]
+        return None if any(f is None for f in fields) else sum(len(f) for f in fields if f is not None)
+
     def _has_grid_form(self) -> bool:
         plain = not self.observations and not self.problem.periodic
         return self.problem.box.dim > 1 and self.separated is not None and plain
-
-    def _require_dense(self, total: int, is_other: bool) -> None:
-        if total > 2 * _DENSE_ROWS and not is_other:
-            size = 3 * 8 * total**2 / 1e9
-            raise InvalidDataError(
-                f"exact conditioning on {total} rows that are not on whole faces would take {size:.0f} GB: "
-                "use a coarser grid or method='spectral'"
-            )
 
     def posterior(self, form: Form, mixtures: Mixtures, rows: list[Rows], like: Any = None) -> Any:
         """The posterior of a form, or None where it would be too large.

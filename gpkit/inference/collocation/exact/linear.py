@@ -18,6 +18,7 @@ from gpkit.inference.collocation.exact.held_out import (
     off_grid_residual,
 )
 from gpkit.inference.collocation.exact.kernels import Mixtures, Start, mixtures_for
+from gpkit.inference.collocation.exact.lbfgs import Learned
 from gpkit.inference.collocation.exact.learning import Learner, sized
 from gpkit.inference.collocation.exact.noisy_learning import NoisyLearner
 from gpkit.inference.collocation.exact.problem import (
@@ -88,6 +89,7 @@ class LinearEngine:
             self.mixtures = sized(self.mixtures, [*linear, *self.conditions, *self.observations])
         self.learner = Learner(self.conditioner, self.start, self._guides)
         self.learner.mixtures = self.mixtures
+        self.learned: list[Learned] = []
         self.how: dict[str, Any] = {}
         self.form: Form | None = None
         self._points = held_out_points(problem.box, axes)
@@ -143,11 +145,12 @@ class LinearEngine:
                 )
         posterior.diagnostics["method"] = self.form.text
         posterior.diagnostics["kernel"] = self._describe()
-        if self.learner.learned:
+        learned = self.learned or self.learner.learned
+        if learned:
             posterior.diagnostics["hyperparameters"] = self.how
             posterior.diagnostics["learning"] = [
                 {"before": r.before, "after": r.after, "evaluations": r.evaluations, "message": r.message}
-                for r in self.learner.learned
+                for r in learned
             ]
         return posterior
 
@@ -157,9 +160,10 @@ class LinearEngine:
             yield self.mixtures, {}
             return
         if not self.is_exact:
-            self.learner = NoisyLearner(self.conditioner, self.start)
-            mixtures = self.learner.learn(rows)
-            yield mixtures, self.learner.how
+            learner = NoisyLearner(self.conditioner, self.start)
+            mixtures = learner.learn(rows)
+            self.learned = learner.learned
+            yield mixtures, learner.how
             return
         first = self.learner.learn(rows)
         if self.problem.box.dim == 1:

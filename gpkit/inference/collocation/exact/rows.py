@@ -134,6 +134,8 @@ def dense(a: Rows, b: Rows, priors: Sequence[FieldPrior]) -> Tensor:
     blocks = _blocks(a, b, priors)
     d = len(a.coordinates)
     total: Tensor | None = None
+    if d > 1 and a.is_grid and b.is_grid and blocks and not _is_recorded(a, b, blocks):
+        return _by_slabs(a, b, blocks)
     for s, t in _pairs(a, b):
         factors = [m[i, j] for m, i, j in zip(blocks[s.jet.field], s.jet.orders, t.jet.orders, strict=True)]
         product = _product(factors, a.is_grid, b.is_grid)
@@ -143,6 +145,53 @@ def dense(a: Rows, b: Rows, priors: Sequence[FieldPrior]) -> Tensor:
     if total is None:
         return torch.zeros(len(a), len(b), dtype=torch.float64)
     return total
+
+
+def _is_recorded(a: Rows, b: Rows, blocks: dict[int, list[dict[tuple[int, int], Tensor]]]) -> bool:
+    """Whether gradients are asked for."""
+    if not torch.is_grad_enabled():
+        return False
+    coefficients = any(t.coefficient.requires_grad for r in (a, b) for t in r.terms)
+    return coefficients or any(m.requires_grad for axes in blocks.values() for own in axes for m in own.values())
+
+
+def _by_slabs(a: Rows, b: Rows, blocks: dict[int, list[dict[tuple[int, int], Tensor]]]) -> Tensor:
+    """The covariance of two grids, the rows of one line of the last axis at a time.
+
+    Terms with the same derivatives along the last axis share one product with its matrix, and the sum over their
+    coefficients is a product of thin matrices: what is as large as the covariance is written once.
+    """
+    groups: dict[tuple[int, int, int], tuple[list[RowTerm], list[RowTerm]]] = {}
+    for s, t in _pairs(a, b):
+        left, right = groups.setdefault((s.jet.field, s.jet.orders[-1], t.jet.orders[-1]), ([], []))
+        if not any(s is known for known in left):
+            left.append(s)
+        if not any(t is known for known in right):
+            right.append(t)
+    m, n = a.shape[-1], b.shape[-1]
+    lines, others = len(a) // m, len(b) // n
+    parts = []
+    for (f, c, e), (left, right) in groups.items():
+        outer = torch.stack([torch.stack([_outer(blocks[f], s.jet, t.jet) for t in right]) for s in left])
+        own = torch.stack([s.coefficient.expand(a.shape).reshape(lines, m) for s in left], dim=2)
+        weights = torch.stack([t.coefficient.expand(b.shape).reshape(others, n) for t in right])
+        parts.append((own, outer, weights, blocks[f][-1][c, e]))
+    out, buffer = torch.empty(lines, m, others, n, dtype=torch.float64), torch.empty(m, others * n, dtype=torch.float64)
+    for x in range(lines):
+        for k, (own, outer, weights, last) in enumerate(parts):
+            inner = torch.einsum("pqy,qys->pys", outer[:, :, x], weights).reshape(own.shape[2], -1)
+            slab = torch.mm(own[x], inner, out=buffer).view(m, others, n)
+            if k:
+                out[x].addcmul_(slab, last[:, None])
+            else:
+                torch.mul(slab, last[:, None], out=out[x])
+    return out.reshape(len(a), len(b))
+
+
+def _outer(blocks: list[dict[tuple[int, int], Tensor]], left: Jet, right: Jet) -> Tensor:
+    """Covariance of two jets over all axes but the last."""
+    pairs = zip(left.orders[:-1], right.orders[:-1], strict=True)
+    return _product([blocks[j][pair] for j, pair in enumerate(pairs)], True, True)
 
 
 def _product(factors: Sequence[Tensor], left_grid: bool, right_grid: bool) -> Tensor:
