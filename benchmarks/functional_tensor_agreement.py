@@ -9,17 +9,16 @@ noise standard deviations; widths are medians of ratios of posterior standard de
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from _measure import Row, header, markdown, markdown_header, summary, write_json
+from _command import run_parts
+from _measure import Row
 
 from gpkit.kernels import MaternKernel
 from gpkit.models import Categorical, Continuous, FunctionalTensor
@@ -120,28 +119,5 @@ def nuts(smoke: bool) -> list[Row]:
 MEASURES = {"pieces": pieces, "streaming": streaming, "tails": tails, "nuts": nuts}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="tiny sizes, for a test")
-    parser.add_argument("--only", default=",".join(MEASURES), help="comma-separated parts")
-    parser.add_argument("--json", metavar="FILE")
-    options = parser.parse_args()
-    wanted = options.only.split(",")
-    unknown = [part for part in wanted if part not in MEASURES]
-    if unknown:
-        parser.error(f"no such part: {unknown[0]}; choose from {', '.join(MEASURES)}")
-    torch.set_num_threads(1)
-    facts = header()
-    print(markdown_header(facts), "\n")
-    rows: list[Row] = []
-    for part in wanted:
-        found = MEASURES[part](options.smoke)
-        rows += found
-        print(markdown(found, found[0].section), "\n", flush=True)
-    print(summary(rows))
-    if options.json:
-        write_json(options.json, facts, rows)
-
-
 if __name__ == "__main__":
-    main()
+    run_parts(__doc__.splitlines()[0], MEASURES)
