@@ -52,14 +52,14 @@ def main() -> None:
     if folder is None or options.quick:
         table = simulated(config)
         table["fold0"] = (np.arange(len(table)) % 5 == 0).astype(int)
-        warm_up(table, config)
+        warm_up(table)
         for modes in [options.modes] if options.modes else list(MODES):
             compare("simulated", modes, table, [0], config, kept)
         return
     parts = pd.read_csv(folder / "folds.csv")
     for pollutant in [options.pollutant] if options.pollutant else ["pm25", "pm10"]:
         table = pd.concat([pd.read_csv(folder / f"beijing_{pollutant}.csv"), parts], axis=1)
-        warm_up(table.iloc[:600], config)
+        warm_up(table.iloc[:600])
         for modes in [options.modes] if options.modes else list(MODES):
             compare(pollutant, modes, table, folds, config, kept)
 
@@ -177,17 +177,16 @@ def model_of(modes: str, config: dict, residual: str | None) -> FunctionalTensor
         parts.append(Categorical("station"))
     return FunctionalTensor(
         parts,
-        rank=config["rank"],
         residual=residual,
         likelihood="gaussian" if residual is None else "student-t",
-        neighbours=config["neighbours"],
+        **config["model"],
     )
 
 
-def warm_up(table: pd.DataFrame, config: dict) -> None:
+def warm_up(table: pd.DataFrame) -> None:
     """Compile everything on a few rows, so that seconds are those of the work."""
     for modes in MODES:
-        model = model_of(modes, {**config, "neighbours": 10}, "local")
+        model = model_of(modes, {"model": {"neighbours": 10}}, "local")
         model.fit(table.iloc[:200], "y", restarts=2, sweeps=5, progress=False)
         model.predict(table.iloc[:20])
 
@@ -212,7 +211,7 @@ class Kept:
 
     def __init__(self, path: str | None, config: dict) -> None:
         self.path = None if path is None else Path(path)
-        self.settings = {k: config[k] for k in ("seed", "rank", "restarts", "sweeps", "neighbours", "tensorly")}
+        self.settings = {k: config[k] for k in ("seed", "rank", "model", "fit", "tensorly")}
         self.folds: dict[str, dict] = {}
         if self.path is not None and self.path.exists():
             before = json.loads(self.path.read_text(encoding="utf-8"))
@@ -237,7 +236,7 @@ def one_fold(train: pd.DataFrame, test: pd.DataFrame, modes: str, config: dict) 
     for label, residual in (("gpkit, low rank alone", None), ("**gpkit**", "local")):
         begun = time.process_time()
         model = model_of(modes, config, residual)
-        model.fit(train, "y", restarts=config["restarts"], sweeps=config["sweeps"], seed=config["seed"], progress=False)
+        model.fit(train, "y", seed=config["seed"], progress=False, **config["fit"])
         law = model.predict(test)
         rows[label] = scores(test, law.mean, law, time.process_time() - begun)
     keys = ["temperature", "pressure", "day"]
