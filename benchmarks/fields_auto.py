@@ -49,7 +49,7 @@ def experiment(case: _field_sets.Case, n: int, seed: int) -> dict:
     """One split: auto, the best single kernel in hindsight by angle and by RMSE, and the coverage of regions."""
     rng = np.random.default_rng([seed, 17])
     points, vectors = case.make(n, rng)
-    cloud = PointCloud(points, dim=2)
+    cloud = PointCloud(points, dim=2, components="keep")
     coordinates, _ = cloud.to_tangent(vectors)
     vectors = cloud.to_ambient(coordinates)
     observed = cloud.to_ambient(coordinates + case.noise * rng.standard_normal(coordinates.shape))

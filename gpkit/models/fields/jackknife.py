@@ -26,7 +26,7 @@ from gpkit.errors import NotPositiveDefiniteError
 from gpkit.inference.log_parameters import LogFit
 from gpkit.models.fields.regression import FieldRegression
 
-__all__ = ["inflation_of", "left_out_density"]
+__all__ = ["inflation_of", "predict_left_out"]
 
 Array = NDArray[np.float64]
 
@@ -36,13 +36,14 @@ _LARGEST = 4.0
 """Factor of the variance at one place beyond which a first-order argument is not believed."""
 
 
-def left_out_density(regression: FieldRegression, theta: Array) -> Array:
-    """Log densities (m,) of each place given all others; -inf where rounding leaves no variance.
+def predict_left_out(regression: FieldRegression, theta: Array) -> tuple[Array, Array]:
+    """Log densities (m,) of each place given all others, -inf where rounding leaves no variance, and means (m, d).
 
     Raises:
         NotPositiveDefiniteError: the covariance of the data has no factor.
     """
-    return _density(regression.values, *_predictions(regression, theta))
+    mean, covariance = _predictions(regression, theta)
+    return _density(regression.values, mean, covariance), mean
 
 
 def inflation_of(regression: FieldRegression, fit: LogFit, *, exact: bool = False) -> float:

@@ -16,20 +16,13 @@ from tqdm import tqdm
 
 from gpkit.errors import ConvergenceError, NotPositiveDefiniteError
 from gpkit.inference.log_parameters import LogFit, log_prior, maximise_log
-from gpkit.models.fields.jackknife import left_out_density
+from gpkit.models.fields.jackknife import predict_left_out
 from gpkit.models.fields.regression import FieldRegression
+from gpkit.models.fields.stacking import stacking_weights
 
 __all__ = ["Candidate", "KernelComparison", "best_start", "fit_candidates", "fit_regression"]
 
 Array = NDArray[np.float64]
-
-_LEAST_PLACES = 5
-_STEPS = 1000
-_SMALLEST = 0.02
-_TEMPER = 0.1
-"""Power of evidences and left-out densities in the prior of the weights."""
-_PRIOR_SHARE = 0.12
-"""Places that the prior of the weights is worth, as a share of the observed ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +35,7 @@ class Candidate:
         fit: The maximum a posteriori.
         elpd: Sum of the leave-one-place-out log predictive densities.
         elpd_each: Its summands, (m,).
+        left_out_mean: Predictions of each observed place from all the others, (m, d).
     """
 
     name: str
@@ -49,6 +43,7 @@ class Candidate:
     fit: LogFit
     elpd: float
     elpd_each: Array
+    left_out_mean: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,32 +60,13 @@ class KernelComparison:
 
     @functools.cached_property
     def weights(self) -> dict[str, float]:
-        """Stacking weights by kernel: the mixture that predicts each left-out place best; small ones are dropped.
-
-        Weights have a Dirichlet prior worth an eighth of the places, centred on tempered evidences and left-out
-        densities: few or strongly dependent places would otherwise put all weight on what they happen to favour.
-
-        References:
-            Yao, Y., Vehtari, A., Simpson, D. and Gelman, A., Bayesian Analysis 13, 917 (2018).
-        """
-        each = np.stack([c.elpd_each for c in self.candidates])
-        usable: NDArray[np.bool_] = np.all(np.isfinite(each), axis=1)
-        if len(each) == 1 or each.shape[1] < _LEAST_PLACES or not usable[0]:
-            return {self.best.name: 1.0}
-        candidates = [c for c, good in zip(self.candidates, usable, strict=True) if good]
-        each = each[usable]
-        score = np.array([c.fit.log_evidence + c.elpd for c in candidates])
-        prior = np.exp(_TEMPER * (score - score.max()))
-        counts = _PRIOR_SHARE * each.shape[1] * prior / prior.sum()
-        density = np.exp(each - each.max(0))
-        weights = np.full(len(each), 1.0 / len(each))
-        for _ in range(_STEPS):  # expectation maximisation: every step improves the concave objective
-            share = weights[:, None] * density
-            weights = (share / share.sum(0)).sum(1) + counts
-            weights /= weights.sum()
-        weights = np.where(weights < _SMALLEST, 0.0, weights)
-        weights /= weights.sum()
-        return {c.name: float(w) for c, w in zip(candidates, weights, strict=True) if w > 0.0}
+        """Stacking weights by kernel (:mod:`gpkit.models.fields.stacking`); those without weight are left out."""
+        weights = stacking_weights(
+            np.stack([c.elpd_each for c in self.candidates]),
+            np.stack([c.regression.values - c.left_out_mean for c in self.candidates]),
+            np.array([c.fit.log_evidence for c in self.candidates]),
+        )
+        return {c.name: float(w) for c, w in zip(self.candidates, weights, strict=True) if w > 0.0}
 
     @property
     def best(self) -> Candidate:
@@ -178,8 +154,8 @@ def _candidate(
     name: str, regression: FieldRegression, starts: int, seed: int, fitted: Sequence[Candidate]
 ) -> Candidate:
     fit = fit_regression(regression, starts=starts, seed=seed, init=_warm_start(regression, name, fitted))
-    each = left_out_density(regression, fit.theta)
-    return Candidate(name, regression, fit, float(each.sum()), each)
+    each, mean = predict_left_out(regression, fit.theta)
+    return Candidate(name, regression, fit, float(each.sum()), each, mean)
 
 
 def fit_candidates(

@@ -1,0 +1,87 @@
+r"""Weights of a mixture of fitted kernels, by how well they predict observed places that are left out.
+
+Two mixtures are averaged. The first has the weights whose mixed densities of the left-out values are highest; most of
+that sum is what the many well-predicted places say about variances. The second has the weights whose mixed *means* are
+closest to the left-out values, in the sense of a Student-t law of the distances with one scale for all places, so that
+places that no kernel predicts (beside a jump) do not decide alone, and neither do those that all predict. A kernel may
+have better densities nearly everywhere and a worse mean where it matters: a field with a jump is the common case.
+
+Both have a Dirichlet prior, centred on tempered evidences and left-out densities: few or strongly dependent places
+would otherwise put all weight on what they happen to favour.
+
+References:
+    Breiman, L., Stacked regressions, Machine Learning 24, 49 (1996).
+    Yao, Y., Vehtari, A., Simpson, D. and Gelman, A., Bayesian Analysis 13, 917 (2018).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["stacking_weights"]
+
+Array = NDArray[np.float64]
+
+_LEAST_PLACES = 5
+_STEPS = 500
+_SMALLEST = 0.02
+_FREEDOM = 4.0
+"""Degrees of freedom of the distances between left-out values and mixed means."""
+_TEMPER = 0.1
+"""Power of evidences and left-out densities in the prior of the weights."""
+_PRIOR_SHARE = 0.12
+"""Places that the prior of the weights is worth, as a share of the observed ones."""
+
+
+def stacking_weights(densities: Array, residuals: Array, evidences: Array) -> Array:
+    """Weights (K,) of K kernels, which add up to one; small ones are zero.
+
+    Args:
+        densities: Log densities of the left-out places, (K, m); kernels with one that is not finite get no weight.
+        residuals: Left-out values minus their predicted means, (K, m, d).
+        evidences: Log evidences, (K,); what the first kernel is used for alone if there are too few places.
+    """
+    size, places = densities.shape
+    usable: NDArray[np.bool_] = np.all(np.isfinite(densities), axis=1)
+    weights = np.zeros(size)
+    if size == 1 or places < _LEAST_PLACES or not usable[0]:
+        weights[0] = 1.0
+        return weights
+    densities, residuals = densities[usable], residuals[usable]
+    score = evidences[usable] + densities.sum(1)
+    prior = np.exp(_TEMPER * (score - score.max()))
+    counts = _PRIOR_SHARE * places * prior / prior.sum()
+    found = 0.5 * (_by_density(densities, counts) + _by_mean(residuals, counts))
+    found = np.where(found < _SMALLEST, 0.0, found)
+    weights[usable] = found / found.sum()
+    return weights
+
+
+def _by_density(densities: Array, counts: Array) -> Array:
+    """Expectation maximisation: every step improves the concave objective."""
+    density = np.exp(densities - densities.max(0))
+    weights = np.full(len(density), 1.0 / len(density))
+    for _ in range(_STEPS):
+        share = weights[:, None] * density
+        weights = (share / share.sum(0)).sum(1) + counts
+        weights /= weights.sum()
+    return weights
+
+
+def _by_mean(residuals: Array, counts: Array) -> Array:
+    """Exponentiated gradients, with the scale and the places' weights of the Student-t law updated in between."""
+    _, places, d = residuals.shape
+    products = np.einsum("kmd,lmd->klm", residuals, residuals)
+    weights = counts / counts.sum()
+    variance = 0.0
+    for _ in range(_STEPS):
+        distance = np.einsum("k,klm,l->m", weights, products, weights)
+        variance = max(variance or float(np.median(distance)) / d, 1e-300)
+        trust = (_FREEDOM + d) / (_FREEDOM + distance / variance)
+        variance = max(float((trust * distance).mean()) / d, 1e-300)
+        slope = np.einsum("klm,l,m->k", products, weights, trust) / variance
+        step = 0.5 / (places * d) * (counts / np.maximum(weights, 1e-12) - slope)
+        weights = weights * np.exp(np.clip(step, -1.0, 1.0))
+        weights /= weights.sum()
+    return weights
