@@ -8,15 +8,14 @@ bound, which the result names, instead of wandering off.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from gpkit.errors import ConvergenceError
 from gpkit.inference.potential import Compiled, PotentialSpec
+from gpkit.inference.threads import one_blas_thread
 from gpkit.recursions import potential as _potential
 
 __all__ = ["Laplace", "MaximiseResult", "Start", "laplace", "maximise"]
@@ -81,11 +80,6 @@ class MaximiseResult:
     def reason(self) -> str:
         """Why the best start ended."""
         return self.starts[0].reason
-
-
-@cache
-def _threads() -> ThreadpoolController:
-    return ThreadpoolController()
 
 
 class _Objective:
@@ -154,7 +148,7 @@ def maximise(
     compiled = spec.compiled(prior=prior, jacobian=jacobian, centre=centre, factor=np.diag(scale))
     bounds = _bounds(spec, centre, scale)
     # L-BFGS-B solves triangles of a dozen rows, for which BLAS would wake its threads: a hundred times slower.
-    with _threads().limit(limits=1, user_api="blas"):
+    with one_blas_thread():
         runs = [_run(compiled, initial, centre, scale, bounds, iterations) for initial in given]
     runs.sort(key=lambda run: -run.log_density)
     best = runs[0]

@@ -15,6 +15,7 @@ import math
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 from gpkit.recursions.compilation import ENTRY, uncounted
 from gpkit.recursions.elementary import exp_and_expm1
@@ -32,6 +33,8 @@ from gpkit.recursions.simd import (
 
 __all__ = ["largest_covariances"]
 
+Array = NDArray[np.float64]
+Rows = NDArray[np.int64]
 _LEAF = 24
 
 
@@ -141,9 +144,9 @@ def _covariances(low, high, at, query, category, variance, rate, gaps, out, like
 
 
 @uncounted
-def _search(
+def _search(  # type: ignore[no-untyped-def]
     order, starts, low, high, rows, query, own, category, variance, rate, room, stack, bound, kept, which, like
-):  # type: ignore[no-untyped-def]  # noqa: E501
+):
     """Keep the largest covariances and their rows, in decreasing order; returns how many there are."""
     w = width_of(like)
     gaps = view(room, aligned_start(room))
@@ -221,7 +224,9 @@ def _search_all(tree, queries, own, category, variance, rate, out):  # type: ign
             out[i, p] = -1
 
 
-def largest_covariances(points, queries, own, category, variance, rate, out):  # type: ignore[no-untyped-def]
+def largest_covariances(
+    points: Array, queries: Array, own: Rows, category: NDArray[np.bool_], variance: Array, rate: Array, out: Rows
+) -> None:
     """Rows of the data with the largest covariances with each query, in decreasing order.
 
     Args:

@@ -49,6 +49,7 @@ class RepeatedPath:
         self.functions = functions
         self._kept: dict[Any, Any] = {}
         self._transitions: dict[Any, Any] = {}
+        self._filtered: tuple[float, Any, Any, Any] | None = None
         self._raw: tuple[Any, tuple[Any, ...]] | None = None  # the last kernel's parameters, which change in place
 
     def __getstate__(self) -> dict[str, Any]:
@@ -131,14 +132,26 @@ class RepeatedPath:
             InvalidDataError: for wrong shapes, or sites that are not finite.
             NotPositiveDefiniteError: for a precision that is not positive semidefinite.
         """
-        return self._forward(kernel, precision, information)[0]
+        self._filtered = self._forward(kernel, precision, information)
+        return self._filtered[0]
 
     def smooth(self, kernel: Any, precision: Array, information: Array) -> tuple[float, Array, Array]:
         """Log-evidence, posterior means (N, R) and covariances (N, R, R); see :meth:`evidence`."""
+        self.evidence(kernel, precision, information)
+        return self.smooth_again()
+
+    @property
+    def filtered(self) -> bool:
+        """Whether there is a last evidence to smooth."""
+        return self._filtered is not None
+
+    def smooth_again(self) -> tuple[float, Array, Array]:
+        """As :meth:`smooth` for the kernel and the sites of the last evidence, whose filter need not run again."""
         from gpkit.recursions import sites
 
-        evidence, prior, stored, room = self._forward(kernel, precision, information)
-        n, r = information.shape
+        assert self._filtered is not None
+        evidence, prior, stored, room = self._filtered
+        n, r = stored.mu.shape
         mean, covariance = np.empty((n, r)), np.empty((n, r, r))
         b = prior.transitions.shape[-1]
         none = np.zeros((0, *prior.transitions.shape[1:]))

@@ -23,6 +23,7 @@ from gpkit.inference.structured_vb.layout import Entries, Grouping, Layout
 from gpkit.inference.structured_vb.modes import Mode
 from gpkit.inference.structured_vb.observations import Observation
 from gpkit.inference.structured_vb.trains import TensorTrain, train_links
+from gpkit.inference.threads import one_blas_thread
 
 __all__ = ["LowRankPosterior", "SweepTrace", "component_layout"]
 
@@ -200,12 +201,14 @@ class LowRankPosterior:
         """
         trace = list(before)
         converged = False
-        layout.begin(self)
-        while len(trace) < sweeps and not converged:
-            trace.append(self.sweep(layout))
-            converged = len(trace) >= _LEAST_SWEEPS and abs(trace[-1] - trace[-2]) < tolerance * max(layout.entries, 1)
-            if after is not None:
-                after(trace)
+        with one_blas_thread():
+            layout.begin(self)
+            while len(trace) < sweeps and not converged:
+                trace.append(self.sweep(layout))
+                change = abs(trace[-1] - trace[-2]) if len(trace) >= _LEAST_SWEEPS else np.inf
+                converged = change < tolerance * max(layout.entries, 1)
+                if after is not None:
+                    after(trace)
         return SweepTrace(np.array(trace), converged)
 
     def _evaluate(self, index: Sequence[NDArray[np.int32]], tables: Sequence[Array]) -> tuple[Array, Array]:

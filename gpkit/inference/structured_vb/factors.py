@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from gpkit.inference import state_space
+from gpkit.inference.structured_vb.coefficients import nonnegative
 from gpkit.inference.structured_vb.rotations import SpreadOfFunctions
 from gpkit.inference.structured_vb.search import ParameterSearch
 
@@ -62,7 +63,7 @@ class Factor(ABC):
     def set_sites(self, precision: Array, information: Array) -> None:
         """Sites of the entries, to which carried ones are added."""
         if self.carried is not None:
-            precision, information = precision + self.carried[0], information + self.carried[1]
+            precision, information = nonnegative(precision + self.carried[0]), information + self.carried[1]
         self.precision, self.information = np.ascontiguousarray(precision), np.ascontiguousarray(information)
 
     def update(self) -> None:
@@ -183,6 +184,7 @@ class MarkovFactor(Factor):
         self._path = state_space.RepeatedPath(self.coordinates, max(rank, 1))
         self._single = state_space.RepeatedPath(self.coordinates, 1)
         self._norm: tuple[tuple[float, ...], float] | None = None
+        self._filtered: tuple[float, ...] | None = None  # parameters of the last evidence with the sites that are set
         span = float(np.ptp(self.coordinates)) if self.size > 1 else 1.0
         gap = float(np.median(np.diff(self.coordinates))) if self.size > 1 else 1.0
         self._search = ParameterSearch(self.kernel, least=0.05 * gap, most=20.0 * span, learn=learn)
@@ -190,7 +192,13 @@ class MarkovFactor(Factor):
             self._search.begin(0.1 * span)
 
     def _evidence(self) -> float:
+        self._filtered = self._search.state()
         return self._path.evidence(self.kernel, self.precision, self.information)
+
+    def set_sites(self, precision: Array, information: Array) -> None:
+        """What was filtered is of other sites."""
+        super().set_sites(precision, information)
+        self._filtered = None
 
     def learn(self) -> None:
         """One parameter in turn, by its evidence."""
@@ -211,6 +219,9 @@ class MarkovFactor(Factor):
         return self._search.values()
 
     def _posterior(self, precision: Array, information: Array) -> tuple[float, Array, Array]:
+        same = precision is self.precision and self._path.filtered and self._filtered == self._search.state()
+        if same:
+            return self._path.smooth_again()
         return self._path.smooth(self.kernel, precision, information)
 
     def take_over(self, other: Factor, coordinates: Array, places: NDArray[np.int32]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpkit.inference.nearest_neighbours import NearestNeighbourProcess, krige
+from gpkit.inference.threads import one_blas_thread
 from gpkit.models.functional_tensor.noise_law import NoiseLaw
 from gpkit.models.functional_tensor.predictions import TensorPrediction
 
@@ -67,27 +68,28 @@ class LocalResidual:
             neighbours: how many rows each conditional distribution uses.
             seed: of the rows that learning looks at.
         """
-        targets = np.stack([y, y - low_rank])
-        base = np.stack([np.zeros_like(y), low_rank])
-        one = np.ones_like(y)
-        processes, means, variances = [], [], []
-        for target, start in zip(targets, base, strict=True):
-            process = NearestNeighbourProcess.start(points, target, category, neighbours=neighbours)
-            process.learn(points, target, one, degrees=_DEGREES, seed=seed)
-            near, weights, left = process.condition(points, one, points, np.arange(len(points)))
-            processes.append(process)
-            means.append(start + krige(near, weights, target))
-            variances.append(left + process.noise)
-        gap = means[0] - means[1]
-        square = float(gap @ gap)
-        weight = float(np.clip((gap @ (y - means[1])) / square, 0.0, 1.0)) if square > 0.0 else 1.0
-        mean = weight * means[0] + (1.0 - weight) * means[1]
-        features = _features(variances, gap)
-        law = NoiseLaw.fit(y - mean, mean, features, heavy=heavy)
-        scale = law.scale(mean, features)
-        inner = weight * (variances[0] - processes[0].noise) + (1.0 - weight) * (variances[1] - processes[1].noise)
-        left_out = TensorPrediction(mean[None], scale[None], law.degrees, inner)
-        return cls(points, targets, (processes[0], processes[1]), weight, law, left_out)
+        with one_blas_thread():
+            targets = np.stack([y, y - low_rank])
+            base = np.stack([np.zeros_like(y), low_rank])
+            one = np.ones_like(y)
+            processes, means, variances = [], [], []
+            for target, start in zip(targets, base, strict=True):
+                process = NearestNeighbourProcess.start(points, target, category, neighbours=neighbours)
+                process.learn(points, target, one, degrees=_DEGREES, seed=seed)
+                near, weights, left = process.condition(points, one, points, np.arange(len(points)))
+                processes.append(process)
+                means.append(start + krige(near, weights, target))
+                variances.append(left + process.noise)
+            gap = means[0] - means[1]
+            square = float(gap @ gap)
+            weight = float(np.clip((gap @ (y - means[1])) / square, 0.0, 1.0)) if square > 0.0 else 1.0
+            mean = weight * means[0] + (1.0 - weight) * means[1]
+            features = _features(variances, gap)
+            law = NoiseLaw.fit(y - mean, mean, features, heavy=heavy)
+            scale = law.scale(mean, features)
+            inner = weight * (variances[0] - processes[0].noise) + (1.0 - weight) * (variances[1] - processes[1].noise)
+            left_out = TensorPrediction(mean[None], scale[None], law.degrees, inner)
+            return cls(points, targets, (processes[0], processes[1]), weight, law, left_out)
 
     def extended(self, points: Array, more: Array, y: Array, low_rank: Array) -> LocalResidual:
         """With more rows that can be neighbours; everything learned stays.
