@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -9,13 +10,14 @@ import torch
 
 from gpkit.errors import ConvergenceError
 from gpkit.inference.collocation.exact import engine as exact
-from gpkit.inference.collocation.exact.dense import assemble, factorise
+from gpkit.inference.collocation.exact.bordered import BorderedPosterior
+from gpkit.inference.collocation.exact.dense import DensePosterior, assemble, factorise
 from gpkit.inference.collocation.exact.forms import dense_refusal
 from gpkit.inference.collocation.exact.grid import GridPosterior
 from gpkit.inference.collocation.exact.krylov import conjugate_gradients
 from gpkit.inference.collocation.exact.lift import Lift
-from gpkit.inference.collocation.exact.priors import ConditionedAxis, Constraint, FieldPrior, MixtureAxis
-from gpkit.inference.collocation.exact.rows import RowTerm, chunks, dense, grid_rows, jet_rows, prior_variance
+from gpkit.inference.collocation.exact.priors import ConditionedAxis, Constraint, FieldPrior, MixtureAxis, WaveAxis
+from gpkit.inference.collocation.exact.rows import Rows, RowTerm, chunks, dense, grid_rows, jet_rows, prior_variance
 from gpkit.inference.collocation.forms import Jet
 from gpkit.kernels.stationary import GaussianEnvelope, MaternEnvelope
 from tests.inference.collocation import problems
@@ -160,3 +162,32 @@ def test_transport_from_initial_and_inflow_data():
     assert "conjugate gradients" in found.diagnostics["method"]
     assert found.diagnostics["pcg_residual"] < 1e-6
     assert case.error(found, 60) < 1e-2
+
+
+def test_a_border_of_observations_is_conditioning_on_all_rows():
+    """On a circle along the first axis; values and slopes with noise, against one dense factorisation."""
+    circle = WaveAxis.wrapped(axis(MaternEnvelope(3.5), 0.2), 1.0, 24.0)
+    prior = FieldPrior((circle, ConditionedAxis(axis(MaternEnvelope(3.5), 0.5), START)))
+    x, t = torch.linspace(0, 1, 13, dtype=torch.float64)[:-1], torch.linspace(0, 1, 11, dtype=torch.float64)[1:]
+    values = torch.sin(2 * math.pi * x)[:, None] * torch.cos(t)
+    terms = [RowTerm(Jet(0, (0, 1)), ONE), RowTerm(Jet(0, (1, 0)), 0.3 * ONE), RowTerm(Jet(0, (2, 0)), -0.05 * ONE)]
+    rows = grid_rows(terms, (x, t), values, tensor(0.04)[0])
+    generator = torch.Generator().manual_seed(3)
+    points, others = (torch.rand(m, 2, generator=generator, dtype=torch.float64) for m in (9, 5))
+    seen = dataclasses.replace(jet_rows(Jet(0, (0, 0)), points), values=points.sum(1), noise=0.01 + 0.1 * points[:, 0])
+    slope = RowTerm(Jet(0, (1, 0)), 1.0 + others[:, 1])
+    slopes = Rows((slope,), (others[:, 0], others[:, 1]), False, others[:, 0], tensor(0.3)[0])
+    inner = GridPosterior([rows], [prior], [Lift((), 0.0, 0.0)], tolerance=1e-12, fit_scale=False)
+    found, whole = BorderedPosterior(inner, [seen, slopes]), DensePosterior([rows, seen, slopes], [prior])
+    at, grid = torch.rand(6, 2, generator=generator, dtype=torch.float64), (tensor(0.1, 0.4), tensor(0.3, 0.8, 0.9))
+    for jet in (Jet(0, (0, 0)), Jet(0, (1, 0))):
+        torch.testing.assert_close(found.mean(jet, at), whole.mean(jet, at), rtol=1e-7, atol=1e-8)
+        torch.testing.assert_close(found.variance(jet, at), whole.variance(jet, at), rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(found.mean_on_grid(jet, grid), whole.mean_on_grid(jet, grid), rtol=1e-7, atol=1e-8)
+    jet, draws = Jet(0, (0, 0)), found.sample(1500, torch.Generator().manual_seed(0))
+    values, deviation = draws(jet, at), found.variance(jet, at).sqrt()
+    assert float(((values.mean(0) - found.mean(jet, at)) / deviation).abs().max()) < 5.0 / math.sqrt(1500)
+    assert float((values.std(0) / deviation - 1.0).abs().max()) < 0.09
+    # The same draws at other points are the same functions.
+    torch.testing.assert_close(draws(jet, at[2:4]), values[:, 2:4], rtol=1e-9, atol=1e-9)
+    assert found.diagnostics["observations"] == 14

@@ -39,6 +39,8 @@ _ROUNDING = 1e-6
 _TRIM = 1e-9
 _LARGEST = 1e16
 """Variance of a row in units of its noise, above which the noise rounds away."""
+_SEEN = 0.01
+"""Jitter in units of the smallest noise."""
 _WHOLE = 3000
 """Rows whose design is formed whole."""
 
@@ -246,12 +248,15 @@ def part_evidence(rows: Sequence[Rows], fields: int, dim: int, scale: Scale) -> 
         scale: Of the priors, at which the evidence is taken.
     """
     values = torch.cat([r.values if r.values is not None else torch.zeros(len(r)) for r in rows])
+    noise = torch.cat([r.noise.expand(len(r)) for r in rows])
 
     def evaluate(mixtures: Sequence[MixtureAxis]) -> tuple[float, Sequence[Sequence[Tensor]]]:
         tracked, leaves = tracked_mixtures(mixtures)
         with torch.enable_grad():
             gram = assemble(rows, [FieldPrior(tuple(tracked[f * dim : (f + 1) * dim])) for f in range(fields)])
         factor = factorise(gram.detach(), JITTER)
+        if bool((noise > 0.0).any()) and float((gram.detach().diagonal() / noise)[noise > 0.0].max()) > _SEEN / JITTER:
+            raise NotPositiveDefiniteError("the noise of the data rounds away beside their prior")
         weights = factor.solve(values[:, None])[:, 0]
         n, quadratic = len(values), float(values @ weights)
         value, weight, has_logdet = at_scale(quadratic, float(factor.logdet()), n, scale)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from gpkit.errors import ConvergenceError, InvalidDataError
+from gpkit.inference.collocation.exact.bordered import BorderedPosterior
 from gpkit.inference.collocation.exact.conditions import Separated, conditioned, lift_of, separate
 from gpkit.inference.collocation.exact.dense import DensePosterior
 from gpkit.inference.collocation.exact.features import field_features, projections
@@ -161,8 +162,7 @@ class Conditioner:
         return None if any(f is None for f in fields) else sum(len(f) for f in fields if f is not None)
 
     def _has_grid_form(self) -> bool:
-        plain = not self.observations and not self.problem.periodic
-        return self.problem.box.dim > 1 and self.separated is not None and plain
+        return self.problem.box.dim > 1 and self.separated is not None
 
     def posterior(self, form: Form, mixtures: Mixtures, rows: list[Rows], like: Any = None) -> Any:
         """The posterior of a form, or None where it would be too large.
@@ -182,10 +182,14 @@ class Conditioner:
             return None if waves is None else self.by_weights(rows, waves, form.rounding, like)
         if form.smoothness is not None:
             mixtures = self.rougher(mixtures, form.smoothness)
-        priors = [FieldPrior(m) for m in mixtures]
+        circles = self.problem.periodic
+        priors = [
+            FieldPrior(tuple(self._on_circle(m, j) if j in circles else m for j, m in enumerate(own)))
+            for own in mixtures
+        ]
         found: Any
         if form.kind == "covariance":
-            found = self._dense(rows, priors, mixtures)
+            found = self._dense(rows, priors)
         else:
             assert self.separated is not None
             found = self._on_grid(rows, priors, self.separated, like)
@@ -263,12 +267,7 @@ class Conditioner:
             return None
         return FeaturePosterior(every, like.fields, lifts, self.is_exact, like.rounding, like)
 
-    def _dense(self, rows: list[Rows], priors: list[FieldPrior], mixtures: Mixtures) -> DensePosterior:
-        if self.problem.periodic:
-            priors = [
-                FieldPrior(tuple(self._on_circle(m, j) if j in self.problem.periodic else m for j, m in enumerate(own)))
-                for own in mixtures
-            ]
+    def _dense(self, rows: list[Rows], priors: list[FieldPrior]) -> DensePosterior:
         return DensePosterior([*self.conditions, *rows, *self.observations], priors, fit_scale=self.is_exact)
 
     def rougher(self, mixtures: Mixtures, smoothness: float) -> Mixtures:
@@ -276,12 +275,14 @@ class Conditioner:
         lengths = self.problem.box.lengths
         return [tuple(_rougher(a, smoothness, 0.5 * n) for a, n in zip(own, lengths, strict=True)) for own in mixtures]
 
-    def _on_grid(self, rows: list[Rows], priors: list[FieldPrior], own: Separated, like: Any) -> GridPosterior:
+    def _on_grid(self, rows: list[Rows], priors: list[FieldPrior], own: Separated, like: Any) -> Any:
         priors = [conditioned(p, own.constraints[f]) for f, p in enumerate(priors)]
         lifts = [lift_of(self.problem, f, p, own, self.parameters) for f, p in enumerate(priors)]
         inner = [_minus_lift(_inside(r, own, self.problem), lifts) for r in rows]
-        before = like if isinstance(like, GridPosterior) else None
-        return GridPosterior(inner, priors, lifts, fit_scale=self.is_exact, like=before)
+        before = like.inner if isinstance(like, BorderedPosterior) else like
+        before = before if isinstance(before, GridPosterior) else None
+        found = GridPosterior(inner, priors, lifts, fit_scale=self.is_exact, like=before)
+        return BorderedPosterior(found, self.observations) if self.observations else found
 
 
 def _rougher(axis: MixtureAxis, smoothness: float, longest: float) -> MixtureAxis:
