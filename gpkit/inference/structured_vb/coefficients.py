@@ -9,9 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-__all__ = ["Coefficients"]
+__all__ = ["Coefficients", "nonnegative"]
 
 Array = NDArray[np.float64]
+
+
+def nonnegative(precision: Array) -> Array:
+    """Precisions (..., n, n) without the negative eigenvalues that a difference of statistics may have."""
+    values, vectors = np.linalg.eigh(0.5 * (precision + np.swapaxes(precision, -1, -2)))
+    if not values.size or values.min() >= 0.0:
+        return precision
+    return (vectors * np.maximum(values, 0.0)[..., None, :]) @ np.swapaxes(vectors, -1, -2)
 
 
 class Coefficients:
@@ -54,7 +62,7 @@ class Coefficients:
         """
         matrix = precision.copy()
         if self.carried is not None:
-            matrix += self.carried[0]
+            matrix = nonnegative(matrix + self.carried[0])
             information = information + self.carried[1]
         matrix[np.diag_indices_from(matrix)] += prior
         root = linalg.cholesky(matrix, lower=True, check_finite=False)

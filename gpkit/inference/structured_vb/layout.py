@@ -122,7 +122,7 @@ class Layout(Entries):
             target, precision = observation.start(self.y)
             self.set_observations(target, self.power * precision)
         else:
-            self._renew(posterior, *posterior.entry_moments(self))
+            self._renew(posterior, *posterior.entry_moments(self), np.zeros(1))
 
     def prepare(self, posterior: LowRankPosterior) -> None:
         """Nothing."""
@@ -140,11 +140,11 @@ class Layout(Entries):
         if posterior.observation.needs_moments:
             moments = posterior.entry_moments(self)
             posterior.observation.learn(self.y, *moments, self.power)
-            self._renew(posterior, *moments)
+            self._renew(posterior, *moments, self.weight / self.power)
 
-    def _renew(self, posterior: LowRankPosterior, mean: Array, square: Array) -> None:
+    def _renew(self, posterior: LowRankPosterior, mean: Array, square: Array, weight: Array) -> None:
         observation = posterior.observation
-        old = np.broadcast_to(self.weight / self.power, self.y.shape)
+        old = np.broadcast_to(weight, self.y.shape)
         target, precision, expected = observation.sites(self.y, mean, square, self.target, old)
         observation.expected = float((self.power * expected).sum())
         self.set_observations(target, self.power * precision)

@@ -22,6 +22,7 @@ __all__ = ["GaussianNoise", "Observation", "SiteObservation", "observation_named
 Array = NDArray[np.float64]
 _SHAPE = _RATE = 1e-3
 _FLATTEST = 1e-12
+_LEAST = 0.1  # of the squared error of entries, where what is carried is a difference
 
 
 class Observation(ABC):
@@ -51,7 +52,7 @@ class Observation(ABC):
             mean: E[f], (N,).
             square: E[f^2], (N,).
             target: targets in use, (N,).
-            weight: weights in use, (N,) or (1,).
+            weight: weights in use, (N,) or (1,); zero where there are none yet.
         """
         raise NotImplementedError
 
@@ -120,7 +121,7 @@ class GaussianNoise(Observation):
     def update_noise(self, count: float, squared_error: float) -> None:
         """Gamma posterior."""
         shape = _SHAPE + 0.5 * (count + self.carried[0])
-        rate = _RATE + 0.5 * (squared_error + self.carried[1])
+        rate = _RATE + 0.5 * max(squared_error + self.carried[1], _LEAST * squared_error)
         self.noise = GammaPosterior(np.array([shape]), np.array([rate]), _SHAPE, _RATE)
 
     def bound(self, count: float, squared_error: float) -> float:
@@ -140,6 +141,11 @@ class GaussianNoise(Observation):
     def parameters(self) -> dict[str, float]:
         """Noise variance."""
         return {"noise_variance": self.variance}
+
+
+def _tensor(values: Array) -> torch.Tensor:
+    """The same numbers; columns of a frame may not be writable, which torch asks for, and are copied."""
+    return torch.from_numpy(np.require(values, requirements=["C", "W"]))
 
 
 class SiteObservation(Observation):
@@ -180,7 +186,7 @@ class SiteObservation(Observation):
     def _sites(self, y: Array, mean: Array, square: Array) -> tuple[Array, Array, Array]:
         variance = np.maximum(square - mean**2, 0.0)
         with torch.no_grad():
-            site = self.likelihood.site(*(torch.from_numpy(np.ascontiguousarray(v)) for v in (y, mean, variance)))
+            site = self.likelihood.site(*map(_tensor, (y, mean, variance)))
         precision = np.maximum(site.precision.expand(y.shape).numpy(), _FLATTEST)
         target: Array = site.information.numpy() / precision
         return target, precision, site.expected.numpy()
@@ -189,14 +195,15 @@ class SiteObservation(Observation):
         """Parameters of the likelihood that raise the bound."""
         variance = np.maximum(square - mean**2, 0.0)
         with torch.no_grad():
-            self.likelihood = self.likelihood.fitted(*map(torch.from_numpy, (y, mean, variance, power)))
+            self.likelihood = self.likelihood.fitted(*map(_tensor, (y, mean, variance, power)))
 
     def sites(self, y: Array, mean: Array, square: Array, target: Array, weight: Array) -> tuple[Array, Array, Array]:
         """Damped in the natural parameters; see the base class."""
         new, precision, expected = self._sites(y, mean, square)
         if self.keep:
-            blended = self.keep * weight + (1.0 - self.keep) * precision
-            new = (self.keep * weight * target + (1.0 - self.keep) * precision * new) / blended
+            keep = np.where(weight > 0.0, self.keep, 0.0)
+            blended = keep * weight + (1.0 - keep) * precision
+            new = (keep * weight * target + (1.0 - keep) * precision * new) / blended
             precision = blended
         return new, precision, expected
 

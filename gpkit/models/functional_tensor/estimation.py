@@ -23,6 +23,7 @@ from gpkit.models.functional_tensor.fitting import (
 )
 from gpkit.models.functional_tensor.laws import mixture_law, rescaled
 from gpkit.models.functional_tensor.local_residual import LocalResidual
+from gpkit.models.functional_tensor.memory import Memory
 from gpkit.models.functional_tensor.modes import Encoding
 from gpkit.models.functional_tensor.predictions import DiscretePrediction, TensorPrediction
 from gpkit.models.functional_tensor.rank_choice import choose_rank
@@ -223,15 +224,23 @@ def _state(data: _Data, members: list[Member], parts: Parts, keep: int) -> Tenso
     n = len(data.y)
     counts = TensorState.count(data.index, data.encodings)
     weights = np.full(len(members), 1.0 / len(members))
+    ones = np.ones(1)
     kept = n if data.source is None else min(keep, n)
-    if kept < n:
-        _carry(data, members, n - kept)
     newest = slice(n - kept, n)
     index = [np.array(column[newest]) for column in data.index] if data.source is not None else data.index
     y = np.array(data.y[newest]) if data.source is not None else data.y
     part = parts.of(np.arange(n - kept, n)).astype(np.int16) if parts.count else np.full(kept, -1, np.int16)
-    ones = np.ones(1)
-    return TensorState(data.encodings, index, y, part, ones, data.centre, data.unit, members, weights, None, n, counts)
+    gone, memory = n - kept, Memory.empty([e.size for e in data.encodings])
+    for begin in range(0, gone, _CHUNK):
+        rows = slice(begin, min(begin + _CHUNK, gone))
+        its_part = parts.of(np.arange(rows.start, rows.stop)).astype(np.int16)
+        columns = [np.asarray(column[rows]) for column in data.index]
+        memory = memory.joined(columns, np.asarray(data.y[rows]), its_part, ones, keep, seed=0)
+    if not memory.complete:
+        _carry(data, members, gone)
+    return TensorState(
+        data.encodings, index, y, part, ones, data.centre, data.unit, members, weights, None, n, counts, memory
+    )
 
 
 def _carry(data: _Data, members: list[Member], gone: int) -> None:

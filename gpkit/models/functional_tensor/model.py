@@ -289,9 +289,10 @@ class FunctionalTensor:
     def update(self, coordinates: Any, y: Any, *, sweeps: int = 10, forgetting: float = 1.0, keep: int = _KEPT) -> None:
         """Take in more entries, in memory that does not grow with their number.
 
-        The newest ``keep`` entries stay in memory; what older ones say is carried as Gaussian sites of the functions,
-        the coefficients and the noise. The posterior at new coordinates begins as the exact prediction there; sweeps
-        over the kept entries follow. As long as nothing has left, many updates end where one fit to everything with the
+        The newest ``keep`` entries stay in memory, and a random sample of as many older ones, 1000 at least; what all
+        older ones say is carried as Gaussian sites of the functions, the coefficients and the noise, corrected by the
+        sample. The posterior at new coordinates begins as the exact prediction there; sweeps over the entries in memory
+        follow. As long as every older entry is in the sample, many updates end where one fit to everything with the
         same start would; afterwards they are streaming variational Bayes, which agrees with it approximately. New
         entries are seen by all starts. A local residual keeps what it has learned; its neighbours are the kept
         entries.
@@ -300,7 +301,8 @@ class FunctionalTensor:
             coordinates: as for :meth:`fit`, of the same modes, in memory.
             y: targets.
             sweeps: over the kept entries.
-            forgetting: power in (0, 1] of the likelihood of all earlier entries; less than one forgets.
+            forgetting: power in (0, 1] of the likelihood of all earlier entries; less than one forgets. Entries count
+                half after ``ln 2 / -ln forgetting`` further updates.
             keep: number of entries.
 
         Raises:

@@ -1,9 +1,10 @@
 """More entries for a fitted model, in memory that does not grow with their number.
 
-The newest entries are kept, up to a limit; what older ones say is carried as Gaussian sites: of the functions at every
-distinct coordinate, of the coefficients, and of the noise. An update makes sweeps over the entries that are kept, with
-carried sites as part of the prior, so that it is exact while nothing has left, and streaming variational Bayes
-afterwards. Forgetting is a power of the likelihood of everything earlier.
+The newest entries are kept, up to a limit, and a sample of as many older ones; what older ones say is carried as
+Gaussian sites: of the functions at every distinct coordinate, of the coefficients, and of the noise. An update makes
+sweeps over the entries that are kept, with carried sites as part of the prior, corrected by the sample
+(:mod:`gpkit.models.functional_tensor.memory`): exact while all older ones are in the sample, streaming variational
+Bayes afterwards. Forgetting is a power of the likelihood of everything earlier.
 
 References:
     Broderick, Boyd, Wibisono, Wilson & Jordan (2013), NIPS 26 (streaming variational Bayes).
@@ -66,6 +67,7 @@ def updated(
         residual,
         state.entries + new.n,
         _added(state, index, encodings, places),
+        state.memory.forgotten(forgetting, places, [e.size for e in encodings]),
     )
     check_ranks(encodings, settings)
     after.members = [_continued(member, state, after, places, settings, forgetting) for member in state.members]
@@ -128,5 +130,18 @@ def _continued(
         mode.factor.take_over(old.modes[k].factor, coordinates, places[k])
         mode.refresh()
     posterior.forget(forgetting)
-    trace = posterior.fit(after.layout(member), sweeps=settings.sweeps, tolerance=0.0)
+    whole = after.memory.complete
+    if not whole:
+        # The sample's own sites are taken off what is carried: they will follow the posterior in the sweeps.
+        sample = after.remembered(member)
+        posterior.forget(-1.0)
+        posterior.carry(sample)
+        posterior.forget(-1.0)
+    precision = posterior.observation.precision
+    trace = posterior.fit(after.everything(member), sweeps=settings.sweeps, tolerance=0.0)
+    if not whole:
+        posterior.form.forget(posterior.observation.precision / precision)
+        for mode in posterior.modes:
+            mode.factor.forget(posterior.observation.precision / precision)
+        posterior.carry(sample)
     return Member(posterior, trace, member.part, member.seed)
