@@ -18,6 +18,7 @@ from scipy import linalg
 
 from gpkit.errors import ConvergenceError, InvalidDataError, NotPositiveDefiniteError
 from gpkit.inference.collocation.bases import Array
+from gpkit.inference.collocation.inverse.coordinates import coordinate_of
 from gpkit.inference.collocation.inverse.fields import EliminatedFields, State
 from gpkit.inference.collocation.inverse.reduced import ReducedFields
 
@@ -30,8 +31,8 @@ _NEAR = 1.0  # unconstrained units within which fields are moved to first order
 class InverseDensity:
     """Minus the log posterior density of unknowns in unconstrained coordinates, with gradients.
 
-    Coordinates are those of the unknown numbers, each mapped to the support of its prior, and then the whitened ones of
-    the free fields.
+    Coordinates are those of the unknown numbers, each mapped to the support of its prior (`coordinates`), and then the
+    whitened ones of the free fields.
 
     Args:
         model: The fields as functions of the unknowns.
@@ -48,7 +49,7 @@ class InverseDensity:
         self.fields: EliminatedFields | ReducedFields = model
         self.problem = model.problem
         self.priors = [self.problem.unknowns[name] for name in model.names]
-        self._maps = [_map_of(p) for p in self.priors]
+        self._coordinates = [coordinate_of(p) for p in self.priors]
         rows, values, noise = [], [], []
         for observation in self.problem.observations:
             rows.append(model.observed(observation.terms, observation.points))
@@ -73,8 +74,7 @@ class InverseDensity:
 
     def natural(self, z: Array) -> Array:
         """Values of the unknown numbers (..., p) at coordinates (..., D)."""
-        t = torch.from_numpy(np.array(z[..., : len(self.priors)], dtype=np.float64))
-        values = [mapping(t[..., k]).numpy() for k, mapping in enumerate(self._maps)]
+        values = [own.number(np.asarray(z[..., k])) for k, own in enumerate(self._coordinates)]
         return np.stack(values, -1) if values else np.zeros((*z.shape[:-1], 0))
 
     def white(self, z: Array) -> Array:
@@ -84,11 +84,10 @@ class InverseDensity:
     def start(self) -> Array:
         """The middle of the priors."""
         z = np.zeros(self.dimension)
-        for k, (prior, mapping) in enumerate(zip(self.priors, self._maps, strict=True)):
+        for k, (prior, own) in enumerate(zip(self.priors, self._coordinates, strict=True)):
             middle = _middle(prior)
             if middle is not None:
-                with torch.no_grad():
-                    z[k] = float(mapping.inv(torch.tensor(middle, dtype=torch.float64)))
+                z[k] = own.inverse(middle)
         return z
 
     def scatter(self, generator: np.random.Generator) -> Array:
@@ -98,12 +97,12 @@ class InverseDensity:
         coordinate, which is a factor of e for positive ones.
         """
         z = self.start()
-        for k, (prior, mapping) in enumerate(zip(self.priors, self._maps, strict=True)):
+        for k, (prior, own) in enumerate(zip(self.priors, self._coordinates, strict=True)):
             if self.model.names[k] in self.without_quantiles:
                 z[k] += generator.normal()
             else:
                 u = torch.tensor(generator.uniform(0.1, 0.9), dtype=torch.float64)
-                z[k] = float(mapping.inv(torch.as_tensor(prior.icdf(u), dtype=torch.float64)))
+                z[k] = own.inverse(float(torch.as_tensor(prior.icdf(u))))
         return z
 
     @cached_property
@@ -123,25 +122,10 @@ class InverseDensity:
         p = len(self.priors)
         value = 0.5 * float(z[p:] @ z[p:])
         gradient, curvature, slopes = z.copy(), np.ones(len(z)), np.ones(p)
-        if not p:
-            return value, gradient, curvature, slopes
-        with torch.enable_grad():
-            t = torch.tensor(z[:p], dtype=torch.float64, requires_grad=True)
-            total: Any = 0.0
-            for k, (prior, mapping, own) in enumerate(zip(self.priors, self._maps, t.unbind(), strict=True)):
-                x = mapping(own)
-                log_slope = torch.as_tensor(mapping.log_abs_det_jacobian(own, x), dtype=torch.float64)
-                slopes[k] = mapping.sign * math.exp(float(log_slope.detach()))
-                total = total - log_slope
-                if prior is not None:
-                    total = total - torch.as_tensor(prior.log_prob(x), dtype=torch.float64).sum()
-            value += float(total.detach())
-            gradient[:p] = curvature[:p] = 0.0
-            if total.requires_grad:
-                (first,) = torch.autograd.grad(total, t, create_graph=curved)
-                gradient[:p] = first.detach().numpy()
-                if curved and first.requires_grad:  # each depends on its own coordinate alone
-                    curvature[:p] = torch.autograd.grad(first.sum(), t)[0].numpy()
+        for k, own in enumerate(self._coordinates):
+            slopes[k] = own.slope(float(z[k]))
+            density, gradient[k], curvature[k] = own.prior(float(z[k]), curved)
+            value += density
         return value, gradient, curvature, slopes
 
     def evaluate(self, z: Array, *, curved: bool = True) -> tuple[float, Array, Array, State, Array]:
@@ -357,27 +341,22 @@ def _climb(density: InverseDensity, z: Array, iterations: int) -> tuple[float, A
 
 
 def _hessian(density: InverseDensity, z: Array, gauss: Array) -> Array:
-    """Central differences of the exact gradient, at steps of a hundredth of a standard deviation."""
-    width = 1.0 / np.sqrt(np.maximum(np.diagonal(gauss), 1e-8))
+    """Central differences of the exact gradient, at steps of a hundredth of a standard deviation.
+
+    They are taken along the axes of the Gauss-Newton curvature: across a ridge it is so much larger than along it that
+    errors of the one would hide the other.
+    """
+    values, axes = np.linalg.eigh(gauss)
+    widths = 1.0 / np.sqrt(np.maximum(values, 1e-8))
     rows = []
-    for k in range(len(z)):
-        step = np.zeros(len(z))
-        step[k] = 1e-2 * min(width[k], 1.0)
-        up, down = density.evaluate(z + step)[1], density.evaluate(z - step)[1]
-        rows.append((up - down) / (2.0 * step[k]))
-    matrix = np.array(rows)
-    return 0.5 * (matrix + matrix.T)
-
-
-def _map_of(prior: Any) -> Any:
-    """Torch's map from the real line to the support of a prior."""
-    constraint = torch.distributions.constraints.real if prior is None else getattr(prior, "support", None)
-    if constraint is None:
-        raise InvalidDataError(f"{type(prior).__name__} is not a prior: use a torch or GPyTorch distribution")
-    try:
-        return torch.distributions.biject_to(constraint)
-    except NotImplementedError:
-        raise InvalidDataError(f"the prior {type(prior).__name__} is not one of a real number in an interval") from None
+    for axis, width in zip(axes.T, widths, strict=True):
+        size = 1e-2 * min(width, 1.0)
+        up, down = density.evaluate(z + size * axis)[1], density.evaluate(z - size * axis)[1]
+        rows.append((up - down) / (2.0 * size))
+    # Symmetric in units of the widths, where entries are as exact as each other.
+    matrix = (np.array(rows) @ axes) * widths[:, None] * widths
+    matrix = 0.5 * (matrix + matrix.T) / widths[:, None] / widths
+    return np.asarray(axes @ matrix @ axes.T)
 
 
 def _middle(prior: Any) -> float | None:

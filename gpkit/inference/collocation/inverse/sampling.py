@@ -16,6 +16,10 @@ from gpkit.inference.collocation.inverse.table import Table
 
 __all__ = ["sample_unknowns"]
 
+_OFTEN = 50  # points outside of the table after which it grows
+_GROWTHS = 5  # at most
+_AHEAD = 0.5  # share of the way that it was left by, further on
+
 
 class _Whitened:
     """The density around a mode, for the sampler."""
@@ -24,6 +28,8 @@ class _Whitened:
         self._density, self._mode, self._bar = density, mode, bar
         self.factor: Array = np.asarray(np.linalg.cholesky(mode.covariance), dtype=np.float64)
         self.table = Table.around(density, mode.z, self.factor)
+        self._outside: list[Array] = []
+        self._growths = 0
 
     @property
     def dimension(self) -> int:
@@ -41,6 +47,7 @@ class _Whitened:
             if known is not None:
                 values[k], gradients[k] = -known[0], -known[1]
                 continue
+            self._grow(u)
             try:
                 value, gradient, *_ = self._density.evaluate(self._mode.z + self.factor @ u, curved=False)
                 values[k], gradients[k] = -value, -(self.factor.T @ gradient)
@@ -48,6 +55,22 @@ class _Whitened:
             except (ConvergenceError, InvalidDataError):
                 status[k] = 1
         return values, gradients, status
+
+    def _grow(self, u: Array) -> None:
+        """Where the sampler often goes outside, along the tails of a skewed posterior, tabulate there too."""
+        if self.table is None or self._growths >= _GROWTHS:
+            return
+        self._outside.append(u)
+        if len(self._outside) < _OFTEN:
+            return
+        reached = np.stack(self._outside)
+        self._outside = []
+        low, high = np.minimum(reached.min(0), self.table.lower), np.maximum(reached.max(0), self.table.upper)
+        lower = np.where(low < self.table.lower, low - _AHEAD * (self.table.lower - low), low)
+        upper = np.where(high > self.table.upper, high + _AHEAD * (high - self.table.upper), high)
+        wider = Table.on(self._density, self._mode.z, self.factor, lower, upper)
+        self._growths = _GROWTHS if wider is None else self._growths + 1
+        self.table = self.table if wider is None else wider
 
 
 def sample_unknowns(

@@ -22,49 +22,72 @@ _ALLOWED = 1e-4  # of a misfit, in standard deviations of the noise, and of the 
 _TAIL = 0.1 * _ALLOWED  # of the last coefficients
 _RADII = (6.0, 4.0, 2.5)  # standard deviations of the normal approximation
 _FIRST = 10  # points along an axis
-_MOST = {1: 100, 2: 500}  # points together; of more unknowns the sampler asks for fewer itself
+_MOST = {1: 150, 2: 900}  # points together; of more unknowns the sampler asks for fewer itself
 _CHECKED = 8  # points in between
 
 
 class Table:
-    """Misfits in units of noise and minus the log prior, polynomials on a cube of whitened coordinates.
+    """Misfits in units of noise and minus the log prior, polynomials on a box of whitened coordinates.
 
     Args:
-        radius: Half the width of the cube.
+        lower: Corner of the box, (D,).
+        upper: The opposite one, (D,).
         coefficients: Of products of Chebyshev polynomials, (n_1, ..., n_D, n + 1); the prior is last.
         evaluations: Of the density that it took.
     """
 
-    def __init__(self, radius: float, coefficients: Array, evaluations: int) -> None:
-        self.radius, self.evaluations = radius, evaluations
+    def __init__(self, lower: Array, upper: Array, coefficients: Array, evaluations: int) -> None:
+        self.lower, self.upper, self.evaluations = lower, upper, evaluations
         self._coefficients = coefficients
 
     @classmethod
     def around(cls, density: InverseDensity, centre: Array, factor: Array) -> Table | None:
-        """The widest that is exact enough, or None.
+        """The widest cube around the mode that is exact enough, or None.
 
         Args:
             density: What is tabulated.
             centre: Its mode, (D,).
             factor: Of the covariance of its normal approximation, (D, D).
         """
-        if len(centre) not in _MOST:
-            return None
         for radius in _RADII:
-            try:
-                found = cls._with_radius(density, centre, factor, radius)
-            except (ConvergenceError, InvalidDataError):
-                continue  # there are no fields at some of the points
+            corner = np.full(len(centre), radius)
+            found = cls.on(density, centre, factor, -corner, corner, share=0.5)
             if found is not None:
                 return found
         return None
 
     @classmethod
-    def _with_radius(cls, density: InverseDensity, centre: Array, factor: Array, radius: float) -> Table | None:
+    def on(
+        cls, density: InverseDensity, centre: Array, factor: Array, lower: Array, upper: Array, share: float = 1.0
+    ) -> Table | None:
+        """On a box of whitened coordinates, or None where it would not be exact enough.
+
+        Args:
+            density: What is tabulated.
+            centre: Its mode, (D,).
+            factor: Of the covariance of its normal approximation, (D, D).
+            lower: Corner of the box, (D,).
+            upper: The opposite one, (D,).
+            share: Of the points that may be used.
+        """
+        if len(centre) not in _MOST:
+            return None
+        try:
+            return cls._fitted(density, centre, factor, lower, upper, int(share * _MOST[len(centre)]))
+        except (ConvergenceError, InvalidDataError):
+            return None  # there are no fields at some of the points
+
+    @classmethod
+    def _fitted(
+        cls, density: InverseDensity, centre: Array, factor: Array, lower: Array, upper: Array, most: int
+    ) -> Table | None:
         sizes, used = [_FIRST] * len(centre), 0
-        while int(np.prod(sizes)) <= _MOST[len(centre)]:
+        middle, half = 0.5 * (lower + upper), 0.5 * (upper - lower)
+        while int(np.prod(sizes)) <= most:
             nodes = [np.cos(np.pi * (np.arange(n) + 0.5) / n) for n in sizes]
-            values = np.array([density.misfits(centre + radius * factor @ u) for u in itertools.product(*nodes)])
+            values = np.array(
+                [density.misfits(centre + factor @ (middle + half * u)) for u in itertools.product(*nodes)]
+            )
             used += len(values)
             if not np.isfinite(values).all():
                 return None
@@ -75,25 +98,27 @@ class Table:
                 coefficients = np.moveaxis(np.tensordot(analysis, coefficients, (1, j)), 0, j)
             wanted = [_wanted(np.moveaxis(coefficients, j, 0)) for j in range(len(sizes))]
             if wanted == sizes:
-                table = cls(radius, coefficients, used + _CHECKED)
+                table = cls(lower, upper, coefficients, used + _CHECKED)
                 return table if table._is_right(density, centre, factor) else None
             sizes = wanted
         return None
 
     def _is_right(self, density: InverseDensity, centre: Array, factor: Array) -> bool:
-        for u in np.random.default_rng(0).uniform(-self.radius, self.radius, size=(_CHECKED, len(centre))):
+        for u in np.random.default_rng(0).uniform(self.lower, self.upper, size=(_CHECKED, len(centre))):
             if not np.abs(self._values(u)[0] - density.misfits(centre + factor @ u)).max() <= _ALLOWED:
                 return False
         return True
 
     def _values(self, u: Array) -> tuple[Array, list[Array]]:
-        """Misfits and prior at a point of the cube, and their derivatives."""
+        """Misfits and prior at a point of the box, and their derivatives."""
         polynomials, slopes = [], []
-        for n, x in zip(self._coefficients.shape, u / self.radius, strict=False):
+        half = 0.5 * (self.upper - self.lower)
+        scaled = np.clip((u - self.lower) / half - 1.0, -1.0, 1.0)
+        for n, x, unit in zip(self._coefficients.shape, scaled, half, strict=False):
             angle, k = np.arccos(x), np.arange(n)
             sine = np.sin(angle)
             polynomials.append(np.cos(k * angle))
-            slopes.append((k * np.sin(k * angle) / sine if sine > 1e-6 else x ** (k + 1) * k**2) / self.radius)
+            slopes.append((k * np.sin(k * angle) / sine if sine > 1e-6 else x ** (k + 1) * k**2) / unit)
         derivatives = []
         for j in range(-1, len(u)):
             found = self._coefficients
@@ -103,8 +128,8 @@ class Table:
         return derivatives[0], derivatives[1:]
 
     def __call__(self, u: Array) -> tuple[float, Array] | None:
-        """Minus the log density and its gradient at whitened coordinates (D,); None outside of the cube."""
-        if not np.abs(u).max() <= self.radius:
+        """Minus the log density and its gradient at whitened coordinates (D,); None outside of the box."""
+        if not ((u >= self.lower) & (u <= self.upper)).all():
             return None
         values, slopes = self._values(u)
         misfit = values[:-1]
