@@ -117,7 +117,7 @@ class EdgeFlowGP(FieldGP):
 
     def sites(self, where: Any = None) -> Sites:
         """Edges by numbers or a mask; all if None."""
-        places = as_places(where, self.n, 0, None)
+        places = as_places(where, self.n, 0, None, "edge")
         return node_sites(np.ones((self.n, 1, 1)), None, self._bases, np.asarray(places, dtype=np.int64))
 
     def fit(
@@ -145,7 +145,7 @@ class EdgeFlowGP(FieldGP):
             InvalidDataError: data that cannot be used, with the row.
             ConvergenceError: no kernel could be fitted.
         """
-        observations = observe_values(where, flows, noise, "flows", self.n)
+        observations = observe_values(where, flows, noise, "flows", self.n, what="edge")
         return self._fit(observations, starts, seed, progress)
 
     def predict(self, where: Any = None, *, draws: int | None = None) -> ScalarPrediction:

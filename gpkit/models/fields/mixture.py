@@ -81,15 +81,7 @@ class Component:
 
     def sampler(self, sites: Sites) -> Callable[[int, np.random.Generator], Array]:
         """Makes joint draws (count, m d) from a count and a generator."""
-        draw = self.posterior.sampler(sites)
-        if self.inflation == 1.0:
-            return draw
-        mean = self.posterior.moments(sites)[0].ravel()
-
-        def wider(count: int, rng: np.random.Generator) -> Array:
-            return np.asarray(mean + math.sqrt(self.inflation) * (draw(count, rng) - mean))
-
-        return wider
+        return self.posterior.sampler(sites, self.inflation)
 
 
 class FieldMixture:

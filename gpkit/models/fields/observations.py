@@ -61,7 +61,9 @@ class Observations:
         return np.flatnonzero(found >= 0), self.coordinates[found[found >= 0]]
 
 
-def as_places(where: Any, n: int, ambient_dim: int, manifold: Manifold | None) -> NDArray[np.int64] | Array:
+def as_places(
+    where: Any, n: int, ambient_dim: int, manifold: Manifold | None, what: str = "node"
+) -> NDArray[np.int64] | Array:
     """Node numbers (m,) or points (m, D), whichever was given.
 
     A floating-point table with as many columns as the space has dimensions holds points; masks, integers, lists of
@@ -76,13 +78,17 @@ def as_places(where: Any, n: int, ambient_dim: int, manifold: Manifold | None) -
     is_table = array is not None and array.ndim == 2 and array.dtype.kind == "f"
     if is_table and (array is not None) and array.shape[1] == ambient_dim and ambient_dim > 1:
         if manifold is None:
-            raise InvalidDataError("these nodes have no places between them: give node numbers or a mask")
+            raise InvalidDataError(f"these {what}s have no places between them: give {what} numbers or a mask")
         return as_matrix(array, "points", ambient_dim)
+    if is_table and array is not None and array.shape[1] != 1 and not ambient_dim:
+        raise InvalidDataError(f"{what}s have no coordinates here: give {what} numbers or a mask, not points")
     if is_table and array is not None and array.shape[1] != 1:
         raise InvalidDataError(
             f"points must have {ambient_dim} columns, as the nodes have, got a table of shape {array.shape}"
         )
-    return as_indices(where, n)
+    if array is not None and array.dtype.kind == "f" and array.shape == (ambient_dim,) and (array % 1.0 != 0.0).any():
+        raise InvalidDataError(f"one point is a table of one row, of shape (1, {ambient_dim}), not {array.shape}")
+    return as_indices(where, n, what=what)
 
 
 def check_values(values: Any, rows: int, columns: int, name: str) -> Array:
@@ -147,7 +153,14 @@ def _refuse_contradictions(places: NDArray[Any], table: Array, exact: bool) -> N
 
 
 def observe_values(
-    where: Any, values: Any, noise: Any, name: str, n: int, ambient_dim: int = 0, manifold: Manifold | None = None
+    where: Any,
+    values: Any,
+    noise: Any,
+    name: str,
+    n: int,
+    ambient_dim: int = 0,
+    manifold: Manifold | None = None,
+    what: str = "node",
 ) -> Observations:
     """Numbers at nodes (or edges), or at points of a manifold.
 
@@ -159,11 +172,12 @@ def observe_values(
         n: Number of nodes.
         ambient_dim: Coordinates of a node, 0 if it has none.
         manifold: Where places between nodes are.
+        what: What carries a value, for messages.
 
     Raises:
         InvalidDataError: anything that cannot be used, with its row.
     """
-    places = as_places(where, n, ambient_dim, manifold)
+    places = as_places(where, n, ambient_dim, manifold, what)
     table = check_values(values, len(places), 1, name)
     repeated = len(places) - len(np.unique(places)) if places.ndim == 1 else 0
     _refuse_contradictions(places, table, _is_exact(noise))

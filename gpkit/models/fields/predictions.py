@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from gpkit.errors import InvalidDataError
+from gpkit.geometry.checks import positive_integer
 
 __all__ = ["FieldPrediction", "ScalarPrediction", "mixture_quantile"]
 
@@ -148,10 +149,11 @@ class FieldPrediction:
         """Joint draws (n, m, D) of the field.
 
         Raises:
-            InvalidDataError: the prediction has no joint distribution.
+            InvalidDataError: the prediction has no joint distribution, or no number of draws.
         """
         if self._draw is None:
             raise InvalidDataError("this prediction has no joint distribution to draw from")
+        n = positive_integer(n, "the number of draws")
         return np.einsum("mad,nmd->nma", self.frames, self._draw(n, seed))
 
     def _observed(self, noisy: bool) -> Array:
