@@ -119,7 +119,9 @@ def test_bad_input() -> None:
         EdgeFlowGP(complex_, "projected:rbf")
     with pytest.raises(InvalidDataError, match="2 flows were given for 1 places"):
         EdgeFlowGP(complex_).fit([0], [1.0, 2.0])
-    with pytest.raises(InvalidDataError, match="node 999"):
+    with pytest.raises(InvalidDataError, match="edge 999"):
         EdgeFlowGP(complex_).fit([999], [1.0])
+    with pytest.raises(InvalidDataError, match="edges have no coordinates here: give edge numbers"):
+        EdgeFlowGP(complex_).fit(np.zeros((2, 2)), [1.0, 2.0])
     with pytest.raises(InvalidDataError, match="call fit"):
         EdgeFlowGP(complex_).predict()

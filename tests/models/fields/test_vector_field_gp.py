@@ -61,6 +61,8 @@ def test_accuracy_at_nodes_and_between(fitted: VectorFieldGP, sphere: Surface) -
     assert (low <= between.mean).all() and (between.mean <= high).all()
     trivial = np.degrees(np.arccos(0.0))
     assert angle(between.mean, sphere.other_vectors) < 0.1 * trivial
+    with pytest.raises(InvalidDataError, match="the number of draws must be an integer of at least 1"):
+        between.sample(-1)
 
 
 def test_mixture_and_single_kernels(fitted: VectorFieldGP, sphere: Surface) -> None:
@@ -234,6 +236,7 @@ def test_too_many_rows_for_dense_kernels(sphere: Surface) -> None:
         ([0, 1], np.ones((3, 3)), "3 vectors were given for 2 places"),
         ([0, 200], np.ones((2, 3)), "node 200"),
         ([0.5], np.ones((1, 3)), "whole node numbers"),
+        (np.array([0.6, 0.0, 0.8]), np.ones((1, 3)), r"one point is a table of one row, of shape \(1, 3\)"),
         (np.ones(7, dtype=np.bool_), np.ones((7, 3)), "mask of 7"),
         ([0], np.full((1, 3), np.nan), "row 0"),
         ([0], np.ones((1, 2)), r"\(m, 3\)"),
