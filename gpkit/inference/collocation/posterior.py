@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gpkit.inference.collocation.forms import Jet
 
-__all__ = ["FieldDraws", "FieldPosterior"]
+__all__ = ["FieldDraws", "FieldPosterior", "GridVariances"]
 
 
 @runtime_checkable
@@ -19,6 +19,15 @@ class FieldDraws(Protocol):
 
     def __call__(self, jet: Jet, points: Tensor) -> Tensor:
         """Values (n, m) of n draws of a jet at points (m, d)."""
+        ...
+
+
+@runtime_checkable
+class GridVariances(Protocol):
+    """A posterior whose variance on a tensor grid uses the product structure."""
+
+    def variance_on_grid(self, jet: Jet, axes: Sequence[Tensor]) -> Tensor:
+        """Posterior variance (N_1, ..., N_d) of a jet on a tensor grid."""
         ...
 
 

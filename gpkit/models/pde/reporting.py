@@ -343,7 +343,7 @@ def _std(solution: Solution, name: str, note: str) -> Any:
     mesh = torch.stack([m.reshape(-1) for m in torch.meshgrid(*axes, indexing="ij")], -1)
     try:
         std = solution[name].std(mesh)
-    except InvalidDataError:  # the method has no uncertainty, as that of the paper in two dimensions
+    except InvalidDataError:  # of more values than the method has an uncertainty for
         return None
     return _function(solution, axes, std.reshape([len(a) for a in axes]), note)
 

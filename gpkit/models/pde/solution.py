@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from gpkit.errors import InvalidDataError
 from gpkit.inference.collocation.forms import Box, Jet
-from gpkit.inference.collocation.posterior import FieldDraws, FieldPosterior
+from gpkit.inference.collocation.posterior import FieldDraws, FieldPosterior, GridVariances
 from gpkit.models.payload import PayloadFormat
 from gpkit.models.pde.evaluation import Remainder
 from gpkit.models.pde.expressions import Expression
@@ -142,12 +143,25 @@ class FieldSolution:
 
     def on_grid(self, axes: Sequence[Any]) -> Tensor:
         """Posterior mean (N_1, ..., N_d) on a tensor grid, quicker than at its points one by one."""
+        return self.posterior.mean_on_grid(self._jet(), self._grid(axes))
+
+    def std_on_grid(self, axes: Sequence[Any]) -> Tensor:
+        """Posterior standard deviation (N_1, ..., N_d) on a tensor grid, by its products where there are any."""
+        grid = self._grid(axes)
+        if isinstance(self.posterior, GridVariances):
+            variance = self.posterior.variance_on_grid(self._jet(), grid)
+        else:
+            mesh = torch.stack([m.reshape(-1) for m in torch.meshgrid(*grid, indexing="ij")], -1)
+            variance = self.posterior.variance(self._jet(), mesh).reshape([len(a) for a in grid])
+        return variance.clamp_min(0.0).sqrt()
+
+    def _grid(self, axes: Sequence[Any]) -> list[Tensor]:
         grid = [values_tensor(a, "axes") for a in axes]
         for k, a in enumerate(grid):
             corner = torch.tensor(self.box.lower, dtype=torch.float64).repeat(len(a), 1)
             corner[:, k] = a
             _points(corner, self.box)
-        return self.posterior.mean_on_grid(self._jet(), grid)
+        return grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -310,16 +324,37 @@ class Solution:
         return cls(**_FILE.read(path))
 
     def as_arrays(self, axes: Sequence[Tensor] | None = None) -> dict[str, np.ndarray]:
-        """Coordinates, mean and standard deviation of every field on a tensor grid, for files."""
+        """Coordinates, mean and standard deviation of every field on a tensor grid, for files.
+
+        A standard deviation that costs a linear system a point is on coordinates of its own, ``std_x`` and so on, where
+        none are given.
+
+        Args:
+            axes: Coordinates along each axis; as many as the solution's grid has, at most 2000, 300 x 300 or
+                40 x 40 x 40, if not given.
+
+        Returns:
+            By name: the axes, and of each field ``u_mean`` and ``u_std``; without the latter where the method has none
+            for so many values.
+
+        Raises:
+            InvalidDataError: A point lies outside.
+        """
+        few: list[Tensor] | None = None
         if axes is None:
             most = {1: 2000, 2: 300, 3: 40}[self.box.dim]
-            axes = [
-                torch.linspace(a, b, min(n, most), dtype=torch.float64)
-                for n, a, b in zip(self.grid, self.box.lower, self.box.upper, strict=True)
-            ]
+            ends = list(zip(self.grid, self.box.lower, self.box.upper, strict=True))
+            axes = [torch.linspace(a, b, min(n, most), dtype=torch.float64) for n, a, b in ends]
+            if not isinstance(self.posterior, GridVariances):
+                most = {1: 401, 2: 31, 3: 9}[self.box.dim]
+                few = [torch.linspace(a, b, min(n, most), dtype=torch.float64) for n, a, b in ends]
         arrays = {name: x.numpy() for name, x in zip(self.box.names, axes, strict=True)}
         for name in self.names:
             arrays[f"{name}_mean"] = self[name].on_grid(axes).numpy()
+            with contextlib.suppress(InvalidDataError):  # of more values than the method has an uncertainty for
+                arrays[f"{name}_std"] = self[name].std_on_grid(few or axes).numpy()
+        if few is not None:
+            arrays |= {f"std_{name}": x.numpy() for name, x in zip(self.box.names, few, strict=True)}
         return arrays
 
     def __repr__(self) -> str:

@@ -362,3 +362,11 @@ def test_arguments():
         solve(doubled, (100,))
     oblique = Condition("robin", 0, 0, (term(lambda x, y: cos(y), 0, 0),), Data(bump))
     assert oblique.kind == "robin"
+
+
+def test_what_a_finer_basis_changes_is_known_at_once_where_the_iterations_were_many():
+    case = OTHERS["nonlinear gradient"]
+    found = solve(case.problem, (24, 24))
+    assert sum(found.diagnostics["krylov_iterations"]) >= 20
+    assert found.diagnostics["refinement_error"] < 1e-10
+    assert "refinement_error" not in solve(PUBLISHED["P1"].problem, (400,)).diagnostics

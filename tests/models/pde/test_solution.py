@@ -300,3 +300,20 @@ def test_exact_conditioning_and_the_papers_method_answer_the_same_questions() ->
     with pytest.warns(ConvergenceWarning):
         paper = problem.solve(40, method="gphm", iterations=3, highest_frequency=5.0, progress=False)
     assert not paper.is_trustworthy and relative_error(paper, lambda x: torch.sin(10 * x)) < 1.1
+
+
+def test_arrays_for_files_hold_means_and_standard_deviations() -> None:
+    problem, exact = allen_cahn()
+    solution = problem.solve((50, 50))
+    arrays = solution.as_arrays()
+    mesh = torch.stack([torch.from_numpy(a) for a in np.meshgrid(arrays["x"], arrays["y"], indexing="ij")], -1)
+    std = solution.std(mesh[::7, ::5].reshape(-1, 2)).reshape(8, 10)
+    np.testing.assert_allclose(arrays["u_std"][::7, ::5], std, rtol=1e-10)
+    assert np.abs(arrays["u_mean"] - exact(*mesh.unbind(-1)).numpy()).max() < 1e-8
+    with pytest.warns(ConvergenceWarning):
+        paper = problem.solve((33, 34), method="gphm", iterations=1, mixtures=2, progress=False)
+    arrays = paper.as_arrays()
+    # A triangular system a point: on fewer points, with coordinates of their own.
+    assert arrays["u_mean"].shape == (33, 34) and arrays["u_std"].shape == (31, 31)
+    corner = torch.tensor([[arrays["std_x"][3], arrays["std_y"][-1]]])
+    assert arrays["u_std"][3, -1] == pytest.approx(float(paper.std(corner)))

@@ -8,7 +8,7 @@ the error of the discretisation. Noisy sources or observations make a regression
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,7 @@ from gpkit.inference.collocation.uncertainty import Uncertainty
 __all__ = ["shows_waves", "solve"]
 
 _FEWEST = 2.5  # points per period
+_MANY_PRODUCTS = 20  # of Krylov's iterations: a finer basis then costs less than a fifth of the solution
 
 
 def solve(
@@ -64,7 +65,8 @@ def solve(
     Returns:
         Posterior of the fields. ``diagnostics["trusted"]`` says whether it satisfies the problem off the grid, and
         ``diagnostics["reasons"]`` what speaks against it. ``diagnostics["refinement_error"]``, how much a finer basis
-        changes the solution relative to it, is there once a standard deviation has been asked for.
+        changes the solution relative to it, is there at once where it costs little beside the solution (where the
+        iterations were many), and else once a standard deviation, or a report, has been asked for.
 
     Raises:
         InvalidDataError: The problem is not well posed, needs more memory than there is, or has noise where picked
@@ -128,7 +130,15 @@ def _solve_whole(
             diagnostics["refinement_error"] = changed
         return made
 
-    return WeightPosterior(kept.attempt.disc.bases, kept.attempt.state, diagnostics, uncertainty)
+    make: Callable[[], Uncertainty] = uncertainty
+    if sum(kept.attempt.report.krylov) >= _MANY_PRODUCTS:
+        # One more linearised solution is little beside so many: what it says of the discretisation is there at once.
+        make = partial(_same, uncertainty())
+    return WeightPosterior(kept.attempt.disc.bases, kept.attempt.state, diagnostics, make)
+
+
+def _same(made: Uncertainty) -> Uncertainty:
+    return made
 
 
 def _frequencies(layout: Layout, grid: tuple[int, ...]) -> tuple[tuple[float, ...], ...]:
