@@ -24,7 +24,7 @@ def test_the_published_trajectory_is_reproduced_digit_for_digit():
         case.grid,
         iterations=41,
         highest_frequency=20.0,
-        watch=lambda i, value, now: errors.update({i: case.error(now)}) if i in PUBLISHED else None,
+        watch=lambda i, value, now: errors.update({i: case.error(now())}) if i in PUBLISHED else None,
     )
     assert {i: round(e, 4) for i, e in errors.items()} == PUBLISHED
     objective = found.diagnostics["objective"]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ from gpkit.inference.collocation.gphm.roots import Roots
 
 __all__ = ["solve", "start"]
 
-Watch = Callable[[int, float, GphmPosterior], None]
+Watch = Callable[[int, float, Callable[[], GphmPosterior]], None]
 _UNCONVERGED = 0.1
 """Of a standard deviation: values that are further from their optimum are not the middle of their posterior."""
 
@@ -107,8 +108,8 @@ def solve(
             Matern-5/2 component is trained on what is left over; None for no second process. Linear problems only.
         seed: Unused: the method is deterministic. Kept so that every engine is called alike.
         progress: Whether to show a bar.
-        watch: Called with the number of each step, the objective before it, and the posterior after it (which is only
-            built where ``watch`` is given).
+        watch: Called with the number of each step, the objective before it, and a function that gives the posterior
+            after it.
 
     Raises:
         InvalidDataError: Periodic axes, observations, another kernel or optimiser, values on another grid, or more
@@ -190,6 +191,11 @@ def _of_state(
 
     axes, jitter = objective.axes, objective.jitter
     return GphmPosterior(axes, kernels, jitter, roots, weights, scales, around, diagnostics, correction)
+
+
+def _watched(objective: GphmObjective, state: GphmState, base: GphmPosterior | None) -> GphmPosterior:
+    now = _of_state(objective, state, {})
+    return now if base is None else base.plus(now)
 
 
 def _noise_levels(laplace: Laplace, equations: int) -> list[tuple[float, float]]:
@@ -300,8 +306,7 @@ def _adam(
             t.grad = g
         optimiser.step()
         if watch is not None:
-            now = _of_state(objective, state, {})
-            watch(offset + i + 1, value, now if base is None else base.plus(now))
+            watch(offset + i + 1, value, partial(_watched, objective, state, base))
     return trace
 
 
