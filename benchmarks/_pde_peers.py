@@ -12,6 +12,7 @@ import torch
 from _pde_problems import Task
 from scipy import fft, linalg
 from scipy.interpolate import RegularGridInterpolator
+from scipy.sparse import linalg as sparse_linalg
 
 
 def _values(function, *axes):
@@ -42,9 +43,27 @@ def finite_differences(task: Task):
         return _interpolated(axes, _box_scheme(task, *axes))
     if len(axes) == 1:
         return _interpolated(axes, _line(task, axes[0]))
-    if task.kind == "poisson" and len(axes) == 2:
+    if task.kind in ("poisson", "cubic") and len(axes) == 2:
         return _interpolated(axes, _sine_transform(task, *axes))
     return None
+
+
+def _newton(right, inverse):
+    """Inner values with ``L u + u (u^2 - 1) = right``, given the inverse of L: GMRES on ``1 + L^-1 (3 u^2 - 1)``."""
+    u = inverse(right)
+    for _ in range(30):
+        value, slope = _cubic(u)
+        rest = u + inverse(value - right)
+        action = sparse_linalg.LinearOperator(
+            (u.size, u.size), lambda v, c=slope: v + inverse(c * v.reshape(c.shape)).ravel()
+        )
+        step, info = sparse_linalg.gmres(action, -rest.ravel(), rtol=1e-6, restart=60, maxiter=5)
+        u = u + step.reshape(u.shape)
+        if info or not np.isfinite(u).all():
+            return np.full_like(u, np.nan)
+        if np.abs(step).max() < 1e-11 * max(1.0, np.abs(u).max()):
+            break
+    return u
 
 
 def _line(task, x):
@@ -75,7 +94,11 @@ def _sine_transform(task, x, y):
     values = [
         (2.0 * np.cos(np.pi * np.arange(1, n - 1) / (n - 1)) - 2.0) / h**2 for n, h in ((len(x), hx), (len(y), hy))
     ]
-    u[1:-1, 1:-1] = fft.idstn(fft.dstn(f, type=1) / (values[0][:, None] + values[1]), type=1)
+
+    def inverse(right):
+        return fft.idstn(fft.dstn(right, type=1) / (values[0][:, None] + values[1]), type=1)
+
+    u[1:-1, 1:-1] = _newton(f, inverse) if task.kind == "cubic" else inverse(f)
     return u
 
 
@@ -130,7 +153,7 @@ def chebyshev_collocation(task: Task):
             if np.abs(step).max() < 1e-11 * max(1.0, np.abs(u).max()):
                 break
         return lambda wanted: interpolation(wanted[0].numpy()) @ u
-    if task.kind == "cubic" or len(parts) > 2:
+    if len(parts) > 2:
         return None
     (x, dx, to_x), (y, dy, to_y) = parts
     exact, f = _values(task.exact, x, y), _values(task.source, x, y)
@@ -143,5 +166,17 @@ def chebyshev_collocation(task: Task):
     known = exact.copy()
     known[inner_x, inner_y] = 0.0
     rest = (f - a @ known - known @ b.T)[inner_x, inner_y]
-    known[inner_x, inner_y] = linalg.solve_sylvester(a[inner_x, inner_x], b[inner_y, inner_y].T, rest)
+    if task.kind == "cubic":
+        (left, to_left), (right, to_right) = (
+            (values.real, (vectors.real, np.linalg.inv(vectors.real)))
+            for values, vectors in (np.linalg.eig(a[inner_x, inner_x]), np.linalg.eig(b[inner_y, inner_y]))
+        )
+
+        def inverse(inner):
+            modes = to_left[1] @ inner @ to_right[1].T / (left[:, None] + right)
+            return to_left[0] @ modes @ to_right[0].T
+
+        known[inner_x, inner_y] = _newton(rest, inverse)
+    else:
+        known[inner_x, inner_y] = linalg.solve_sylvester(a[inner_x, inner_x], b[inner_y, inner_y].T, rest)
     return lambda wanted: to_x(wanted[0].numpy()) @ known @ to_y(wanted[1].numpy()).T
