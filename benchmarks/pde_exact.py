@@ -1,6 +1,6 @@
 """Exact conditioning on differential equations and GP-HM: iterations, errors, intervals, cost per step.
 
-    python benchmarks/pde_exact.py [--small] [--part iterations|variances|solves|grids|steps]
+    python benchmarks/pde_exact.py [--small] [--part iterations|variances|borders|solves|grids|steps]
 
 One thread, CPU seconds. Peers run in the same process: plain conjugate gradients, the pencil that takes both sides as
 diagonal, and GP-HM's objective with derivatives by automatic differentiation over all pairs of points.
@@ -22,11 +22,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks._gphm_port import Port
 from gpkit.inference.collocation.exact import engine as exact
+from gpkit.inference.collocation.exact.bordered import BorderedPosterior
+from gpkit.inference.collocation.exact.dense import DensePosterior
 from gpkit.inference.collocation.exact.grid import GridOperator, GridPosterior
 from gpkit.inference.collocation.exact.krylov import conjugate_gradients
 from gpkit.inference.collocation.exact.lift import Lift
-from gpkit.inference.collocation.exact.priors import ConditionedAxis, Constraint, FieldPrior, MixtureAxis
-from gpkit.inference.collocation.exact.rows import RowTerm, grid_rows
+from gpkit.inference.collocation.exact.priors import ConditionedAxis, Constraint, FieldPrior, MixtureAxis, WaveAxis
+from gpkit.inference.collocation.exact.rows import RowTerm, grid_rows, jet_rows
 from gpkit.inference.collocation.forms import Jet
 from gpkit.inference.collocation.gphm import engine as gphm
 from gpkit.kernels.stationary import GaussianEnvelope, MaternEnvelope
@@ -45,6 +47,7 @@ GRIDS = (
     ("A3", (126, 126)),
     ("A3", (400, 400)),
     ("burgers", (30, 30)),
+    ("burgers", (60, 60)),
     ("burgers", (126, 126)),
     ("front 2-D", (60, 60)),
     ("packet 2-D", (60, 60)),
@@ -142,6 +145,39 @@ def variances(sizes, count):
         print(f"{n:4d} x {n}: {costs}, they differ by {worst:.0e}")
 
 
+def borders(sizes, count=40):
+    """Noisy observations beside a structured solve, on a square and on a cylinder, beside one dense factorisation."""
+    print(f"\nEquation on a grid and {count} noisy observations, Matern-5/2: border of the structured solve and dense")
+    jet, generator = Jet(0, (0, 0)), torch.Generator().manual_seed(0)
+    seen, at = (torch.rand(m, 2, generator=generator, dtype=torch.float64) for m in (count, 50))
+    noise = torch.full((), 1e-4, dtype=torch.float64)
+    observed = dataclasses.replace(jet_rows(jet, seen), values=torch.sin(3 * seen).sum(1), noise=noise)
+    base = axis(MaternEnvelope(2.5), 0.3, 0.0)
+    for n in sizes:
+        x = torch.linspace(0, 1, n + 2, dtype=torch.float64)[1:-1].contiguous()
+        around = torch.linspace(0, 1, n + 1, dtype=torch.float64)[:-1].contiguous()
+        conditioned, circle = ConditionedAxis(base, ENDS), WaveAxis.wrapped(base, 1.0, 1.0 * n)
+        cases = {"square": ((x, x), (conditioned, conditioned)), "cylinder": ((around, x), (circle, conditioned))}
+        for name, (axes, own) in cases.items():
+            rows = grid_rows(
+                [RowTerm(Jet(0, o), ONE) for o in ((2, 0), (0, 2))], axes, torch.ones(n, n, dtype=ONE.dtype)
+            )
+            prior, lift = FieldPrior(own), Lift((), 0.0, 0.0)
+            begun = time.process_time()
+            found = BorderedPosterior(GridPosterior([rows], [prior], [lift], 1e-10, fit_scale=False), [observed])
+            mean, deviation = found.mean(jet, at), found.variance(jet, at).sqrt()
+            mine = time.process_time() - begun
+            line = f"{n:4d} x {n:<4d} {name:9s}: {mine:6.2f} s, {found.diagnostics['pcg_iterations']:3d} iterations"
+            if n <= 62:
+                whole, theirs = cpu(DensePosterior, [rows, observed], [prior])
+                (other, spread), more = cpu(lambda w=whole: (w.mean(jet, at), w.variance(jet, at).sqrt()))
+                off = float(((mean - other).abs() / spread).max()), float((deviation / spread - 1.0).abs().max())
+                line += (
+                    f"; dense {theirs + more:6.2f} s; means are {off[0]:.0e} deviations apart, deviations {off[1]:.0e}"
+                )
+            print(line)
+
+
 def _one_by_one(posterior, jet, points):
     return torch.cat([posterior.variance(jet, points[k : k + 1]) for k in range(len(points))])
 
@@ -201,7 +237,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="small sizes, for a test")
     parser.add_argument(
-        "--part", choices=("iterations", "variances", "solves", "grids", "steps"), help="only one table"
+        "--part", choices=("iterations", "variances", "borders", "solves", "grids", "steps"), help="only one table"
     )
     arguments = parser.parse_args()
     small, part = arguments.small, arguments.part
@@ -211,6 +247,8 @@ def main():
         iterations((14,) if small else (30, 62, 126))
     if part in (None, "variances"):
         variances((14,) if small else (30, 62, 126), 4 if small else 48)
+    if part in (None, "borders"):
+        borders((14,) if small else (30, 62, 126))
     if part in (None, "solves"):
         solves([(name, None) for name in (SMALL if small else NAMES)])
     if part in (None, "grids"):
