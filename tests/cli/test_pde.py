@@ -185,6 +185,8 @@ def test_sampling_is_asked_for_in_the_file(rod: Path, tmp_path: Path, capsys: py
     assert "Worst r-hat of the chains" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
+SEEN = ROD.replace('file = "measured.csv"', "points = [[0.5, 0.1]]\nvalues = [0.7]")
+
 WRONG = {
     "no domain": ('equations = ["laplacian(u) = 0"]', "'domain' is missing"),
     "unknown entry": (BEAM + "\n[solver]\nn = 3\n", "no entry 'solver'"),
@@ -214,6 +216,11 @@ WRONG = {
     "close prior": (ROD.replace('"lognormal"', '"lognormall"'), "did you mean 'lognormal'?"),
     "method": (BEAM + 'method = "spectrall"\n', "did you mean 'spectral'?"),
     "sampler": (BEAM + 'inference = "hmc"\n', "no inference 'hmc': choose from laplace, nuts"),
+    "hidden": (BEAM + 'hidden = "yes"\n', "hidden is true or false"),
+    "unused unknown": (SEEN.replace("k*laplacian(u)", "laplacian(u)"), "unknowns.k stands in no equation"),
+    "method of unknowns": (SEEN + '[solve]\nmethod = "exact"\n', "method is for problems without unknowns"),
+    "negative noise": (SEEN.replace("noise = 0.01", "noise = -0.01"), "zero or more; got -0.01"),
+    "gain": (SEEN.replace("noise = 0.01", 'of = "k*u"\nnoise = 0.01'), "observed expression holds no unknown numbers"),
     "draws": (BEAM + 'draws = "many"\n', "draws must be a whole number"),
     "equation": (PLATE.replace('"laplacian(u) = -2*sin(x)*sin(y)"', "3"), "equation must be a text, or a list"),
     "deep": (BEAM.replace("sin(x)**2", "(" * 90 + "x" + ")" * 90 + "+" + "-" * 90 + "x"), "nested too deeply"),

@@ -12,7 +12,7 @@ import torch
 from gpkit.errors import InvalidDataError
 from gpkit.inference.collocation import forms
 from gpkit.models.pde.calculus import d
-from gpkit.models.pde.expressions import Expression, OnFace, convert
+from gpkit.models.pde.expressions import Expression, OnFace, Unknown, convert
 from gpkit.models.pde.fields import Field
 from gpkit.models.pde.gridded import values_tensor
 from gpkit.models.pde.normal import data_of, linear_form
@@ -218,12 +218,19 @@ class Observe:
             None: one number that is found from the data.
 
     Raises:
-        InvalidDataError: Shapes do not fit, something is not finite, or the noise is negative.
+        InvalidDataError: Shapes do not fit, something is not finite, the noise is negative, or the expression holds
+            unknown numbers.
     """
 
     def __init__(self, target: Expression, points: Any, values: Any, noise: Any) -> None:
         if not isinstance(target, Expression):
             raise InvalidDataError(f"Observe needs a field or an expression of fields; got {target!r}")
+        held = sorted({node.name for node in target.walk() if isinstance(node, Unknown)})
+        if held:
+            raise InvalidDataError(
+                f"an observed expression holds no unknown numbers, but {target!r} holds {', '.join(held)}: these stand "
+                "in equations and conditions"
+            )
         self.target = target
         self.points = values_tensor(points, "the points of observations")
         self.values = values_tensor(values, "observed values").reshape(-1)
@@ -231,9 +238,10 @@ class Observe:
         self.noise = unknown if noise is None else values_tensor(noise, "the noise of observations")
         m = self.values.numel()
         if self.noise.numel() not in (1, m) or bool((self.noise < 0.0).any()):
+            fits = self.noise.numel() in (1, m)
+            got = f"{float(self.noise.min()):g}" if fits else f"shape {tuple(self.noise.shape)}"
             raise InvalidDataError(
-                f"the noise of {m} observations is one number or {m} of them, zero or more; got shape "
-                f"{tuple(self.noise.shape)}"
+                f"the noise of {m} observations is one number or {m} of them, zero or more; got {got}"
             )
         self.noise = self.noise.reshape(-1).expand(m).clone()
 

@@ -167,6 +167,9 @@ class _Reader:
             pde = PDE(equations, [c for group in conditions for c in (group if isinstance(group, list) else [group])])
         except InvalidDataError as error:
             raise self._error(str(error)) from None
+        for name in self.content.get("unknowns", {}):
+            if name not in pde.form.unknowns:
+                raise self._error(f"unknowns.{name} stands in no equation and no condition")
         exact = None
         if "exact" in self.content:
             found = convert(self._expression(self.content["exact"], self.names, "exact"))
@@ -187,6 +190,10 @@ class _Reader:
             value = solve.get(name, least)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise self._error(f"solve: {name} must be a whole number, {least} or more; got {value!r}")
+        if pde.form.unknowns or pde.form.free:
+            for name, usual in (("method", "auto"), ("basis", "auto"), ("hidden", False)):
+                if solve.get(name, usual) != usual:
+                    raise self._error(f"solve: {name} is for problems without unknowns; these take inference")
         return ProblemFile(
             pde, self.content.get("title", ""), exact, inference=solve.pop("inference", "laplace"),
             sampling={name: solve.pop(name) for name in _SAMPLING if name in solve}, solve=solve,
