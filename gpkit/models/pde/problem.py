@@ -116,8 +116,8 @@ class PDE:
             grid: Number of collocation points along each axis, or one number for all.
             kernel: "auto", or a kernel that the method takes.
             method: "spectral" (weight space), "exact" (function space), "gphm" (the model of Fang et al. 2024, with
-                Adam or ``optimiser="gauss-newton"``), or "auto": spectral, and exact where the residual off the grid says
-                that the former is not enough.
+                Adam or ``optimiser="gauss-newton"``), or "auto": spectral, and exact where the residual off the grid
+                says that the former is not enough.
             parameters: Values of unknowns, for a solution with these given.
             progress: Whether bars are shown where stderr is a terminal.
             seed: Of everything random.
