@@ -3,6 +3,7 @@
 from gpkit.models.functional_tensor.checkpoint import Member
 from gpkit.models.functional_tensor.functions import ModeFunctions
 from gpkit.models.functional_tensor.gauge import TrainGauge
+from gpkit.models.functional_tensor.latent_residual import LatentResidual
 from gpkit.models.functional_tensor.local_residual import LocalResidual
 from gpkit.models.functional_tensor.model import FunctionalTensor
 from gpkit.models.functional_tensor.modes import Categorical, Continuous, ModeSpec, Spatial
@@ -14,6 +15,7 @@ __all__ = [
     "Continuous",
     "DiscretePrediction",
     "FunctionalTensor",
+    "LatentResidual",
     "LocalResidual",
     "Member",
     "ModeFunctions",

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpkit.errors import InvalidDataError
-from gpkit.inference.structured_vb import observation_named
+from gpkit.inference.structured_vb import SiteObservation, observation_named
 from gpkit.models.functional_tensor.checkpoint import Checkpoint, Member, fingerprint
 from gpkit.models.functional_tensor.fitting import (
     CONTINUOUS,
@@ -21,6 +21,7 @@ from gpkit.models.functional_tensor.fitting import (
     left_out_moments,
     ranks_of,
 )
+from gpkit.models.functional_tensor.latent_residual import LatentResidual
 from gpkit.models.functional_tensor.laws import mixture_law, rescaled
 from gpkit.models.functional_tensor.local_residual import LocalResidual
 from gpkit.models.functional_tensor.memory import Memory
@@ -88,9 +89,10 @@ def low_rank_settings(
 ) -> LowRankSettings:
     """Settings of the low-rank part.
 
-    With a local residual the law of the noise is fitted afterwards: the low-rank part below it has normal noise.
+    With a local residual the law of continuous noise is fitted afterwards: the low-rank part below it has normal noise.
     """
-    likelihood = "gaussian" if model.residual == "local" else model.likelihood
+    heavy = model.residual == "local" and model.likelihood == "student-t"
+    likelihood = "gaussian" if heavy else model.likelihood
     ard = model.core_prior == "ard"
     return LowRankSettings(model.form, ranks, ard, model.main_effects, likelihood, sweeps, tolerance, **more)
 
@@ -262,6 +264,20 @@ def _unseen(
         return mixture_law(state, model.likelihood, *moments)
     assert data.points is not None
     category = np.concatenate([[e.categorical] * len(e.spec.columns) for e in data.encodings]).astype(bool)
+    observation = state.members[0].posterior.observation
+    if isinstance(observation, SiteObservation):
+        state.residual = LatentResidual.fit(
+            data.points,
+            category,
+            data.y,
+            moments[0][0],
+            moments[1][0],
+            family=model.likelihood,
+            likelihood=observation.likelihood,
+            neighbours=model.neighbours,
+            seed=seed,
+        )
+        return state.residual.left_out
     state.residual = LocalResidual.fit(
         data.points,
         category,

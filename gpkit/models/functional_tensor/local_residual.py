@@ -107,6 +107,10 @@ class LocalResidual:
         """With the newest rows only as possible neighbours."""
         return replace(self, points=self.points[-keep:].copy(), targets=self.targets[:, -keep:].copy())
 
+    def rebased(self, low_rank: Array) -> LocalResidual:
+        """What is left of other predictions (N,) of the low-rank part at the rows."""
+        return replace(self, targets=np.stack([self.targets[0], self.targets[0] - low_rank]))
+
     def predict(self, points: Array, low_rank: Array) -> TensorPrediction:
         """Predictive law at new points (M, D), given the low-rank part's mean (M,) there."""
         one = np.ones(len(self.points))

@@ -17,6 +17,7 @@ from gpkit.models.functional_tensor.estimation import FitOptions, estimate, low_
 from gpkit.models.functional_tensor.fitting import CONTINUOUS, LIKELIHOODS
 from gpkit.models.functional_tensor.functions import ModeFunctions, mode_functions
 from gpkit.models.functional_tensor.gauge import TrainGauge, canonical_train
+from gpkit.models.functional_tensor.latent_residual import LatentResidual
 from gpkit.models.functional_tensor.laws import joint_draws, member_moments, mixture_law, rescaled
 from gpkit.models.functional_tensor.modes import ModeSpec
 from gpkit.models.functional_tensor.predictions import DiscretePrediction, TensorPrediction
@@ -31,6 +32,7 @@ Array = NDArray[np.float64]
 
 _FORMS = ("tucker", "cp", "tensor-train")
 _KEPT = 100_000
+_SWEEPS, _SWEEPS_BELOW = 25, 12
 
 
 class FunctionalTensor:
@@ -53,9 +55,11 @@ class FunctionalTensor:
         main_effects: whether every mode also has the constant function, so that the core holds an intercept, main
             effects and interactions of every order.
         residual: None, or "local": nearest-neighbour Gaussian processes over all modes jointly, on what the low-rank
-            part leaves; see :class:`~gpkit.models.functional_tensor.local_residual.LocalResidual`.
+            part leaves; see :class:`~gpkit.models.functional_tensor.local_residual.LocalResidual`, and
+            :class:`~gpkit.models.functional_tensor.latent_residual.LatentResidual` for counts and binary tables.
         likelihood: "gaussian", "student-t", "poisson", "bernoulli" or "negative-binomial". With a local residual the
-            law of the noise, and how its scale follows the prediction, are fitted to rows predicted without themselves.
+            law of continuous noise, and how its scale follows the prediction, are fitted to rows predicted without
+            themselves; for the others so are belief and width of the residual.
         neighbours: of the local residual.
 
     Raises:
@@ -91,8 +95,6 @@ class FunctionalTensor:
         ):
             if value not in allowed:
                 raise InvalidDataError(f"{what} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
-        if residual == "local" and likelihood not in CONTINUOUS:
-            raise InvalidDataError(f"residual='local' needs a gaussian or student-t likelihood, got {likelihood!r}")
         if residual == "local" and neighbours < 1:
             raise InvalidDataError(f"neighbours must be at least 1, got {neighbours}")
         self.form = form
@@ -126,7 +128,7 @@ class FunctionalTensor:
         *,
         restarts: int = 4,
         combine: str = "stack",
-        sweeps: int = 25,
+        sweeps: int | None = None,
         tolerance: float = 1e-5,
         batch_size: int | None = None,
         epochs: int = 2,
@@ -148,7 +150,8 @@ class FunctionalTensor:
             combine: "stack": each start leaves out its own part of the rows, and predictions are the equal mixture of
                 all, with honest errors for the rows left out (tables in chunks are seen whole by every start); "best":
                 every start sees all rows, the largest bound is kept. With one start nothing is left out.
-            sweeps: at most this many for each start.
+            sweeps: at most this many for each start; 25 if not given, 12 for a Tucker or CP model below a local
+                residual of continuous targets, which learns what more sweeps would.
             tolerance: a start ends when its bound changes by less than this per entry.
             batch_size: entries that are read at a time; all if not given, 100,000 for tables in chunks. Each start then
                 begins with stochastic steps, one for each random batch, and goes on with exact sweeps over all pieces.
@@ -161,7 +164,8 @@ class FunctionalTensor:
         Raises:
             InvalidDataError: for data that cannot be used; the message says which row and column.
         """
-        options = FitOptions(restarts, combine, sweeps, tolerance, batch_size, epochs, keep, seed, progress, checkpoint)
+        limit = self._usual_sweeps() if sweeps is None else sweeps
+        options = FitOptions(restarts, combine, limit, tolerance, batch_size, epochs, keep, seed, progress, checkpoint)
         if self.residual == "local" and (restarts < 2 or combine != "stack"):
             raise InvalidDataError(
                 "residual='local' needs combine='stack' and restarts >= 2: it is fitted to rows left out"
@@ -179,6 +183,10 @@ class FunctionalTensor:
             clock.process_time() - begun,
         )
         return self.result
+
+    def _usual_sweeps(self) -> int:
+        below = self.residual == "local" and self.likelihood in CONTINUOUS and self.form != "tensor-train"
+        return _SWEEPS_BELOW if below else _SWEEPS
 
     # -- answers --------------------------------------------------------------------------------------------------
 
@@ -276,7 +284,12 @@ class FunctionalTensor:
         numbers = [e.numbers(values) for e, values in zip(state.encodings, columns, strict=True)]
         mean, variance, noise = member_moments(state.members, numbers)
         if state.residual is not None:
-            return rescaled(state, state.residual.predict(np.column_stack(numbers), state.weights @ mean))
+            average = state.weights @ mean
+            points = np.column_stack(numbers)
+            if isinstance(state.residual, LatentResidual):
+                spread = state.weights @ (variance + (mean - average) ** 2)
+                return state.residual.predict(points, average, spread)
+            return rescaled(state, state.residual.predict(points, average))
 
         def draw(n: int, seed: int) -> Array:
             return joint_draws(state, numbers, n, seed)

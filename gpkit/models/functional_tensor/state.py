@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from gpkit.inference.structured_vb import Layout
 from gpkit.models.functional_tensor.checkpoint import Member
+from gpkit.models.functional_tensor.latent_residual import LatentResidual
 from gpkit.models.functional_tensor.local_residual import LocalResidual
 from gpkit.models.functional_tensor.memory import Memory
 from gpkit.models.functional_tensor.modes import Encoding
@@ -48,7 +49,7 @@ class TensorState:
     unit: float
     members: list[Member]
     weights: Array
-    residual: LocalResidual | None
+    residual: LocalResidual | LatentResidual | None
     entries: int
     counts: list[Array]
     memory: Memory

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from gpkit.models.functional_tensor.checkpoint import Member
 from gpkit.models.functional_tensor.fitting import LowRankSettings, check_ranks, new_posterior
+from gpkit.models.functional_tensor.latent_residual import LatentResidual
 from gpkit.models.functional_tensor.laws import member_moments
 from gpkit.models.functional_tensor.modes import Encoding
 from gpkit.models.functional_tensor.state import Index, TensorState
@@ -51,9 +52,14 @@ def updated(
         # What the low-rank part says about rows before it sees them: the residual is of honest errors here, too.
         old = [e.numbers_of(union) for e, union in zip(state.encodings, encodings, strict=True)]
         asked = [own[at] for own, at in zip(old, index, strict=True)]
-        low_rank = state.weights @ member_moments(state.members, asked)[0]
-        points = _recoded(residual.points, encodings, places)
-        residual = residual.extended(points, np.column_stack(numbers), y, low_rank)
+        means, variances, _ = member_moments(state.members, asked)
+        low_rank = state.weights @ means
+        points, more = _recoded(residual.points, encodings, places), np.column_stack(numbers)
+        if isinstance(residual, LatentResidual):
+            spread = state.weights @ (variances + (means - low_rank) ** 2)
+            residual = residual.extended(points, more, y, low_rank, spread)
+        else:
+            residual = residual.extended(points, more, y, low_rank)
     after = TensorState(
         encodings,
         [np.concatenate([at[old], fresh]) for at, old, fresh in zip(places, state.index, index, strict=True)],
@@ -72,7 +78,19 @@ def updated(
     check_ranks(encodings, settings)
     after.members = [_continued(member, state, after, places, settings, forgetting) for member in state.members]
     after.shrink(keep)
+    if after.residual is not None:
+        after.residual = after.residual.rebased(_low_rank(after))
     return after
+
+
+def _low_rank(state: TensorState) -> Array:
+    """Mean at the kept entries, of the member that has not seen one where there is one."""
+    means = [member.posterior.node_moments(state.index)[0] for member in state.members]
+    out: Array = state.weights @ np.stack(means)
+    for member, mean in zip(state.members, means, strict=True):
+        if member.part >= 0:
+            out = np.where(state.part == member.part, mean, out)
+    return out
 
 
 def _powers(state: TensorState, more: int, forgetting: float) -> Array:

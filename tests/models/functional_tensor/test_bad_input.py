@@ -52,7 +52,6 @@ def test_bad_settings():
     for options, match in (
         ({"rank": 0}, "rank must be"),
         ({"form": "hosvd"}, "form must be one of"),
-        ({"residual": "local", "likelihood": "poisson"}, "needs a gaussian or student-t"),
     ):
         with pytest.raises(InvalidDataError, match=match):
             FunctionalTensor(modes(), **options)

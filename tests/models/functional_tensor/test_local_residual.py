@@ -137,3 +137,39 @@ def test_residual_helps_where_low_rank_cannot():
     law = model.fitted.left_out
     low, high = law.interval(0.9)
     assert 0.86 < np.mean((frame.y > low) & (frame.y < high)) < 0.94
+
+
+def ridges(likelihood, n, seed):
+    """Counts or binary values of a function of no low rank, and their predictor."""
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame({"x": rng.uniform(0, 3, n).round(2), "t": rng.uniform(0, 3, n).round(2)})
+    f = (0.8 + 1.2 * np.sin(4 * (frame.x + frame.t)) * np.cos(3 * (frame.x - frame.t))).to_numpy()
+    frame["y"] = {
+        "poisson": lambda: rng.poisson(np.exp(f)),
+        "bernoulli": lambda: rng.uniform(size=n) < 1.0 / (1.0 + np.exp(-3.0 * (f - 0.8))),
+        "negative-binomial": lambda: rng.negative_binomial(5, 1.0 / (1.0 + np.exp(f) / 5.0)),
+    }[likelihood]().astype(float)
+    return frame
+
+
+@pytest.mark.parametrize("likelihood", ["poisson", "bernoulli", "negative-binomial"])
+def test_residual_of_counts_and_binary_tables(likelihood):
+    """Better than low rank on rows of a surface that it cannot hold, calibrated, and it takes in more rows."""
+    frame, new = ridges(likelihood, 900, 0), ridges(likelihood, 1100, 1)
+    y, scores, model = new.y.to_numpy(), {}, None
+    for residual in (None, "local"):
+        model = FunctionalTensor(
+            [Continuous("x"), Continuous("t")], rank=1, likelihood=likelihood, residual=residual, neighbours=20
+        )
+        model.fit(frame, "y", restarts=2, sweeps=12, progress=False)
+        scores[residual] = model.predict(new).log_density(y).mean()
+    assert scores["local"] > scores[None] + 0.02
+    law, shares = model.predict(new), np.random.default_rng(0).uniform(size=len(y))
+    transform = shares * law.cdf(y) + (1.0 - shares) * law.cdf(y - 1.0)
+    assert 0.87 < np.mean(np.abs(transform - 0.5) < 0.45) < 0.93
+    assert np.isfinite(model.fitted.left_out.log_density(frame.y.to_numpy())).all()
+    model.update(new[:600], new.y[:600], keep=1400)
+    rest = new[600:]
+    assert len(model._state.residual.points) == 1400
+    # Half as many rows more: no worse than before by more than the rows' own scatter.
+    assert model.predict(rest).log_density(rest.y.to_numpy()).mean() > law.log_density(y)[600:].mean() - 0.01
