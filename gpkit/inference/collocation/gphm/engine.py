@@ -273,8 +273,14 @@ def _judged_noise(found: Optimum, objective: GphmObjective) -> str:
                 f"Laplace, not to be relied on: equation {i + 1} is stated to have noise {used:.2g}, its residuals say "
                 f"{implied:.2g}"
             )
-    return "Laplace, for a fixed kernel, its scale and noise of largest evidence" + (
-        "" if found.precisions.free else " or as stated"
+    noise = "noise of largest evidence" if found.precisions.free else "noise as stated"
+    if not found.evidence:
+        return f"Laplace, for a kernel that was not learned but for its scale, and {noise}"
+    numbers = sum(t.numel() for t in found.state.kernel())
+    values = sum(r.residual.numel() for r in found.laplace.rows)
+    return (
+        f"Laplace, for a kernel of largest evidence and {noise}; what is not known of the kernel's {numbers} numbers, "
+        f"found from {values} values, is not in the intervals"
     )
 
 
