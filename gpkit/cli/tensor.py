@@ -47,7 +47,7 @@ def add_parser(commands: Any) -> None:
     tensor.add_argument("--residual", choices=("none", "local"), default="none", help="default: %(default)s")
     tensor.add_argument("--no-main-effects", action="store_true", help="products of functions of all modes only")
     tensor.add_argument("--restarts", type=whole_number(1), default=4, help="random starts (default: %(default)s)")
-    tensor.add_argument("--sweeps", type=whole_number(1), default=40, help="at most, per start (default: %(default)s)")
+    tensor.add_argument("--sweeps", type=whole_number(1), help="at most, per start (default: 25; 12 below a residual)")
     tensor.add_argument("--draws", type=whole_number(2), default=500, help="posterior draws (default: %(default)s)")
     tensor.add_argument("--seed", type=whole_number(0), default=0, help="of everything random (default: %(default)s)")
     tensor.add_argument("--predict", metavar="NEW.csv", help="also predict these rows (DIR/predictions_new.csv)")
