@@ -261,4 +261,4 @@ def test_bad_input(sphere: Surface) -> None:
         MarkovStatistics.of(pattern, sparse.identity(3, format="csr"), np.full(3, np.nan))
     other = MarkovKernel.on(sphere.cloud, "scalar", 2.0)
     with pytest.raises(InvalidDataError, match="200 nodes, the field has 100"):
-            ScalarFieldGP(PointCloud(sphere.cloud.points[:100], dim=2, components="keep"), other)
+        ScalarFieldGP(PointCloud(sphere.cloud.points[:100], dim=2, components="keep"), other)
