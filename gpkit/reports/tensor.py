@@ -40,7 +40,8 @@ METHOD = (
     "are centred, have unit mean square over the entries and are ordered by the variance that they carry.",
     "A local residual predicts each entry from its nearest neighbours, itself left out, by two Gaussian processes over "
     "all modes jointly: one of the values themselves, one of what the low-rank part leaves. The law of the noise, and "
-    "how its scale follows the prediction, are fitted to these errors.",
+    "how its scale follows the prediction, are fitted to these errors. Counts and binary values are first replaced by "
+    "the Gaussian sites of their likelihood; belief and width of the residual are then fitted to their probabilities.",
 )
 
 

@@ -15,6 +15,7 @@ from scipy.special import ndtri
 from gpkit.diagnostics import Finding
 from gpkit.diagnostics.calibration import coverage
 from gpkit.inference.inference_data import provenance
+from gpkit.models.functional_tensor.latent_residual import LatentResidual
 from gpkit.models.functional_tensor.modes import Categorical, Spatial
 
 if TYPE_CHECKING:
@@ -93,7 +94,12 @@ def tensor_content(
         pit = _pit(model, y)
         extra = {"pit": pit, "predicted": mean, "standardised": ndtri(np.clip(pit, 1e-12, 1.0 - 1e-12))}
     parameters = {k: v for k, v in fit.parameters.items() if "." not in k}
-    if state.residual is not None:
+    if isinstance(state.residual, LatentResidual):
+        parameters |= {
+            "belief in the local residual": state.residual.belief,
+            "width of its standard deviations": state.residual.width,
+        }
+    elif state.residual is not None:
         law = state.residual.law
         parameters = {"weight of the process of the values": state.residual.weight}
         if np.isfinite(law.degrees):

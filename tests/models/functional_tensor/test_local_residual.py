@@ -153,7 +153,7 @@ def ridges(likelihood, n, seed):
 
 
 @pytest.mark.parametrize("likelihood", ["poisson", "bernoulli", "negative-binomial"])
-def test_residual_of_counts_and_binary_tables(likelihood):
+def test_residual_of_counts_and_binary_tables(likelihood, tmp_path):
     """Better than low rank on rows of a surface that it cannot hold, calibrated, and it takes in more rows."""
     frame, new = ridges(likelihood, 900, 0), ridges(likelihood, 1100, 1)
     y, scores, model = new.y.to_numpy(), {}, None
@@ -168,6 +168,9 @@ def test_residual_of_counts_and_binary_tables(likelihood):
     transform = shares * law.cdf(y) + (1.0 - shares) * law.cdf(y - 1.0)
     assert 0.87 < np.mean(np.abs(transform - 0.5) < 0.45) < 0.93
     assert np.isfinite(model.fitted.left_out.log_density(frame.y.to_numpy())).all()
+    if likelihood == "bernoulli":
+        html, _ = model.report(tmp_path)
+        assert "belief in the local residual" in html.read_text()
     model.update(new[:600], new.y[:600], keep=1400)
     rest = new[600:]
     assert len(model._state.residual.points) == 1400

@@ -102,6 +102,64 @@ def test_automatic_rank_finds_the_truth():
     assert fit.parameters["noise_variance"] == pytest.approx(0.01, rel=0.1)
 
 
+@pytest.mark.parametrize(("form", "main_effects"), [("tucker", False), ("cp", True)])
+def test_automatic_rank_of_every_mode(form, main_effects):
+    """Ranks that differ, and functions that are no draws of the model; main effects are not counted."""
+    rng = np.random.default_rng(3)
+    grids = [np.sort(rng.uniform(0.0, 6.0, 14)) for _ in range(3)]
+    index = rng.integers(0, 14, (3, 1000))
+    shapes = [
+        np.stack([np.sin(1.1 * g + k), np.tanh(g - 3.0), np.exp(-((g - 2.0) ** 2))], 1) for k, g in enumerate(grids)
+    ]
+    bases = [np.linalg.qr(np.column_stack([np.ones(14), own]))[0][:, 1:] * np.sqrt(14.0) for own in shapes]
+    a, b, c = (basis[at] for basis, at in zip(bases, index, strict=True))
+    if form == "cp":
+        f, want = a[:, 0] * b[:, 0] * c[:, 0] + 0.8 * a[:, 1] * b[:, 1] * c[:, 1], (2, 2, 2)
+    else:
+        f, want = (a[:, 0] * b[:, 0] + a[:, 1] * b[:, 1]) * c[:, 0], (2, 2, 1)
+    if main_effects:
+        f = f + 1.0 + a[:, 0] - b[:, 1]
+    y = f + 0.2 * rng.standard_normal(1000)
+    x = np.stack([grid[at] for grid, at in zip(grids, index, strict=True)], 1)
+    model = FunctionalTensor([Continuous(name) for name in "xyz"], rank="auto", form=form, main_effects=main_effects)
+    fit = model.fit(x, y, restarts=1, sweeps=25, progress=False)
+    assert fit.ranks == want
+    assert np.sqrt(np.mean((model.predict(x).mean - f) ** 2)) < 0.08
+
+
+def test_a_search_for_the_rank_goes_on(tmp_path, monkeypatch):
+    """Fits that were made before an interruption are not made again, and the outcome is the same."""
+    from gpkit.models.functional_tensor import checkpoint, rank_choice
+
+    frame = table(150)
+    monkeypatch.setattr(checkpoint, "_BETWEEN_SAVES", 0.0)
+    options = {"restarts": 1, "sweeps": 10, "progress": False}
+    want = FunctionalTensor(modes(), rank="auto").fit(frame, "y", **options)
+    begin, made = rank_choice.begin_resized, []
+
+    def killed(*args):
+        if made:
+            raise KeyboardInterrupt
+        made.append(args)
+        begin(*args)
+
+    monkeypatch.setattr(rank_choice, "begin_resized", killed)
+    file = tmp_path / "fit.part"
+    with pytest.raises(KeyboardInterrupt):
+        FunctionalTensor(modes(), rank="auto").fit(frame, "y", checkpoint=file, **options)
+    assert file.exists()
+    again = []
+    monkeypatch.setattr(rank_choice, "begin_resized", lambda *args: again.append(args) or begin(*args))
+    found = FunctionalTensor(modes(), rank="auto").fit(frame, "y", checkpoint=file, **options)
+    assert found.ranks == want.ranks
+    np.testing.assert_allclose(found.elbo, want.elbo, rtol=1e-9)
+    assert not file.exists()
+    made.clear()
+    monkeypatch.setattr(rank_choice, "begin_resized", lambda *args: made.append(args) or begin(*args))
+    FunctionalTensor(modes(), rank="auto").fit(frame, "y", **options)
+    assert len(again) == len(made) - 1
+
+
 @pytest.mark.parametrize("likelihood", ["poisson", "negative-binomial", "bernoulli"])
 def test_other_likelihoods(likelihood):
     rng = np.random.default_rng(0)
