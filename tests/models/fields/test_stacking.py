@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gpkit.inference.log_parameters import maximise_log
 from gpkit.models import VectorFieldGP
 from gpkit.models.fields.jackknife import inflation_of, predict_left_out
 from gpkit.models.fields.regression import FieldRegression
@@ -107,8 +106,5 @@ def test_much_data_leave_nothing_to_count(sphere: Surface) -> None:
     rng = np.random.default_rng(3)
     vectors = sphere.cloud.to_ambient(sphere.cloud.to_tangent(sphere.vectors)[0] + 0.3 * rng.standard_normal((200, 2)))
     model = VectorFieldGP(sphere.cloud, "projected:rbf")
-    result = model.fit(None, vectors, progress=False)
-    best = result.comparison.best
+    best = model.fit(np.arange(0, 200, 2), vectors[::2], progress=False).comparison.best
     assert 1.0 <= inflation_of(best.regression, best.fit) < 1.15
-    again = maximise_log(best.regression, init=[best.fit.theta])
-    assert inflation_of(best.regression, again) == pytest.approx(inflation_of(best.regression, best.fit), rel=0.05)
