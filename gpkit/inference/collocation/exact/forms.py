@@ -42,6 +42,7 @@ _SPEED = 2e10
 _SECONDS = 60.0
 _FEW = 5000
 _WEIGHTS = 3000
+_MANY = 1500
 _DESIGN = 4e7
 _FEW_ROWS = 5
 _ROUNDINGS = (1e-13, 1e-10, 1e-8)
@@ -139,7 +140,7 @@ class Conditioner:
                 kinds = ["covariance"]  # a factorisation costs less than an iteration, and never fails
             others = [Form(kind, smoothness=nu) for kind in kinds for nu in rougher or [None]]
             # So many waves mean that the solution is none of a few, and their factor costs more than the covariance's.
-            is_cheap = kinds[0] == "covariance" and weights is not None and 12.0 * weights**3 > total**3
+            is_cheap = kinds[0] == "covariance" and weights is not None and weights > max(_MANY, 0.4 * total)
             return others + found if is_cheap else found + others
         refusal = dense_refusal(total)
         if refusal is not None and not found:

@@ -243,6 +243,12 @@ class LinearEngine:
         usable = guide if guide_residual < float("inf") else None
         return CoveringPosterior(posterior, usable, residual, guide_residual, inflation, self._points)
 
+    def discretisation(self, posterior: FieldPosterior) -> float:
+        """Relative residual of exact equations between the points of the grid; zero where data have noise."""
+        if not self.is_exact:
+            return 0.0
+        return off_grid_residual(self.problem, posterior, self.parameters, self._points) or 0.0
+
     def _tolerance(self, posterior: Any, points: Tensor) -> float:
         """Residual of exact equations between the points that is small beside what the noise leaves uncertain."""
         relative = []
