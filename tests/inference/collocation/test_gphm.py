@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from gpkit.errors import InvalidDataError
-from gpkit.inference.collocation.forms import Jet
+from gpkit.inference.collocation.forms import Data, Jet
 from gpkit.inference.collocation.gphm import engine as gphm
 from gpkit.inference.collocation.gphm.axes import AxisColumns, diagonal_sums, fold, toeplitz, unfold
 from gpkit.inference.collocation.gphm.objective import GphmObjective
@@ -95,6 +97,12 @@ def test_what_the_method_cannot_do_is_refused():
         gphm.solve(problems.others()["periodic"].problem, (10, 10))
     with pytest.raises(InvalidDataError, match="optimisers 'adam' and 'gauss-newton', got 'sgd'"):
         gphm.solve(cases["P1"].problem, (20,), optimiser="sgd")
+    line = cases["P1"].problem
+    uneven = Data(values=torch.zeros(20), axes=(torch.linspace(0, 1, 20) ** 2,))
+    for given in (uneven, Data(values=torch.zeros(19), axes=(torch.linspace(0, 1, 19),))):
+        wrong = replace(line, equations=(replace(line.equations[0], source=given),))
+        with pytest.raises(InvalidDataError, match="gphm takes values at the points of its own equispaced grid"):
+            gphm.solve(wrong, (20,))
     with pytest.raises(InvalidDataError, match="second process"):
         gphm.solve(cases["P1"].problem, (20,), optimiser="gauss-newton", change_point=0.5)
 

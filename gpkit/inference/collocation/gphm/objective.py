@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gpkit.errors import InvalidDataError
 from gpkit.inference.collocation.exact.priors import MixtureAxis
 from gpkit.inference.collocation.exact.problem import data_values, open_mesh
-from gpkit.inference.collocation.forms import Condition, Equation, Jet, Parameters, Problem
+from gpkit.inference.collocation.forms import Condition, Data, Equation, Jet, Parameters, Problem
 from gpkit.inference.collocation.gphm.adjoints import along_axes, chain, pull_determinant, pull_jet, pull_quadratic
 from gpkit.inference.collocation.gphm.axes import AxisColumns, fold, unfold
 from gpkit.inference.collocation.gphm.laplace import LinearRows
@@ -68,6 +69,9 @@ class GphmObjective:
         boundary_weight: The weight of the conditions' part.
         jitter: Absolute, added to each axis' covariance.
         parameters: Of unknown coefficients.
+
+    Raises:
+        InvalidDataError: Values are given elsewhere than on this grid, or are not finite.
     """
 
     def __init__(
@@ -88,6 +92,8 @@ class GphmObjective:
         self.parameters: Parameters = parameters or {}
         self.coordinates = open_mesh(axes)
         self.shape = tuple(len(x) for x in axes)
+        for i, e in enumerate(problem.equations):
+            _require_grid(e.source, axes, f"the source of equation {i + 1}")
         self.sources = [
             data_values(e.source, axes, self.parameters, f"the source of equation {i + 1}")
             for i, e in enumerate(problem.equations)
@@ -104,6 +110,8 @@ class GphmObjective:
         end = 0 if condition.side == 0 else len(self.axes[j]) - 1
         face = [x[end : end + 1] if k == j else x for k, x in enumerate(self.axes)]
         if condition.value.values is not None:
+            others = [x for k, x in enumerate(self.axes) if k != j]
+            _require_grid(condition.value, others, f"the {condition.kind} data")
             values = condition.value.values.reshape([len(x) for x in face])
         else:
             values = data_values(condition.value, face, self.parameters, f"the {condition.kind} data")
@@ -249,3 +257,25 @@ class GphmObjective:
                 slopes[t.jet][index] += weight * precision * found * c
         value = weight * (0.5 * precision * square - 0.5 * count * log_precision)
         return torch.tensor(weight * 0.5 * (precision * square - count), dtype=torch.float64), value
+
+
+def _require_grid(data: Data, axes: Sequence[Tensor], what: str) -> None:
+    """Check that values, where they are given, are at the points of the grid.
+
+    Raises:
+        InvalidDataError: They are not.
+    """
+    if data.values is None:
+        return
+    shape = tuple(len(x) for x in axes)
+    own = data.axes or axes
+    same = data.values.numel() == math.prod(shape) and len(own) == len(axes)
+    if not same or any(
+        len(x) != len(y) or not torch.allclose(x, y, rtol=0.0, atol=1e-9 * float(y[-1] - y[0]))
+        for x, y in zip(own, axes, strict=True)
+    ):
+        raise InvalidDataError(
+            f"{what} is given at {' x '.join(str(n) for n in data.values.shape)} points; gphm takes values at the "
+            f"points of its own equispaced grid only, {' x '.join(map(str, shape))} here: use that grid, or "
+            "method='exact' or 'spectral'"
+        )
