@@ -23,6 +23,7 @@ __all__ = ["gauss_newton"]
 
 _STEPS = 60
 _TOLERANCE = 1e-10
+_SMALL = 1e-6
 _SHARE = 1e-4
 """Of the relative residual between the points of the grid, which steps need not be smaller than."""
 State = list[Mapping[Jet, Tensor]]
@@ -64,7 +65,8 @@ def gauss_newton(engine: LinearEngine, progress: bool) -> Any:
         settled = len(steps) > 3 and change < 1e-6 and change > 0.3 * steps[-2]
         # Steps shrink by about the same factor: what they leave is told by the last two.
         left = change * change / steps[-2] if len(steps) > 1 and change < steps[-2] else change
-        done = change < _TOLERANCE or left < _SHARE * engine.discretisation(posterior)
+        small = change < _SMALL and left < _SHARE * engine.discretisation(posterior)
+        done = change < _TOLERANCE or small
         if (factor == 1.0 and done) or settled:
             posterior.diagnostics |= {"newton_steps": steps, "newton_residuals": history, "newton_residual": residual}
             posterior.diagnostics["method"] += f"; {len(steps)} Gauss-Newton steps, Laplace posterior at the last"
