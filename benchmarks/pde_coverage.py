@@ -88,7 +88,7 @@ def run_noisy(only: str, seeds: int | None, smoke: bool, method: str = "auto") -
         for seed in range(count):
             problem, baseline = case.state(np.random.default_rng([seed, 17]))
             begun = time.process_time()
-            solution = problem.solve(case.grid, method=method, progress=False)
+            solution = problem.solve(case.grid, method=method, progress=False, **case.options)
             found.append(score(solution, truth, points))
             warned += bool(solution.findings)
             spent += time.process_time() - begun
