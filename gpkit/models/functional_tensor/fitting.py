@@ -73,7 +73,7 @@ class LowRankSettings:
     ard: bool
     main_effects: bool
     likelihood: str
-    sweeps: int = 40
+    sweeps: int = 25
     tolerance: float = 1e-5
     batch_size: int | None = None
     epochs: int = 0
