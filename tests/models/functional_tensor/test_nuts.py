@@ -22,7 +22,7 @@ def test_means_and_widths_are_near_those_of_nuts():
     model = FunctionalTensor(parts, rank=1, main_effects=False)
     model.fit(frame, "y", restarts=1, progress=False)
     new = pd.DataFrame({"x": np.linspace(0.1, 1.6, 9), "t": np.linspace(2.1, 0.0, 9)})
-    data = model.sample(new, draws=150, tune=150, chains=1, seed=0, progress=False)
+    data = model.sample(new, draws=120, tune=100, chains=1, seed=0, progress=False)
     draws = data.posterior["f_new"].to_numpy()[0]
     found = model.predict(new)
     assert np.all(np.abs(found.mean - draws.mean(0)) < 0.4 * draws.std(0))
@@ -30,7 +30,7 @@ def test_means_and_widths_are_near_those_of_nuts():
     assert 0.7 < np.median(ratio) < 1.4
     noise = data.posterior["noise_variance"].to_numpy().mean()
     assert model.fitted.parameters["noise_variance"] == pytest.approx(noise, rel=0.25)
-    assert data.posterior["f"].shape == (1, 150, 50) and data.observed_data["y"].shape == (50,)
+    assert data.posterior["f"].shape == (1, 120, 50) and data.observed_data["y"].shape == (50,)
 
 
 @pytest.mark.parametrize("form", ["tucker", "cp", "tensor-train"])
