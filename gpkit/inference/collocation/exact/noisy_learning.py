@@ -33,6 +33,7 @@ _OCCAM = 2.0
 """Nats a component has to be worth: the logarithm of prior range over posterior range of its weight."""
 _IDLE = 0.01
 """Nats below which components are left out together."""
+_ROWS = 200
 _PART = 360
 _SIDE = 6
 
@@ -103,7 +104,12 @@ class NoisyLearner:
         return [m for own in sized([tuple(axes)] * self._fields, every) for m in own]
 
     def _evidence(self, every: Sequence[Rows], start: Sequence[MixtureAxis]) -> Evidence:
-        """In the space of weights if there are few, else by the covariance of a part of the rows."""
+        """By the covariance of all rows if these are few, in the space of weights if those are, else by a part."""
+        if sum(len(r) for r in every) <= _ROWS:
+            found = _given(every, lambda part, scale: part_evidence(part, self._fields, self._box.dim, scale))
+            if found is not None and math.isfinite(_value(found, start)):
+                self._say("by their covariance", every)
+                return found
         if all(isinstance(m.envelope, GaussianEnvelope) for m in start):
             found = noisy_evidence(every, start, self._box.lengths)
             if found is not None and math.isfinite(_value(found, start)):
