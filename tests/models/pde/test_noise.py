@@ -89,5 +89,5 @@ def test_the_table_of_coverage_is_printed() -> None:
     finished = subprocess.run(command, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
     row = next(line for line in finished.stdout.splitlines() if "no conditions" in line).split()
-    coverage, baseline, ours = float(row[-7]), float(row[-2]), float(row[-4])
-    assert row[-10] == "2" and 0.5 <= coverage <= 1.0 and ours < baseline
+    coverage, baseline, ours = float(row[-8]), float(row[-3]), float(row[-5])
+    assert row[-11] == "2" and 0.5 <= coverage <= 1.0 and ours < baseline
