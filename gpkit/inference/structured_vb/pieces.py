@@ -98,7 +98,10 @@ class Pieces(Entries):
             return
         self.target, self.weight = self._scratch(self.length), self._scratch(self.length)
         for part in self.parts():
-            self.target[part], self.weight[part] = posterior.observation.start(np.asarray(self.y[part]))
+            if posterior.sweeps:  # No weights yet: the first sites are not damped.
+                self.target[part] = self.weight[part] = 0.0
+            else:
+                self.target[part], self.weight[part] = posterior.observation.start(np.asarray(self.y[part]))
         if posterior.sweeps:
             self.renew_all(posterior)
 
