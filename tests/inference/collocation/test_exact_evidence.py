@@ -8,9 +8,11 @@ import math
 import pytest
 import torch
 
+from gpkit.errors import NotPositiveDefiniteError
 from gpkit.inference.collocation.exact import engine as exact
 from gpkit.inference.collocation.exact.dense import assemble
 from gpkit.inference.collocation.exact.evidence import blocks_of_rows, part_evidence, weight_evidence
+from gpkit.inference.collocation.exact.lbfgs import evidence_given
 from gpkit.inference.collocation.exact.noisy_learning import noisy_evidence
 from gpkit.inference.collocation.exact.priors import FieldPrior, MixtureAxis
 from gpkit.inference.collocation.exact.rows import RowTerm, grid_rows, jet_rows, prior_variance
@@ -153,3 +155,15 @@ def test_what_was_learned_and_from_what_is_said():
     last = found.diagnostics["learning"][-1]
     assert last["after"] > last["before"] and said["value"] == last["after"]
     assert case.error(found) < 1e-8
+
+
+def test_noisy_rows_that_would_be_more_likely_than_no_misfit_at_all_are_refused():
+    """Under a prior that hardly allows the exact rows, a difference of two large numbers is rounding."""
+
+    def of(value):
+        return lambda _: (value, [[torch.zeros(1, dtype=torch.float64)]])
+
+    value, _ = evidence_given(of(-62_189_031.9), of(-62_189_100.0), of(-62_189_000.0), 5.0)([])
+    assert value == pytest.approx(68.1)
+    with pytest.raises(NotPositiveDefiniteError, match="round away"):
+        evidence_given(of(-62_189_031.9), of(-62_189_100.0), of(-62_193_329.7), 5.0)([])

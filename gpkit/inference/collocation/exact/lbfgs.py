@@ -98,7 +98,7 @@ def _value(quadratic: float, logdet: float, n: int, profile: bool) -> tuple[floa
     return -0.5 * (quadratic / scale + logdet + n * math.log(scale) + n * math.log(2.0 * math.pi)), scale
 
 
-def evidence_given(every: Evidence, exact: Evidence) -> Evidence:
+def evidence_given(every: Evidence, exact: Evidence, plain: Evidence, most: float) -> Evidence:
     """Of noisy rows given the exact ones: the evidence of all rows without that of the exact ones.
 
     Beside noisy data exact rows are constraints and no data. Counted as data, equations without a source would reward
@@ -109,11 +109,16 @@ def evidence_given(every: Evidence, exact: Evidence) -> Evidence:
     Args:
         every: Of all rows.
         exact: Of those without noise, or its excess over that at the best scale of the priors.
+        plain: Of those without noise.
+        most: What noisy rows have at most, where nothing is left of them. More than that given the exact ones is
+            rounding, of priors that hardly allow what is exact, and is refused.
     """
 
     def evaluate(mixtures: Sequence[MixtureAxis]) -> tuple[float, Sequence[Sequence[Tensor]]]:
         value, slopes = every(mixtures)
         taken, others = exact(mixtures)
+        if value - (taken if plain is exact else plain(mixtures)[0]) > most + 1.0:
+            raise NotPositiveDefiniteError("exact rows are so unlikely under this prior that the noisy ones round away")
         pairs = zip(slopes, others, strict=True)
         return value - taken, [[a - b for a, b in zip(x, y, strict=True)] for x, y in pairs]
 

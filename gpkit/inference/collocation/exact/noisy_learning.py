@@ -172,8 +172,13 @@ def _given(rows: Sequence[Rows], make: Callable[[Sequence[Rows], Scale], Evidenc
     if not exact:
         return make(rows, "given")
     tells = any(r.values is not None and bool((r.values != 0.0).any()) for r in exact)
-    every, taken = make(rows, "given"), make(exact, "excess" if tells else "given")
-    return None if every is None or taken is None else evidence_given(every, taken)
+    every, plain = make(rows, "given"), make(exact, "given")
+    taken = make(exact, "excess") if tells else plain
+    if every is None or plain is None or taken is None:
+        return None
+    variances = torch.cat([r.noise.expand(len(r)) for r in rows])
+    most = -0.5 * float((2.0 * math.pi * variances[variances > 0.0]).log().sum())
+    return evidence_given(every, taken, plain, most)
 
 
 def _value(evidence: Evidence, mixtures: Sequence[MixtureAxis]) -> float:
