@@ -340,7 +340,7 @@ def test_a_jump_in_the_source_is_not_trusted():
 
 def test_memory_is_estimated_before_it_is_taken(monkeypatch):
     sizes = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 100}
-    monkeypatch.setattr("gpkit.inference.collocation.attempts.os.sysconf", lambda name: sizes[name])
+    monkeypatch.setattr("gpkit.inference.collocation.spectral.attempts.os.sysconf", lambda name: sizes[name])
     case = PUBLISHED["P6"]
     with pytest.raises(InvalidDataError, match="GiB"):
         solve(case.problem, case.grid, basis="broadband")
