@@ -305,14 +305,6 @@ class EigenbasisLinearOperator(StructuredLinearOperator):
         inner = torch.cholesky_solve(root.unsqueeze(-1) * (self.features.mT @ scaled), factor)
         return scaled - precision.unsqueeze(-1) * (self.features @ (root.unsqueeze(-1) * inner))
 
-    def solve(self, right_tensor: Tensor, left_tensor: Tensor | None = None) -> Tensor:
-        """``[left] K^-1 right``, exact."""
-        vector = right_tensor.dim() == 1
-        out = self._solve(right_tensor.unsqueeze(-1) if vector else right_tensor)
-        if left_tensor is not None:
-            out = left_tensor @ out
-        return out.squeeze(-1) if vector else out
-
     def inv_quad_logdet(
         self, inv_quad_rhs: Tensor | None = None, logdet: bool | None = False, reduce_inv_quad: bool | None = True
     ) -> tuple[Tensor, Tensor]:

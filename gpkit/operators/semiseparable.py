@@ -259,14 +259,6 @@ class SemiseparableLinearOperator(StructuredLinearOperator):
         order, inverse = self._order()
         return self._permute(sweeps.solve(self._sorted(), self._permute(rhs, order), self._factors()), inverse)
 
-    def solve(self, right_tensor: Tensor, left_tensor: Tensor | None = None) -> Tensor:
-        """``[left] (K + D)^-1 right``, exact, O(N) per column."""
-        vector = right_tensor.dim() == 1
-        out = self._solve(right_tensor.unsqueeze(-1) if vector else right_tensor)
-        if left_tensor is not None:
-            out = left_tensor @ out
-        return out.squeeze(-1) if vector else out
-
     def inv_quad_logdet(
         self, inv_quad_rhs: Tensor | None = None, logdet: bool | None = False, reduce_inv_quad: bool | None = True
     ) -> tuple[Tensor, Tensor]:

@@ -117,6 +117,14 @@ class StructuredLinearOperator(LinearOperator):
             )
         return self._add_diagonal_values(diag if diag.dim() else diag[None])
 
+    def solve(self, right_tensor: Tensor, left_tensor: Tensor | None = None) -> Tensor:
+        """``[left] K^-1 right``, exact: (N,) or (*batch, N, R) through the subclass's ``_solve``."""
+        vector = right_tensor.dim() == 1
+        out: Tensor = self._solve(right_tensor.unsqueeze(-1) if vector else right_tensor)
+        if left_tensor is not None:
+            out = left_tensor @ out
+        return out.squeeze(-1) if vector else out
+
     def inv_quad(self, inv_quad_rhs: Tensor, reduce_inv_quad: bool = True) -> Tensor:
         """``rhs^T K^-1 rhs``; the base class would ask for a dense Cholesky factor or conjugate gradients."""
         quad: Tensor = self.inv_quad_logdet(inv_quad_rhs, logdet=False, reduce_inv_quad=reduce_inv_quad)[0]
