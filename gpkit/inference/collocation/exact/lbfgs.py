@@ -19,6 +19,7 @@ from scipy import optimize
 from torch import Tensor
 
 from gpkit.errors import NotPositiveDefiniteError
+from gpkit.inference.collocation.exact.coordinates import MixtureCoordinates
 from gpkit.inference.collocation.exact.dense import assemble, factorise
 from gpkit.inference.collocation.exact.features import field_features
 from gpkit.inference.collocation.exact.priors import FieldPrior, MixtureAxis, WaveAxis
@@ -245,56 +246,35 @@ def learn(
     """
     lengths = [length] * len(start) if isinstance(length, float) else list(length)
     steps = [step] * len(start) if isinstance(step, float) else list(step)
-    first = np.concatenate([_pack(m, n) for m, n in zip(start, lengths, strict=True)])
-    bounds: list[tuple[float, float]] = []
-    for m, own, h in zip(start, lengths, steps, strict=True):
-        q = len(m.weights)
-        bounds += [(float(w) - 30.0, float(w) + 30.0) for w in m.weights.log()]
-        low, high = math.log(1.5 * h), math.log(5.0 * own)
-        bounds += [(low, high)] * q
-        # A frequency above half a cycle a step is kept where it was found: between the points it is no alias.
-        found = [0.0] * q if m.frequencies is None else (m.frequencies * own).tolist()
-        bounds += [(0.0, max(0.5 * own / h, f + 1.0)) for f in found]
+    coordinates = MixtureCoordinates(start, lengths, steps)
+    first, bounds = coordinates.start, coordinates.bounds
     record: dict[str, Any] = {"evaluations": 0, "best": -math.inf, "at": first, "first": None}
 
+    def wall(packed: Array) -> tuple[float, Array]:
+        """Where there is no evidence: as far above the best as its slope promised below, so that steps are halved."""
+        if record["first"] is None:
+            return _WALL, np.zeros_like(packed)
+        promised = float(record["slope"] @ (packed - record["at"]))
+        return 1.0 + abs(promised) - record["best"], -record["slope"] * math.copysign(1.0, promised)
+
     def objective(packed: Array) -> tuple[float, Array]:
-        mixtures = _unpack(packed, start, lengths)
         record["evaluations"] += 1
         try:
-            value, derivatives = evidence(mixtures)
+            value, derivatives = evidence(coordinates.mixtures(packed))
         except (NotPositiveDefiniteError, RuntimeError):
-            return _WALL, np.zeros_like(packed)
+            return wall(packed)
         if not math.isfinite(value):
-            return _WALL, np.zeros_like(packed)
+            return wall(packed)
+        slope = -coordinates.gradient(packed, derivatives)
         if record["first"] is None:
             record["first"] = value
         if value > record["best"]:
-            record["best"], record["at"] = value, packed.copy()
-        slopes = []
-        for m, (w, s, f), own in zip(mixtures, derivatives, lengths, strict=True):
-            slopes += [(w * m.weights).numpy(), (s * m.lengthscales).numpy(), f.numpy() / own]
-        return -value, -np.concatenate(slopes)
+            record["best"], record["at"], record["slope"] = value, packed.copy(), slope
+        return -value, slope
 
-    clipped = np.clip(first, [b[0] for b in bounds], [b[1] for b in bounds])
+    clipped = np.clip(first, bounds[:, 0], bounds[:, 1])
     options = {"maxiter": iterations, "maxcor": 20, "maxfun": 2 * iterations, "ftol": tolerance, "gtol": 1e-2}
     result = optimize.minimize(objective, clipped, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     before = record["first"] if record["first"] is not None else -math.inf
-    return Learned(
-        tuple(_unpack(record["at"], start, lengths)), before, record["best"], record["evaluations"], str(result.message)
-    )
-
-
-def _pack(m: MixtureAxis, length: float) -> Array:
-    frequencies = torch.zeros_like(m.weights) if m.frequencies is None else m.frequencies
-    # Frequencies in waves per interval: all coordinates are then of order one.
-    return torch.cat([m.weights.log(), m.lengthscales.log(), frequencies * length]).detach().numpy()
-
-
-def _unpack(packed: Array, like: Sequence[MixtureAxis], lengths: Sequence[float]) -> list[MixtureAxis]:
-    out, position = [], 0
-    for m, length in zip(like, lengths, strict=True):
-        q = len(m.weights)
-        own = torch.from_numpy(np.array(packed[position : position + 3 * q], dtype=np.float64))
-        out.append(MixtureAxis(m.envelope, own[:q].exp(), own[q : 2 * q].exp(), own[2 * q :] / length))
-        position += 3 * q
-    return out
+    found = tuple(coordinates.mixtures(record["at"]))
+    return Learned(found, before, record["best"], record["evaluations"], str(result.message))
