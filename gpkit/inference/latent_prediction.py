@@ -15,7 +15,8 @@ from torch import Tensor
 from gpkit.errors import GpkitError
 from gpkit.inference.conditioning import StructuredPredictionStrategy
 from gpkit.operators.eigenbasis import CrossEigenbasisLinearOperator, EigenbasisLinearOperator
-from gpkit.operators.sparse_precision import PrecisionLayout, SparsePrecisionLinearOperator
+from gpkit.operators.precision_layout import PrecisionLayout
+from gpkit.operators.sparse_precision import SparsePrecisionLinearOperator
 
 __all__ = ["EigenbasisPredictionStrategy", "SparsePrecisionPredictionStrategy"]
 

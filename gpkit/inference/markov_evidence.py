@@ -24,7 +24,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from gpkit.errors import InvalidDataError
-from gpkit.operators.sparse_precision import MarkovPosterior, PrecisionLayout
+from gpkit.operators.markov_posterior import MarkovPosterior
+from gpkit.operators.precision_layout import PrecisionLayout
 from gpkit.operators.sparse_symmetric import SparseMatrix, SparsePattern
 
 __all__ = ["MarkovStatistics"]

@@ -18,7 +18,8 @@ from gpkit.geometry import Manifold
 from gpkit.geometry.checks import as_indices
 from gpkit.geometry.laplacian import Laplacian
 from gpkit.kernels.rational import rational_power
-from gpkit.operators.sparse_precision import PrecisionLayout, SparsePrecisionLinearOperator
+from gpkit.operators.precision_layout import PrecisionLayout
+from gpkit.operators.sparse_precision import SparsePrecisionLinearOperator
 from gpkit.operators.sparse_symmetric import SparseMatrix, SparsePattern
 
 __all__ = ["MarkovKernel"]

@@ -11,10 +11,12 @@ from gpkit.operators.kronecker import KroneckerLinearOperator
 from gpkit.operators.kronecker_cross import KroneckerCrossLinearOperator
 from gpkit.operators.kronecker_sum import KroneckerSumLinearOperator
 from gpkit.operators.kronecker_terms import KroneckerTermsLinearOperator
+from gpkit.operators.markov_posterior import MarkovPosterior
 from gpkit.operators.posterior import PosteriorCovarianceLinearOperator
+from gpkit.operators.precision_layout import PrecisionLayout
 from gpkit.operators.random_features import RandomFeatureLinearOperator, WalkFeatures, conjugate_gradients
 from gpkit.operators.semiseparable import SemiseparableLinearOperator
-from gpkit.operators.sparse_precision import MarkovPosterior, PrecisionLayout, SparsePrecisionLinearOperator
+from gpkit.operators.sparse_precision import SparsePrecisionLinearOperator
 from gpkit.operators.structured import StructuredLinearOperator
 from gpkit.operators.toeplitz import ToeplitzLinearOperator
 from gpkit.operators.toeplitz_products import toeplitz_dense, toeplitz_matmul

@@ -2,174 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from linear_operator.operators import DenseLinearOperator, LinearOperator, RootLinearOperator, to_linear_operator
-from numpy.typing import NDArray
-from scipy import sparse
 from torch import Tensor
 
 from gpkit.errors import InvalidDataError, StructureLostError
 from gpkit.operators.dense import DenseCovarianceLinearOperator
-from gpkit.operators.sparse_symmetric import SparseMatrix, SparsePattern
+from gpkit.operators.markov_posterior import MarkovPosterior
+from gpkit.operators.precision_layout import PrecisionLayout
+from gpkit.operators.sparse_symmetric import SparseMatrix
 from gpkit.operators.structured import StructuredLinearOperator, common_batch, refuse_gradient
 
-__all__ = ["MarkovPosterior", "PrecisionLayout", "SparsePrecisionLinearOperator"]
-
-Array = NDArray[np.float64]
-
-_SOLVED = 1 << 24
-"""Numbers held at once while places are solved for."""
-_LOOKUP = 50
-"""Cost of looking a pair up, in entries of the factor that are passed while a place is solved for."""
-_PAIRS = 1 << 21
-"""Pairs of entries looked up at once."""
-
-
-@dataclass(frozen=True, eq=False)
-class PrecisionLayout:
-    """What does not depend on hyper-parameters: the pattern of Q and how rows observe the unknowns.
-
-    Args:
-        pattern: of the precision matrix Q (N, N).
-        selection: E (m, N), scipy sparse; few entries per row.
-    """
-
-    pattern: SparsePattern
-    selection: Any
-
-    def __post_init__(self) -> None:
-        """Check the shapes.
-
-        Raises:
-            InvalidDataError: the selection has another number of columns than the precision.
-        """
-        if self.selection.shape[1] != self.pattern.size:
-            raise InvalidDataError(
-                f"the selection has {self.selection.shape[1]} columns, the precision {self.pattern.size}"
-            )
-
-    @functools.cached_property
-    def entries(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows, columns and values of E."""
-        entries = self.selection.tocoo()
-        rows, columns = (torch.as_tensor(index.astype(np.int64)) for index in (entries.row, entries.col))
-        return rows, columns, torch.as_tensor(np.asarray(entries.data, dtype=np.float64))
-
-    @functools.cached_property
-    def posterior(self) -> tuple[SparsePattern, Tensor, Tensor, Tensor, Tensor]:
-        """Pattern of ``Q + E^T D^-1 E``, where Q goes, and place, row and weight of every product of E's entries."""
-        matrix = self.selection.tocsr().copy()
-        matrix.sum_duplicates()  # sorted now: products below would sort it in place, behind the places found here
-        every = np.arange(matrix.shape[0])
-        row, first, second = _entry_pairs(matrix, every, every)
-        columns, rows = matrix.indices[first].astype(np.int64), matrix.indices[second].astype(np.int64)
-        own = self.pattern
-        keys = own.columns * own.size + own.rows
-        wanted = columns * own.size + rows
-        at = np.minimum(np.searchsorted(keys, wanted), own.nnz - 1)
-        pattern, places = own, np.arange(own.nnz)
-        if not np.array_equal(keys[at], wanted):
-            union = own.matrix(np.ones(own.nnz)) + abs(matrix).T @ abs(matrix)
-            pattern = SparsePattern.of(union, own.block)
-            keys = pattern.columns * pattern.size + pattern.rows
-            places = np.searchsorted(keys, own.columns * own.size + own.rows)
-            at = np.searchsorted(keys, wanted)
-        weight = matrix.data[first] * matrix.data[second]
-        tensors = (torch.as_tensor(np.asarray(v)) for v in (places, at, row, weight))
-        return (pattern, *tensors)  # type: ignore[return-value]
-
-    def up(self, values: Tensor) -> Tensor:
-        """``E values``, (N, C) to (m, C)."""
-        rows, columns, data = self.entries
-        out = values.new_zeros(self.selection.shape[0], values.shape[1])
-        return out.index_add(0, rows, data.to(values.dtype).unsqueeze(-1) * values[columns])
-
-    def down(self, values: Tensor) -> Tensor:
-        """``E^T values``, (m, C) to (N, C)."""
-        rows, columns, data = self.entries
-        out = values.new_zeros(self.selection.shape[1], values.shape[1])
-        return out.index_add(0, columns, data.to(values.dtype).unsqueeze(-1) * values[rows])
-
-
-def _entry_pairs(matrix: Any, a: Any, b: Any) -> tuple[Any, Any, Any]:
-    """All pairs of an entry of row a_i and one of row b_i of a CSR matrix: i, and the places of both entries."""
-    counts_a, counts_b = (np.diff(matrix.indptr)[rows].astype(np.int64) for rows in (a, b))
-    total = counts_a * counts_b
-    place = np.repeat(np.arange(len(total)), total)
-    offset = np.arange(len(place)) - np.repeat(np.cumsum(total) - total, total)
-    width = counts_b[place]
-    return place, matrix.indptr[a][place] + offset // width, matrix.indptr[b][place] + offset % width
-
-
-@dataclass(frozen=True, eq=False)
-class MarkovPosterior:
-    """All N unknowns given noisy data: sparse precision A and mean.
-
-    Args:
-        mean: (N,).
-        matrix: A.
-    """
-
-    mean: Array
-    matrix: SparseMatrix
-
-    @property
-    def variance(self) -> Array:
-        """Marginal variances (N,), from the selected inverse."""
-        nodes = np.arange(self.matrix.pattern.size)
-        return self.matrix.factor.inverse_entries(nodes, nodes)
-
-    def blocks(self, size: int) -> Array:
-        """Marginal covariances (N / size, size, size) of consecutive unknowns, from the selected inverse."""
-        return self.covariances(sparse.identity(self.matrix.pattern.size, format="csr"), size)
-
-    def covariances(self, selection: Any, size: int) -> Array:
-        """Covariances (m / size, size, size) of consecutive rows of ``E w``.
-
-        Entries of the inverse on the factor's pattern are combined; places that need others, or so many that solving
-        costs less, are solved for, with the same result.
-
-        Args:
-            selection: E, sparse (m, N).
-            size: rows that belong together.
-        """
-        matrix = selection.tocsr()
-        columns = matrix.indices.astype(np.int64)
-        count = matrix.shape[0] // size
-        out = np.zeros((count, size, size))
-        pairs = np.square(np.diff(matrix.indptr)[: count * size : max(size, 1)].astype(np.float64))
-        many = pairs * _LOOKUP > self.matrix.pattern.supernodes.nonzeros
-        out[many] = np.nan
-        pieces = np.array_split(np.flatnonzero(~many), 1 + int(pairs[~many].sum() // _PAIRS))
-        for chosen in pieces:
-            for a in range(size):
-                for b in range(a + 1):
-                    place, first, second = _entry_pairs(matrix, chosen * size + a, chosen * size + b)
-                    entries = self.matrix.factor.inverse_entries(columns[first], columns[second])
-                    weights = matrix.data[first] * matrix.data[second] * entries
-                    out[chosen, a, b] = out[chosen, b, a] = np.bincount(place, weights, len(chosen))
-        unknown = np.flatnonzero(np.isnan(out).any((1, 2)))
-        step = max(1, _SOLVED // (max(self.matrix.pattern.size, 1) * size))
-        for start in range(0, len(unknown), step):
-            chosen = unknown[start : start + step]
-            rows = (chosen[:, None] * size + np.arange(size)).ravel()
-            half = self.whitened(matrix[rows]).reshape(-1, len(chosen), size)
-            out[chosen] = np.einsum("kmi,kmj->mij", half, half)
-        return out
-
-    def whitened(self, selection: Any) -> Array:
-        """``B = L^-1 P E^T`` (N, m) of rows E (m, N): ``B^T B = E A^-1 E^T``, the covariance of what E observes."""
-        return self.matrix.factor.whiten(selection.toarray().T)
-
-    def sample(self, n: int, generator: torch.Generator) -> Array:
-        """Exact joint draws (n, N)."""
-        noise = torch.randn(self.matrix.pattern.size, n, generator=generator, dtype=torch.float64).numpy()
-        return self.mean + self.matrix.factor.draw(noise).T
+__all__ = ["SparsePrecisionLinearOperator"]
 
 
 class SparsePrecisionLinearOperator(StructuredLinearOperator):
@@ -418,9 +264,3 @@ class SparsePrecisionLinearOperator(StructuredLinearOperator):
                 pieces.append(self.layout.up(torch.as_tensor(draw)).to(self.dtype) + diagonal.sqrt()[:, None] * white)
             draws = self._stack(pieces).movedim(-1, 0)
         return refuse_gradient(draws, "draws from a sparse-precision covariance", self._args)
-
-
-def selection_of(rows: NDArray[np.int64], size: int, weights: Array | None = None) -> Any:
-    """E that picks unknowns (m,), each times a weight; scipy sparse (m, size)."""
-    data = np.ones(len(rows)) if weights is None else weights
-    return sparse.csr_matrix((data, (np.arange(len(rows)), rows)), shape=(len(rows), size))

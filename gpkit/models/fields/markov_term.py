@@ -16,7 +16,7 @@ from gpkit.errors import InvalidDataError
 from gpkit.kernels.markov import MarkovKernel
 from gpkit.models.fields.sites import Sites
 from gpkit.models.fields.terms import Prepared, Scales, Term, between
-from gpkit.operators.sparse_precision import MarkovPosterior
+from gpkit.operators.markov_posterior import MarkovPosterior
 from gpkit.operators.sparse_symmetric import SparseMatrix, SparsePattern
 
 __all__ = ["MarkovTerm"]
