@@ -46,7 +46,7 @@ def main() -> None:
     if options.smoke:
         for section in ("sets", "folded", "wind"):
             config[section] |= config["smoke"]
-        config["circular"] |= {"spacing": {"sphere": [0.15]}, "seeds": [0]}
+        config["circular"] |= {"spacing": {"sphere": [0.12]}, "seeds": [0]}
         config["published"] = {"independent": {}, "ambient": {}, "circular": {}}  # of other sizes
     if options.seeds:
         for section in ("sets", "circular"):

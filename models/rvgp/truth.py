@@ -57,6 +57,16 @@ def load_mesh(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x[good], f[(f >= 0).all(1)], normals[good] / length[good, None]
 
 
+def diameter(points: np.ndarray) -> float:
+    """The largest distance between points, by going to the furthest one until that is no longer further."""
+    at, found = 0, 0.0
+    while True:
+        distance = np.linalg.norm(points - points[at], axis=1)
+        if distance.max() <= found:
+            return found
+        at, found = int(distance.argmax()), float(distance.max())
+
+
 def unit(field: np.ndarray) -> np.ndarray:
     return field / np.sqrt(np.square(field).sum(1).mean())
 
