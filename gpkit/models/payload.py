@@ -23,12 +23,14 @@ class PayloadFormat(NamedTuple):
         version: Of the entries; newer files are refused.
         noun: What the file holds, with its article, for messages.
         entries: Names that must be there.
+        oldest: Version of the oldest files that can still be read.
     """
 
     name: str
     version: int
     noun: str
     entries: Collection[str] = ()
+    oldest: int = 1
 
     def write(self, path: str | Path, entries: Mapping[str, Any]) -> Path:
         """Write the entries, complete or not at all.
@@ -49,7 +51,7 @@ class PayloadFormat(NamedTuple):
         """The entries of a file. Files hold Python objects: load only those that you trust.
 
         Raises:
-            InvalidDataError: The file is not there, damaged, of another kind, or written by a newer gpkit.
+            InvalidDataError: The file is not there, damaged, of another kind, or of a format that is too new or too old.
         """
         try:
             payload = torch.load(str(path), weights_only=False)
@@ -64,6 +66,11 @@ class PayloadFormat(NamedTuple):
         version = payload.get("version", 0)
         if version > self.version:
             raise InvalidDataError(f"{path} was written by a newer gpkit (format {version})")
+        if version < self.oldest:
+            raise InvalidDataError(
+                f"{path} was written by an older gpkit (format {version}), whose files this one cannot read (formats "
+                f"{self.oldest} to {self.version}): fit and save again"
+            )
         missing = [entry for entry in self.entries if entry not in payload]
         if missing:
             raise InvalidDataError(f"{path} is not complete: {self.noun} has an entry {missing[0]!r}")

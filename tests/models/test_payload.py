@@ -11,7 +11,7 @@ import torch
 from gpkit.errors import InvalidDataError
 from gpkit.models.payload import PayloadFormat
 
-FORMAT = PayloadFormat("gpkit test", 2, "a test file", ("a",))
+FORMAT = PayloadFormat("gpkit test", 2, "a test file", ("a",), oldest=2)
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -29,7 +29,8 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         ({"format": "another", "version": 1, "a": 1}, "is not a test file"),
         ([1, 2], "is not a test file"),
         ({"format": "gpkit test", "version": 3, "a": 1}, "newer gpkit"),
-        ({"format": "gpkit test", "version": 1}, "not complete.*'a'"),
+        ({"format": "gpkit test", "version": 2}, "not complete.*'a'"),
+        ({"format": "gpkit test", "version": 1, "a": 1}, r"older gpkit \(format 1\).*formats 2 to 2\): fit and save"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, content: object, says: str) -> None:

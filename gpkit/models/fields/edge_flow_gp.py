@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from gpkit.models.fields.fit_result import FieldFit
 from gpkit.models.fields.kernels import Setting
 from gpkit.models.fields.observations import as_places, observe_values
 from gpkit.models.fields.predictions import ScalarPrediction
+from gpkit.models.fields.settings import FieldSettings
 from gpkit.models.fields.sites import Sites, node_sites
 from gpkit.models.fields.spectral_term import SpectralPart, SpectralTerm
 from gpkit.models.fields.terms import Scales
@@ -37,13 +38,9 @@ class EdgeFlowGP(FieldGP):
         kernel: "auto" or "intrinsic" compares filters of the Hodge Laplacian by evidence; or one of them, such as
             "intrinsic:matern2" or "intrinsic:heat". "markov:matern1" and "markov:matern2" have all flows by a sparse
             precision matrix, with one amplitude for the three parts, which are then not told apart.
-        combine: Predictions are of the mixture of the compared kernels that predicts left-out places best
-            ("stacking"), or of the kernel with the highest evidence ("best").
-        rank: Number of gradient and of curl modes where there are more than ``full_below`` edges.
-        full_below: Up to this many edges all modes are used.
-        value_unit: Of the flows, for reports.
-        uncertainty: How predictions count that parameters are estimates: "jackknife" (what None is where kernels are
-            compared), "laplace" to average over eight parameters around each fit, or "map" not to.
+        settings: As for :class:`gpkit.models.fields.field_gp.FieldGP`, but for the numbers of modes: ``rank``, 200 by
+            default, of the gradient and as many of the curl where there are more than ``full_below`` edges, 2000 by
+            default.
 
     Raises:
         InvalidDataError: not a cell complex, or an unknown kernel.
@@ -58,21 +55,11 @@ class EdgeFlowGP(FieldGP):
         self,
         domain: Any,
         kernel: Any = "auto",
-        *,
-        combine: str = "stacking",
-        rank: int = 200,
-        full_below: int = 2000,
-        value_unit: str = "",
-        uncertainty: str | None = None,
+        **settings: Unpack[FieldSettings],
     ) -> None:
-        super().__init__(
-            kernel,
-            combine=combine,
-            rank=rank,
-            full_below=full_below,
-            value_unit=value_unit,
-            uncertainty=uncertainty,
-        )
+        settings.setdefault("rank", 200)
+        settings.setdefault("full_below", 2000)
+        super().__init__(kernel, **settings)
         if not hasattr(domain, "hodge_basis"):
             raise InvalidDataError(f"edge flows live on a CellComplex, not on a {type(domain).__name__}")
         self.domain = domain

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gpkit.errors import InvalidDataError
 from gpkit.geometry import SpectralBasis
-from gpkit.kernels.graph import GraphKernel, HodgeKernel
+from gpkit.kernels.graph import GraphKernel, HodgeKernel, WalkKernel
 from gpkit.kernels.markov import MarkovKernel
 from gpkit.kernels.spectral import SpectralKernel
 from gpkit.models.fields.filter_term import FilterTerm, positive_parameters, raw_values
@@ -50,7 +50,8 @@ def terms_of_kernel(
     Sums are taken apart; :class:`gpkit.kernels.SpectralKernel` and its relatives (with any filter) are fitted by the
     cached statistics of their basis, :class:`gpkit.kernels.HodgeKernel` as its parts, and
     :class:`gpkit.kernels.markov.MarkovKernel` by its sparse precision, each with an amplitude of its own; a
-    ``ScaleKernel`` around them gives its start. Anything else is a dense :class:`KernelTerm`.
+    ``ScaleKernel`` around them gives its start. Random walks on a graph (``GraphKernel(..., method="grf")``) get an
+    amplitude, too. These and anything else are a dense :class:`KernelTerm`.
 
     Args:
         kernel: Without batch dimensions.
@@ -59,7 +60,8 @@ def terms_of_kernel(
         label: Put behind names, where there are several.
 
     Raises:
-        InvalidDataError: a kernel with batch dimensions, or one of another number of nodes.
+        InvalidDataError: a kernel with batch dimensions, one of another number of nodes, or estimated entries that are
+            no covariance.
     """
     kernels = gpytorch.kernels
     if isinstance(kernel, kernels.AdditiveKernel):
@@ -86,6 +88,11 @@ def terms_of_kernel(
         return [
             StructuredKernel(" + ".join(parts), _spectral_terms(parts, start), {k: v.basis for k, v in parts.items()})
         ]
+    if isinstance(inner, WalkKernel):
+        _same_nodes(inner.graph.n, nodes, "GraphKernel")
+        if len(inner.walk_features) > 1:
+            raise InvalidDataError("unbiased random features are no covariance: make the kernel with variant='psd'")
+        return [KernelTerm(kernel if scaled else kernels.ScaleKernel(inner), f"grf{label}")]
     return [KernelTerm(kernel)]
 
 
@@ -180,8 +187,9 @@ class KernelTerm(Term):
 
     @property
     def _takes_nodes(self) -> bool:
-        """Whether the kernel knows the manifold, so that node numbers mean something to it."""
-        return any(hasattr(part, "manifold") or hasattr(part, "basis") for part in self._block.kernel.modules())
+        """Whether the kernel knows the manifold or graph, so that node numbers mean something to it."""
+        known = ("manifold", "basis", "graph")
+        return any(hasattr(part, name) for part in self._block.kernel.modules() for name in known)
 
     def evaluate(self, theta: Tensor, prepared: Prepared) -> Tensor:
         """The block of covariance."""

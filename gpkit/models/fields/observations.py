@@ -18,7 +18,7 @@ __all__ = ["Observations", "as_places", "check_noise", "check_values", "observe_
 Array = NDArray[np.float64]
 
 _NORMAL = 0.05
-"""Share of the vectors outside of the tangent spaces that errors of estimated frames explain."""
+"""Share of tangent vectors outside of the tangent spaces, or of normal ones inside, that errors of frames explain."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +152,19 @@ def _refuse_contradictions(places: NDArray[Any], table: Array, exact: bool) -> N
         )
 
 
+def _refuse_normal(coordinates: Array, size: float, noise: Array | None) -> None:
+    """Refuse vectors whose tangent part is what errors of the frames, or the noise, make of normal ones."""
+    tangent = float(np.sqrt(np.square(coordinates).sum(1).mean()))
+    noisy = 0.0 if noise is None else float(np.sqrt(coordinates.shape[1] * np.square(noise).mean()))
+    # Tangent vectors that are all noise are a field of which little is known; normal ones are none.
+    for floor, why in ((_NORMAL * size, "errors of the tangent frames"), (noisy, "the given noise")):
+        if tangent <= floor and tangent < 0.5 * size:
+            raise InvalidDataError(
+                f"the vectors are normal to the manifold: their tangent part has {100 * tangent / size:.2g} % of their "
+                f"root mean square length, which {why} would explain; give the tangent part alone if it is meant"
+            )
+
+
 def observe_values(
     where: Any,
     values: Any,
@@ -195,7 +208,8 @@ def observe_vectors(manifold: Manifold, where: Any, vectors: Any, noise: Any = N
         noise: See :func:`check_noise`.
 
     Raises:
-        InvalidDataError: anything that cannot be used, with its row.
+        InvalidDataError: anything that cannot be used, with its row; or vectors that are normal to the manifold, up to
+            what errors of the frames and a known noise explain.
 
     Warns:
         DataWarning: vectors have components outside of the tangent spaces, which are left out; or places are far.
@@ -218,8 +232,9 @@ def observe_vectors(manifold: Manifold, where: Any, vectors: Any, noise: Any = N
     normal = np.linalg.norm(table - np.einsum("mad,md->ma", frames, coordinates), axis=1)
     size = float(np.sqrt(np.square(table).sum(1).mean()))
     rms = float(np.sqrt(np.square(normal).mean()))
-    if not coordinates.any():
-        raise InvalidDataError("all vectors are normal to the manifold: there is no tangent field to model")
+    exact = _is_exact(noise)
+    known = check_noise(noise, len(places))
+    _refuse_normal(coordinates, size, known)
     if rms > _NORMAL * size:
         warnings.warn(
             f"vectors have components normal to the manifold, which are left out: {100 * rms / size:.3g} % of their "
@@ -227,6 +242,5 @@ def observe_vectors(manifold: Manifold, where: Any, vectors: Any, noise: Any = N
             DataWarning,
             stacklevel=3,
         )
-    exact = _is_exact(noise)
     _refuse_contradictions(places, coordinates, exact)
-    return Observations(places, coordinates, check_noise(noise, len(places)), rms, rms / size, repeated, exact)
+    return Observations(places, coordinates, known, rms, rms / size, repeated, exact)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from gpkit.models.fields.fit_result import FieldFit
 from gpkit.models.fields.kernels import Setting
 from gpkit.models.fields.observations import as_places, observe_values
 from gpkit.models.fields.predictions import ScalarPrediction
+from gpkit.models.fields.settings import PlacedFieldSettings
 from gpkit.models.fields.sites import Sites, node_sites, point_sites
 from gpkit.models.fields.spectral_term import SpectralPart
 from gpkit.models.fields.terms import ConstantTerm, Scales, Term
@@ -32,16 +33,7 @@ class ScalarFieldGP(FieldGP):
         kernel: "auto", "intrinsic", "projected" (an ambient kernel; it needs coordinates), or a full name such as
             "projected:matern52 + intrinsic:heat"; or terms.
         mean: "constant" for an unknown constant with a wide prior, or "zero".
-        combine: Predictions are of the mixture of the compared kernels that predicts left-out places best
-            ("stacking"), or of the kernel with the highest evidence ("best").
-        rank: Number of eigenfunctions where there are more than ``full_below`` nodes.
-        full_below: Up to this many nodes intrinsic kernels have full rank.
-        dense_rows: Up to this many observations ambient kernels are used.
-        sparse_unknowns: Up to this many nodes kernels with all modes are tried where the modes are too few.
-        length_unit: Of the points, for reports.
-        value_unit: Of the values, for reports.
-        uncertainty: How predictions count that parameters are estimates: "jackknife" (what None is where kernels are
-            compared), "laplace" to average over eight parameters around each fit, or "map" not to.
+        settings: As for :class:`gpkit.models.fields.field_gp.FieldGP`; bases are of eigenfunctions.
 
     Raises:
         InvalidDataError: a domain that cannot be used, or an unknown kernel.
@@ -52,27 +44,10 @@ class ScalarFieldGP(FieldGP):
         domain: Any,
         kernel: Any = "auto",
         *,
-        combine: str = "stacking",
         mean: str = "constant",
-        rank: int = 300,
-        full_below: int = 2500,
-        dense_rows: int = 6000,
-        sparse_unknowns: int = 30_000,
-        length_unit: str = "",
-        value_unit: str = "",
-        uncertainty: str | None = None,
+        **settings: Unpack[PlacedFieldSettings],
     ) -> None:
-        super().__init__(
-            kernel,
-            combine=combine,
-            rank=rank,
-            full_below=full_below,
-            dense_rows=dense_rows,
-            sparse_unknowns=sparse_unknowns,
-            length_unit=length_unit,
-            value_unit=value_unit,
-            uncertainty=uncertainty,
-        )
+        super().__init__(kernel, **settings)
         if mean not in ("constant", "zero"):
             raise InvalidDataError(f"mean must be 'constant' or 'zero', got {mean!r}")
         self.mean = mean

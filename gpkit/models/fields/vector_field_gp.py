@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from gpkit.models.fields.fit_result import FieldFit
 from gpkit.models.fields.kernels import Setting
 from gpkit.models.fields.observations import as_places, observe_vectors
 from gpkit.models.fields.predictions import FieldPrediction
+from gpkit.models.fields.settings import PlacedFieldSettings
 from gpkit.models.fields.singularities import Singularities, find_singularities
 from gpkit.models.fields.sites import Sites, node_sites, point_sites
 from gpkit.models.fields.spectral_term import SpectralPart
@@ -39,16 +40,8 @@ class VectorFieldGP(FieldGP):
             sparse precision matrix; filters of "intrinsic" are Matern ("matern12" to "matern4"), "heat",
             "regularised-laplacian", "p-step", "cosine", "communicability" and the learnt "monotone". A GPyTorch kernel
             (:func:`gpkit.models.fields.kernel_term.terms_of_kernel` says how it is used) or terms may be given instead.
-        combine: Predictions are of the mixture of the compared kernels that predicts left-out places best
-            ("stacking"), or of the kernel with the highest evidence ("best").
-        rank: Number of eigenfields of intrinsic kernels where there are more than ``full_below`` coordinates.
-        full_below: Up to this many coordinates (n d) intrinsic kernels use all eigenfields.
-        dense_rows: Up to this many observed coordinates ambient kernels are used.
-        sparse_unknowns: Up to this many coordinates kernels with all modes are tried where the modes are too few.
-        length_unit: Of the points, for reports.
-        value_unit: Of the vectors, for reports.
-        uncertainty: How predictions count that parameters are estimates: "jackknife" (what None is where kernels are
-            compared), "laplace" to average over eight parameters around each fit, or "map" not to.
+        settings: As for :class:`gpkit.models.fields.field_gp.FieldGP`; bases are of eigenfields, and coordinates
+            are those of vectors in tangent spaces (n d).
 
     Raises:
         InvalidDataError: a manifold that cannot be used, or an unknown kernel.
@@ -60,27 +53,9 @@ class VectorFieldGP(FieldGP):
         self,
         manifold: Manifold | Any,
         kernel: Any = "auto",
-        *,
-        combine: str = "stacking",
-        rank: int = 300,
-        full_below: int = 2500,
-        dense_rows: int = 6000,
-        sparse_unknowns: int = 30_000,
-        length_unit: str = "",
-        value_unit: str = "",
-        uncertainty: str | None = None,
+        **settings: Unpack[PlacedFieldSettings],
     ) -> None:
-        super().__init__(
-            kernel,
-            combine=combine,
-            rank=rank,
-            full_below=full_below,
-            dense_rows=dense_rows,
-            sparse_unknowns=sparse_unknowns,
-            length_unit=length_unit,
-            value_unit=value_unit,
-            uncertainty=uncertainty,
-        )
+        super().__init__(kernel, **settings)
         self.manifold: Manifold = manifold if isinstance(manifold, Manifold) else PointCloud(manifold)
         self._adopt(self.manifold.n, self.manifold.dim)
 

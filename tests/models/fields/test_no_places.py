@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpkit.errors import DataWarning
+from gpkit.errors import DataWarning, InvalidDataError
 from gpkit.models import VectorFieldGP
 from tests.models.fields.conftest import Surface
 
@@ -22,6 +22,14 @@ def test_no_places(sphere: Surface, kernel: str) -> None:
 
 
 def test_vectors_that_are_nearly_normal(sphere: Surface) -> None:
+    """Their tangent part is a field until errors of the frames, or the noise, would explain it."""
     model = VectorFieldGP(sphere.cloud, "projected:rbf")
-    with pytest.warns(DataWarning, match="which are left out: 100 % of their root mean square length"):
-        model.fit(np.arange(200), sphere.cloud.points + 1e-3 * sphere.vectors, progress=False)
+    where, size = np.arange(0, 200, 2), np.sqrt(np.square(sphere.vectors).sum(1).mean())
+    normal, tangent = sphere.cloud.points[where], sphere.vectors[where] / size
+    with pytest.warns(DataWarning, match="which are left out: 98.* % of their root mean square length"):
+        model.fit(where, normal + 0.2 * tangent, progress=False)
+    for share in (0.0, 1e-3):
+        with pytest.raises(InvalidDataError, match="normal to the manifold.*errors of the tangent frames"):
+            model.fit(where, normal + share * tangent)
+    with pytest.raises(InvalidDataError, match="normal to the manifold.*the given noise"):
+        model.fit(where, normal + 0.2 * tangent, noise=0.3)

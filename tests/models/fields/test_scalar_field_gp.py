@@ -8,6 +8,7 @@ import pytest
 
 from gpkit.errors import InvalidDataError
 from gpkit.geometry.graph import Graph
+from gpkit.kernels import GraphKernel
 from gpkit.models import ScalarFieldGP
 from tests.models.fields.conftest import Surface
 
@@ -56,6 +57,20 @@ def test_graph() -> None:
     assert np.abs(model.predict(rest).mean - true[rest]).mean() < 0.35 * true.std()
     with pytest.raises(InvalidDataError, match="coordinates"):
         ScalarFieldGP(domain, "projected:rbf")
+
+
+def test_random_walks_on_a_graph() -> None:
+    """Nodes without coordinates suffice; kernels of walks get an amplitude of their own."""
+    domain = Graph(networkx.to_scipy_sparse_array(networkx.grid_2d_graph(6, 6)))
+    true = np.sin(np.arange(36) / 6.0)
+    model = ScalarFieldGP(domain, GraphKernel(domain, method="grf", walks=200))
+    result = model.fit(np.arange(0, 36, 2), true[::2])
+    assert set(result.parameters) == {"noise", "outputscale"}
+    assert np.abs(model.predict(np.arange(1, 36, 2)).mean - true[1::2]).mean() < 0.35 * np.abs(true).mean()
+    with pytest.raises(InvalidDataError, match="variant='psd'"):
+        ScalarFieldGP(domain, GraphKernel(domain, method="grf", walks=5, variant="unbiased"))
+    with pytest.raises(InvalidDataError, match="knows 36 nodes, the field has 35"):
+        ScalarFieldGP(Graph(networkx.to_scipy_sparse_array(networkx.path_graph(35))), model.kernel[0]._block.kernel)
 
 
 def test_bad_input(sphere: Surface) -> None:

@@ -182,6 +182,9 @@ def test_files(fitted: VectorFieldGP, sphere: Surface, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("not a model")
     with pytest.raises(InvalidDataError, match="not a gpkit"):
         VectorFieldGP.load(tmp_path / "text")
+    torch.save({"format": "gpkit field model", "version": 1, "model": {}}, tmp_path / "old")
+    with pytest.raises(InvalidDataError, match="written by an older gpkit"):
+        VectorFieldGP.load(tmp_path / "old")
 
 
 def test_normal_parts_are_left_out_and_reported(sphere: Surface) -> None:
