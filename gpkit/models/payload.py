@@ -51,7 +51,7 @@ class PayloadFormat(NamedTuple):
         """The entries of a file. Files hold Python objects: load only those that you trust.
 
         Raises:
-            InvalidDataError: The file is not there, damaged, of another kind, or of a format that is too new or too old.
+            InvalidDataError: The file is not there, damaged, of another kind, or its format is too new or too old.
         """
         try:
             payload = torch.load(str(path), weights_only=False)
