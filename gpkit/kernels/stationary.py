@@ -26,6 +26,9 @@ __all__ = ["Envelope", "GaussianEnvelope", "MaternEnvelope", "grid_columns", "mi
 _LARGEST_CLOSED_FORM = 9.5
 """Half-integer smoothness up to which the polynomial is used; its alternating terms cost digits beyond."""
 
+_PIECE = 65536
+"""Lags times components that are evaluated together where no gradient is asked: the intermediate rows stay in cache."""
+
 
 class _EnvelopeDerivatives(torch.autograd.Function):
     """Orders 0..n of an envelope; the derivative with respect to the lag is the next order."""
@@ -226,6 +229,27 @@ def mixture_derivatives(
     Returns:
         (order + 1, *batch, *s), differentiable in every tensor.
     """
+    tensors = [t for t in (lag, weights, lengthscales, frequencies) if t is not None]
+    tracked = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    pieces = math.ceil(lag.numel() * weights.shape[-1] / _PIECE)
+    if weights.dim() > 1 or tracked or pieces < 2:
+        return _mixture_derivatives(envelope, lag, weights, lengthscales, frequencies, order)
+    rows = [
+        _mixture_derivatives(envelope, piece, weights, lengthscales, frequencies, order)
+        for piece in lag.reshape(-1).tensor_split(pieces)
+    ]
+    return torch.cat(rows, dim=1).reshape(order + 1, *lag.shape)
+
+
+def _mixture_derivatives(
+    envelope: Envelope,
+    lag: Tensor,
+    weights: Tensor,
+    lengthscales: Tensor,
+    frequencies: Tensor | None,
+    order: int,
+) -> Tensor:
+    """:func:`mixture_derivatives` of all lags at once: some 10 (order + 1) Q numbers for each are alive together."""
     extra = lag.dim() - (weights.dim() - 1)
     w, scale = (_spread(t, extra) for t in (weights, lengthscales))
     z = lag.unsqueeze(-1)

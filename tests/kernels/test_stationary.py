@@ -140,6 +140,17 @@ def test_mixtures_in_batches():
     torch.testing.assert_close(plain, mixture_derivatives(envelope, z, w, scale, 0.0 * mu, 2))
 
 
+@pytest.mark.parametrize("envelope", [GaussianEnvelope(), MaternEnvelope(2.5)])
+def test_many_lags_in_pieces_are_the_same(envelope, monkeypatch, generator):
+    lags = torch.randn(7, 5, generator=generator)
+    w, scale, mu = (torch.rand(3, generator=generator) + 0.1 for _ in range(3))
+    whole = mixture_derivatives(envelope, lags, w, scale, mu, 4)
+    monkeypatch.setattr("gpkit.kernels.stationary._PIECE", 10)
+    torch.testing.assert_close(mixture_derivatives(envelope, lags, w, scale, mu, 4), whole, rtol=0, atol=0)
+    w.requires_grad_()
+    assert mixture_derivatives(envelope, lags, w, scale, mu, 4).requires_grad
+
+
 def test_columns_make_toeplitz_matrices():
     w, scale, mu = torch.tensor([0.4, 0.6]), torch.tensor([0.5, 2.0]), torch.tensor([0.0, 1.5])
     x = 0.13 * torch.arange(9.0)

@@ -315,7 +315,7 @@ def test_sampling_and_files(tmp_path):
 def test_both_samplers_agree():
     curve, _ = simulated(60)
     ours = LightCurveGP(curve, "drw").sample(draws=400, tune=300, chains=2, seed=3, progress=False)
-    theirs = LightCurveGP(curve, "drw").sample(draws=400, tune=200, chains=1, seed=3, method="pyro", progress=False)
+    theirs = LightCurveGP(curve, "drw").sample(draws=250, tune=150, chains=1, seed=3, method="pyro", progress=False)
     for name in ours.posterior.data_vars:
         a, width = summary(ours, name)
         b, other = summary(theirs, name)
