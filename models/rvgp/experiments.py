@@ -89,11 +89,11 @@ def experiment(name: str, folder: Path | None, config: dict, share: float, seed:
 def singular_scores(
     model: VectorFieldGP, data: truth.Set, manifold: Manifold, train: np.ndarray, observed: np.ndarray
 ) -> dict[str, float]:
-    """Recall and precision of singular points; closed surfaces also have a known sum of indices.
+    """Recall of singular points, and false ones; closed surfaces also have a known sum of indices.
 
     Clouds whose triangulation has gaps are left out: singular points may be in them.
     """
-    found = model.singularities(draws=50)
+    found = model.singularities(draws=100)
     if not found.closed and not isinstance(manifold, Mesh):
         return {}
     coordinates = manifold.to_tangent(data.vectors)[0]
@@ -101,28 +101,38 @@ def singular_scores(
     everywhere = baselines.nearest(manifold, train, observed[train], np.arange(manifold.n))
     rough = triangle_indices(manifold, found.triangles, manifold.to_tangent(everywhere)[0])
 
-    def matched(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
-        """Share of singular triangles of the first with one of the same index in the second nearby."""
-        hits, total = 0, 0
-        for sign in (1, -1):
-            mine, others = np.flatnonzero(first * sign > 0), np.flatnonzero(second * sign > 0)
-            total += len(mine)
-            if len(mine) and len(others):
-                distance, _ = cKDTree(found.centres[others]).query(found.centres[mine])
-                hits += int((distance <= found.radius).sum())
-        return {"share": hits / total} if total else {}
+    places = {sign: found.centres[true * sign > 0] for sign in (1, -1)}
 
-    out = {"true": float(np.abs(true).sum())}
+    def share(of: list[tuple[np.ndarray, int]], among: list[tuple[np.ndarray, int]]) -> float:
+        """Share of some singular points that have one of the same sign among others within the radius."""
+        trees = {sign: [place for place, index in among if index * sign > 0] for sign in (1, -1)}
+        hits = [
+            bool(trees[sign]) and cKDTree(trees[sign]).query(place)[0] <= found.radius
+            for place, index in of
+            for sign in ([1] if index > 0 else [-1])
+        ]
+        return float(np.mean(hits)) if hits else float("nan")
+
+    actual = [(place, sign) for sign, rows in places.items() for place in rows]
+    nearest = [(found.centres[k], int(rough[k])) for k in np.flatnonzero(rough)]
+    every = [(s.location, s.index) for s in found.found]
+    likely = [(s.location, s.index) for s in found.at_least(0.5)]
+    of_mean = [(s.location, s.index) for s in found.found if s.in_mean]
+    out = {"true": float(len(actual))}
     if found.closed:
         out |= {"index": float(found.total), "euler": float(found.euler_characteristic)}
-    for name, shares in {
-        "recall": matched(true, found.mean_index),
-        "precision": matched(found.mean_index, true),
-        "recall nearest": matched(true, rough),
-        "precision nearest": matched(rough, true),
-    }.items():
-        if shares:
-            out[name] = shares["share"]
+    if actual:
+        out |= {
+            "recall": share(actual, of_mean),
+            "recall likely": share(actual, likely),
+            "false likely": len(likely) * (1.0 - share(likely, actual)) if likely else 0.0,
+            "false expected": float(sum(1.0 - s.probability for s in found.at_least(0.5))),
+            "recall reported": share(actual, every),
+            "false reported": len(every) * (1.0 - share(every, actual)) if every else 0.0,
+            "reported expected": float(sum(1.0 - s.probability for s in found.found)),
+            "recall nearest": share(actual, nearest),
+            "false nearest": len(nearest) * (1.0 - share(nearest, actual)) if nearest else 0.0,
+        }
     return out
 
 

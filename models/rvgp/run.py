@@ -159,8 +159,14 @@ def sets(names: list[str], folder: Path | None, config: dict, tables: list[str],
             if any("recall" in run for run in runs):
                 singular.append([label, *(summarised(runs, k, 0) for k in ("index", "euler"))])
                 singular[-1] += [summarised(runs, "true", 1)]
-                keys = ("recall", "precision", "recall nearest", "precision nearest")
-                singular[-1] += [summarised(runs, k, 2, spread=k == "recall") for k in keys]
+                for recall, *false in (
+                    ("recall",),
+                    ("recall likely", "false likely", "false expected"),
+                    ("recall reported", "false reported", "reported expected"),
+                    ("recall nearest", "false nearest"),
+                ):
+                    singular[-1] += [summarised(runs, recall, 2, spread=recall == "recall likely")]
+                    singular[-1] += [summarised(runs, k, 1) for k in false]
     seeds = splits(len(config["sets"]["seeds"]))
     first = "set, observed"
     if "sets" in tables:
@@ -177,8 +183,14 @@ def sets(names: list[str], folder: Path | None, config: dict, tables: list[str],
             details,
         )
     if "singular" in tables and singular:
-        columns = [first, "sum", "Euler", "true", "recall", "precision", "nearest: recall", "precision"]
-        show("Table 3. Singularities: sum of indices; those of the truth found within 3 sides", columns, singular)
+        columns = [first, "sum", "Euler", "true", "of the mean: recall", "p >= .5: recall", "false", "expected"]
+        columns += ["p >= .1: recall", "false", "expected", "nearest: recall", "false"]
+        show(
+            "Table 3. Singular points: sum of indices; share of the true ones that have one of the same sign within 3 "
+            "sides, and false ones, beside the number that their probabilities make expect",
+            columns,
+            singular,
+        )
 
 
 def circular(folder: Path, config: dict, names: list[str], keep: Path | None) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,23 +32,29 @@ __all__ = ["Singularities", "Singularity", "find_singularities", "triangle_indic
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+_AT_ONCE = 25
+"""Draws held at once."""
+
 
 @dataclass(frozen=True)
 class Singularity:
-    """A singular point of the mean field.
+    """A singular point of the mean field, or a place where posterior draws have one.
 
     Attributes:
-        location: (D,), centre of its triangle, weighted towards the corner where the field is smallest.
-        index: Of the mean field: +1 for sources, sinks and vortices, -1 for saddles.
-        probability: Share of posterior draws whose indices around it (in triangles within ``radius``) add up to this
-            index.
+        location: (D,), centre of its triangle, weighted towards the corner where the mean field is smallest.
+        index: +1 for sources, sinks and vortices, -1 for saddles.
+        probability: That the field has a singular point of this sign within ``radius``: the share of posterior draws
+            that have one.
         triangle: Number of its triangle.
+        in_mean: Whether the mean field is singular there. Close pairs of opposite index are often smoothed away in the
+            mean, though most draws have them.
     """
 
     location: Array
     index: int
     probability: float
     triangle: int
+    in_mean: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +62,7 @@ class Singularities:
     """Singular points of a field and their posterior probabilities.
 
     Attributes:
-        found: Those of the mean field, most probable first.
+        found: Those of the mean field, and those that draws alone have, most probable first.
         triangles: (T, 3) node numbers, oriented.
         centres: (T, D).
         mean_index: Index of the mean field by triangle, (T,).
@@ -80,6 +87,10 @@ class Singularities:
 
     def __len__(self) -> int:
         return len(self.found)
+
+    def at_least(self, probability: float) -> tuple[Singularity, ...]:
+        """Those of at least a probability, most probable first."""
+        return tuple(s for s in self.found if s.probability >= probability)
 
     def __repr__(self) -> str:
         closed = "closed" if self.closed else "open"
@@ -131,8 +142,9 @@ def find_singularities(
     draws: int = 200,
     seed: int = 0,
     radius: float | None = None,
+    least: float = 0.1,
 ) -> Singularities:
-    """Singular points of a mean field, with the share of posterior draws that have them too.
+    """Singular points of a mean field and of posterior draws, with the share of draws that have them.
 
     Args:
         manifold: An oriented surface.
@@ -141,12 +153,15 @@ def find_singularities(
         draws: Number of posterior draws.
         seed: Of the draws.
         radius: Distance within which a draw's singularity is the same one; 3 median sides of triangles if not given.
+        least: Probability from which places are reported where draws are singular, but the mean is not.
 
     Raises:
-        InvalidDataError: not an oriented surface, or no draw.
+        InvalidDataError: not an oriented surface, no draw, or no probability.
     """
     if draws < 1:
         raise InvalidDataError(f"probabilities need at least one draw, got {draws}")
+    if not 0.0 < least <= 1.0:
+        raise InvalidDataError(f"least is a probability in (0, 1], got {least}")
     triangles = surface_triangles(manifold)
     centres = manifold.points[triangles].mean(1)
     index = triangle_indices(manifold, triangles, mean)
@@ -154,32 +169,16 @@ def find_singularities(
     sides = manifold.points[triangles] - manifold.points[np.roll(triangles, 1, axis=1)]
     side = float(np.median(np.linalg.norm(sides, axis=2))) if len(triangles) else 0.0
     reach = 3.0 * side if radius is None else float(radius)
-    singular = np.flatnonzero(index)
-    # Sums of indices over the triangles around each singular point, for all draws at once.
-    near = cKDTree(centres).query_ball_point(centres[singular], reach) if len(singular) else []
-    rows = np.repeat(np.arange(len(singular)), [len(found) for found in near])
-    columns = np.concatenate([np.asarray(found, dtype=np.int64) for found in near]) if len(singular) else rows
-    around = sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(singular), len(triangles)))
-    totals, agreeing = [], np.zeros(len(singular))
-    target = around @ index
-    step = 25
-    for first in range(0, draws, step):
-        fields = draw(min(step, draws - first), seed + first)
-        found = triangle_indices(manifold, triangles, fields)
+    near = _pairs_within(centres, reach)
+    totals, drawn = [], []
+    for first in range(0, draws, _AT_ONCE):
+        found = triangle_indices(manifold, triangles, draw(min(_AT_ONCE, draws - first), seed + first))
         counts += (found != 0).sum(0)
         totals.append(found.sum(1))
-        agreeing += (np.asarray(around @ found.T) == target[:, None]).sum(1)
+        drawn.append(sparse.csc_matrix(found.T))
     euler, closed = euler_characteristic(triangles)
-    points = []
-    length = np.linalg.norm(mean, axis=1)
-    for position, triangle in enumerate(singular):
-        corners = triangles[triangle]
-        weight = 1.0 / np.maximum(length[corners], 1e-12 * max(float(length.max()), 1e-300))
-        location = (weight[:, None] * manifold.points[corners]).sum(0) / weight.sum()
-        points.append(Singularity(location, int(index[triangle]), float(agreeing[position] / draws), int(triangle)))
-    points.sort(key=lambda s: -s.probability)
     return Singularities(
-        found=tuple(points),
+        found=_reported(manifold, triangles, near, mean, index, sparse.hstack(drawn, format="csc"), least),
         triangles=triangles,
         centres=centres,
         mean_index=index,
@@ -190,3 +189,69 @@ def find_singularities(
         closed=closed,
         radius=reach,
     )
+
+
+def _pairs_within(centres: Array, reach: float) -> Any:
+    """Sparse (T, T): ones where two triangles are within reach."""
+    if not len(centres):
+        return sparse.csr_matrix((0, 0))
+    pairs = cKDTree(centres).query_pairs(reach, output_type="ndarray")
+    upper = sparse.csr_matrix((np.ones(len(pairs)), pairs.T), shape=(len(centres), len(centres)))
+    return (upper + upper.T + sparse.identity(len(centres))).tocsr()
+
+
+def _reported(
+    manifold: Manifold, triangles: Integers, near: Any, mean: Array, index: Integers, drawn: Any, least: float
+) -> tuple[Singularity, ...]:
+    """Singular points of the mean; then, of what draws have away from them, the most probable place, and so on.
+
+    Args:
+        manifold: The surface.
+        triangles: (T, 3).
+        near: Sparse (T, T), ones within reach.
+        mean: Coordinates of the mean field, (n, 2).
+        index: Of the mean field, (T,).
+        drawn: Indices of the draws, sparse (T, draws).
+        least: Probability below which places that the mean does not have are left out.
+    """
+    length = np.linalg.norm(mean, axis=1)
+    floor = 1e-12 * max(float(length.max(initial=0.0)), 1e-300)
+    draws = drawn.shape[1]
+    out = []
+
+    def add(triangle: int, value: int, share: float) -> None:
+        corners = triangles[triangle]
+        weight = 1.0 / np.maximum(length[corners], floor)
+        location = (weight[:, None] * manifold.points[corners]).sum(0) / weight.sum()
+        out.append(Singularity(location, value, share, triangle, bool(index[triangle])))
+
+    for sign in (1, -1):
+        left = (sign * drawn > 0).astype(np.float64)
+        share = _share(near, left)
+        own = np.flatnonzero(sign * index > 0)
+        for triangle in own:
+            add(int(triangle), int(index[triangle]), float(share[triangle] / draws))
+        explained = np.unique(near[own].indices)
+        while True:
+            # What a place explains is not counted at the next one: one singular point is found at slightly different
+            # places in different draws.
+            keep = np.ones(len(triangles))
+            keep[explained] = 0.0
+            left = sparse.diags(keep) @ left
+            share = _share(near, left)
+            if not len(share) or share.max() < max(least * draws, 1.0):
+                break
+            # Many triangles have the same share around a place that draws agree on: the middle of what they have.
+            best = int(share.argmax())
+            around = near[best].indices
+            weight = np.asarray(left[around].sum(1)).ravel()
+            centres = manifold.points[triangles[around]].mean(1)
+            triangle = int(around[np.linalg.norm(centres - weight @ centres / weight.sum(), axis=1).argmin()])
+            add(triangle, sign, float(share[best] / draws))
+            explained = np.union1d(near[best].indices, near[triangle].indices)
+    return tuple(sorted(out, key=lambda s: (-s.probability, not s.in_mean)))
+
+
+def _share(near: Any, left: Any) -> Array:
+    """Number of draws (T,) that are singular within reach of each triangle; ``left`` (T, draws) says where."""
+    return np.asarray((near @ left > 0.0).sum(1), dtype=np.float64).ravel()

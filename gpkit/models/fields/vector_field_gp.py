@@ -169,16 +169,22 @@ class VectorFieldGP(FieldGP):
         """
         return self._mixed().functional(curl_operator(self.manifold), self.sites(), draws)
 
-    def singularities(self, *, draws: int = 200, seed: int = 0, radius: float | None = None) -> Singularities:
-        """Sources, sinks, vortices and saddles of the mean field, with their probabilities under the posterior.
+    def singularities(
+        self, *, draws: int = 200, seed: int = 0, radius: float | None = None, least: float = 0.1
+    ) -> Singularities:
+        """Sources, sinks, vortices and saddles of the field, with their probabilities under the posterior.
+
+        These are the singular points of the mean field, and the places where posterior draws have one that the mean
+        does not have: close pairs of a saddle and a vortex, which averaging makes vanish.
 
         Args:
             draws: Number of joint posterior draws of the field.
             seed: Of the draws.
             radius: Distance within which a draw's singularity counts as the same; 3 median triangle sides by default.
+            least: Probability from which places are reported that the mean field does not have.
 
         Raises:
-            InvalidDataError: not fitted, or not an oriented surface.
+            InvalidDataError: not fitted, not an oriented surface, or ``least`` is no probability.
         """
         sites = self.sites()
         mixture = self._mixed().components()
@@ -192,7 +198,8 @@ class VectorFieldGP(FieldGP):
             fields = [samplers[index](int((chosen == index).sum()), rng) for index in np.unique(chosen)]
             return np.concatenate(fields).reshape(count, self.manifold.n, self.manifold.dim)
 
-        return find_singularities(self.manifold, np.asarray(mean), draw, draws=draws, seed=seed, radius=radius)
+        options = {"draws": draws, "seed": seed, "radius": radius, "least": least}
+        return find_singularities(self.manifold, np.asarray(mean), draw, **options)
 
     def report(self, path: str | Path, **options: Any) -> tuple[Path, Path]:
         """Write a self-contained HTML report and its JSON; returns both paths.

@@ -76,10 +76,40 @@ def test_known_singularities() -> None:
     assert sorted(round(float(s.location[2])) for s in found.found) == [-1, 1]
     assert [s.index for s in found.found] == [1, 1] and min(s.probability for s in found.found) > 0.9
     assert found.total == 2 and (found.draw_totals == 2).all() and "+1" in repr(found)
+    assert all(s.in_mean for s in found.found) and found.at_least(1.01) == ()
     nothing = find_singularities(cloud, coordinates, draw, draws=1, radius=0.5)
     assert nothing.radius == 0.5
     with pytest.raises(InvalidDataError, match="at least one draw"):
         find_singularities(cloud, coordinates, draw, draws=0)
+    with pytest.raises(InvalidDataError, match="least is a probability"):
+        find_singularities(cloud, coordinates, draw, least=0.0)
+
+
+def test_pairs_that_the_mean_does_not_have() -> None:
+    """A saddle and a vortex that two draws of three have, each once; the mean has neither, and no sum shows them."""
+    x = fibonacci(1200)
+    cloud = PointCloud(x, dim=2)
+    axis = np.array([0.0, 0.0, 1.0])
+    turn = np.cross(axis, x)
+    centre = np.array([1.0, 0.0, 0.0])
+    # A turn around a place of the equator: where it runs against the large one, there are a vortex and a saddle.
+    spot = np.exp(-0.5 * np.square((x - centre) / 0.18).sum(1))[:, None] * np.cross(centre, x) / 0.18
+    smooth, paired = (cloud.to_tangent(turn + strength * spot)[0] for strength in (0.0, 4.0))
+
+    def draw(count: int, seed: int) -> Array:
+        return np.stack([smooth if (seed + row) % 3 == 0 else paired for row in range(count)])
+
+    found = find_singularities(cloud, smooth, draw, draws=30)
+    poles, others = ([s for s in found.found if s.in_mean is known] for known in (True, False))
+    assert [s.index for s in poles] == [1, 1] and min(s.probability for s in poles) == 1.0
+    assert sorted(s.index for s in others) == [-1, 1] and found.total == 2
+    assert all(s.probability == pytest.approx(2.0 / 3.0) for s in others)
+    exact = find_singularities(cloud, paired, draw, draws=3)
+    for pair in others:
+        there = next(s for s in exact.found if s.index == pair.index and abs(s.location[2]) < 0.5)
+        assert np.linalg.norm(there.location - pair.location) < found.radius
+    assert len(found.at_least(0.7)) == 2
+    assert len(find_singularities(cloud, smooth, draw, draws=30, least=0.7)) == 2
 
 
 def test_open_surfaces_have_a_border() -> None:
