@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from gpkit.errors import ConvergenceError, InvalidDataError
 from gpkit.inference.collocation.bases import Array
 from gpkit.inference.collocation.inverse.engine import InverseDensity, Mode
+from gpkit.inference.collocation.inverse.ridge import Ridge
 from gpkit.inference.collocation.inverse.table import Table
 
 __all__ = ["sample_unknowns"]
 
 _OFTEN = 50  # points outside of the table after which it grows
 _GROWTHS = 5  # at most
+_ACCEPTED = 0.9
 _AHEAD = 0.5  # share of the way that it was left by, further on
 
 
@@ -26,7 +28,9 @@ class _Whitened:
 
     def __init__(self, density: InverseDensity, mode: Mode, bar: Any) -> None:
         self._density, self._mode, self._bar = density, mode, bar
-        self.factor: Array = np.asarray(np.linalg.cholesky(mode.covariance), dtype=np.float64)
+        sizes, axes = np.linalg.eigh(mode.covariance)
+        self.factor: Array = np.asarray((axes * np.sqrt(sizes))[:, ::-1], dtype=np.float64)
+        self.ridge = Ridge.of(density, mode, self.factor)
         self.table = Table.around(density, mode.z, self.factor)
         self._outside: list[Array] = []
         self._growths = 0
@@ -36,6 +40,10 @@ class _Whitened:
         """Number of coordinates."""
         return self._density.dimension
 
+    def natural(self, u: Array) -> Array:
+        """Coordinates z of the density (..., D) at those of the sampler."""
+        return np.asarray(self._mode.z + self.ridge.straight(u) @ self.factor.T)
+
     def rows(self, points: Array) -> tuple[Array, Array, NDArray[np.int64]]:
         """Values, gradients and status at points (S, D)."""
         values, gradients = np.zeros(len(points)), np.zeros(points.shape)
@@ -43,14 +51,15 @@ class _Whitened:
         for k, u in enumerate(points):
             if self._bar is not None:
                 self._bar.update(1)
-            known = self.table(u) if self.table is not None else None
+            straight = self.ridge.straight(u)
+            known = self.table(straight) if self.table is not None else None
             if known is not None:
-                values[k], gradients[k] = -known[0], -known[1]
+                values[k], gradients[k] = -known[0], -self.ridge.pulled(u, known[1])
                 continue
-            self._grow(u)
+            self._grow(straight)
             try:
-                value, gradient, *_ = self._density.evaluate(self._mode.z + self.factor @ u, curved=False)
-                values[k], gradients[k] = -value, -(self.factor.T @ gradient)
+                value, gradient, *_ = self._density.evaluate(self.natural(u), curved=False)
+                values[k], gradients[k] = -value, -self.ridge.pulled(u, self.factor.T @ gradient)
                 status[k] = 0 if math.isfinite(value) else 1
             except (ConvergenceError, InvalidDataError):
                 status[k] = 1
@@ -85,6 +94,8 @@ def sample_unknowns(
 ) -> tuple[Array, dict[str, NDArray[Any]]]:
     """Draw from the posterior of the unknowns by NUTS, in coordinates whitened by the Laplace approximation.
 
+    The coordinates follow the ridge of the density along its widest axis, where it is bent.
+
     Args:
         density: Of the unknowns; best `InverseDensity.reduced`, since it is asked often.
         mode: Where it is largest.
@@ -112,9 +123,9 @@ def sample_unknowns(
     # One chain at a time: all share the warm start of the fields, and the interpreter.
     u, raw = _nutpie.run(
         model, draws=draws, tune=tune, chains=chains, cores=1, seed=seed, low_rank=False,
-        settings={"target_accept": 0.8, "maxdepth": 8},
+        settings={"target_accept": _ACCEPTED, "maxdepth": 8},
     )  # fmt: skip
     if bar is not None:
         bar.close()
     names = {"diverging": "diverging", "depth": "tree_depth", "n_steps": "n_steps", "logp": "lp"}
-    return mode.z + u @ target.factor.T, {name: raw[key] for key, name in names.items() if key in raw}
+    return target.natural(u), {name: raw[key] for key, name in names.items() if key in raw}
