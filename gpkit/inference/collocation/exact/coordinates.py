@@ -59,6 +59,11 @@ class MixtureCoordinates:
             parts.append(torch.cat([m.weights.log(), m.lengthscales.log(), _frequencies(m) * length]))
         return np.asarray(torch.cat(parts).detach().numpy(), dtype=np.float64)
 
+    def bounded(self, packed: Array) -> Array:
+        """The nearest coordinates within the bounds."""
+        folded = np.where(self.bounds[:, 0] == 0.0, np.abs(packed), packed)
+        return np.asarray(np.clip(folded, self.bounds[:, 0], self.bounds[:, 1]))
+
     def mixtures(self, packed: Array) -> list[MixtureAxis]:
         """Mixtures at coordinates; a frequency stands for its negative as well."""
         out, position = [], 0

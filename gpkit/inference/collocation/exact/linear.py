@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from gpkit.errors import ConvergenceError, InvalidDataError, NotPositiveDefiniteError
+from gpkit.inference.collocation.exact.averaging import MixturePosterior
 from gpkit.inference.collocation.exact.forms import Conditioner, Form
 from gpkit.inference.collocation.exact.guide import approximate_solution, guide_rows
 from gpkit.inference.collocation.exact.held_out import (
@@ -92,6 +93,8 @@ class LinearEngine:
         self.learned: list[Learned] = []
         self.how: dict[str, Any] = {}
         self.form: Form | None = None
+        self._noisy: NoisyLearner | None = None
+        self._rows: list[Rows] = []
         self._points = held_out_points(problem.box, axes)
 
     def _find_guide(self, kernel: Any) -> tuple[FieldPosterior | None, list[Rows]]:
@@ -133,7 +136,7 @@ class LinearEngine:
             states: Where the equations are linearised.
             like: The posterior at a state near it, from which iterations start.
         """
-        rows = self.equation_rows(states)
+        self._rows = rows = self.equation_rows(states)
         if self.form is None:
             self.form, posterior = self._choose(rows)
         else:
@@ -162,7 +165,7 @@ class LinearEngine:
         if not self.is_exact:
             learner = NoisyLearner(self.conditioner, self.start)
             mixtures = learner.learn(rows)
-            self.learned = learner.learned
+            self.learned, self._noisy = learner.learned, learner
             yield mixtures, learner.how
             return
         first = self.learner.learn(rows)
@@ -217,8 +220,9 @@ class LinearEngine:
         diagnostics = posterior.diagnostics
         scored = self._points[:: max(1, len(self._points) // _SCORED)]
         if not self.is_exact:
-            diagnostics["residual_tolerance"] = self._tolerance(posterior, scored)
-            return posterior
+            averaged = self._averaged(posterior)
+            diagnostics["residual_tolerance"] = self._tolerance(averaged, scored)
+            return averaged
         residual = off_grid_residual(self.problem, posterior, self.parameters, self._points)
         if residual is None:
             return posterior
@@ -242,6 +246,29 @@ class LinearEngine:
         }
         usable = guide if guide_residual < float("inf") else None
         return CoveringPosterior(posterior, usable, residual, guide_residual, inflation, self._points)
+
+    def _averaged(self, posterior: Any) -> FieldPosterior:
+        """Over the hyper-parameters that noisy data leave likely, at the last linearisation."""
+        if self._noisy is None or self.form is None:
+            return posterior
+        parts, shares, asked = [], [], 0
+        for share, mixtures in self._noisy.likely():
+            asked += 1
+            try:
+                part = self.conditioner.posterior(self.form, mixtures, self._rows)
+            except (ConvergenceError, InvalidDataError, NotPositiveDefiniteError):
+                continue
+            if part is not None:
+                parts.append(part)
+                shares.append(share)
+        posterior.diagnostics["hyperparameters"]["averaged_over"] = {"asked": asked, "used": len(parts)}
+        if not parts:
+            return posterior
+        total = sum(shares)
+        centre = None if self.problem.is_linear else posterior
+        found = MixturePosterior(parts, [s / total for s in shares], centre)
+        found.diagnostics = posterior.diagnostics
+        return found
 
     def discretisation(self, posterior: FieldPosterior) -> float:
         """Relative residual of exact equations between the points of the grid; zero where data have noise."""

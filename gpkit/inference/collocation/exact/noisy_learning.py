@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from gpkit.errors import NotPositiveDefiniteError
+from gpkit.inference.collocation.exact.averaging import likely_mixtures
 from gpkit.inference.collocation.exact.evidence import blocks_of_rows, part_evidence, weight_evidence
 from gpkit.inference.collocation.exact.forms import Conditioner
 from gpkit.inference.collocation.exact.kernels import Mixtures, Start
@@ -74,9 +75,24 @@ class NoisyLearner:
         if len(_components(pruned)) < len(_components(flat)):
             flat = self._climb(evidence, pruned)
         self.how["value"] = self.learned[-1].after
-        d = self._box.dim
-        self.mixtures = [tuple(flat[f * d : (f + 1) * d]) for f in range(self._fields)]
+        self._at = evidence, flat
+        self.mixtures = self._by_field(flat)
         return self.mixtures
+
+    def likely(self) -> list[tuple[float, Mixtures]]:
+        """Mixtures that stand for all that are likely after what was learned, each with its share."""
+        evidence, flat = self._at
+        nodes = likely_mixtures(evidence, flat, *self._units())
+        return [(n.share, self._by_field(n.mixtures)) for n in nodes]
+
+    def _by_field(self, flat: Sequence[MixtureAxis]) -> Mixtures:
+        d = self._box.dim
+        return [tuple(flat[f * d : (f + 1) * d]) for f in range(self._fields)]
+
+    def _units(self) -> tuple[list[float], list[float]]:
+        """Lengths of the intervals and steps of the grids of all mixtures."""
+        steps = [n / max(len(x) - 1, 1) for n, x in zip(self._box.lengths, self._axes, strict=True)]
+        return list(self._box.lengths) * self._fields, steps * self._fields
 
     def _options(self, axis: int) -> list[MixtureAxis]:
         first, *others = self._start.candidates[axis]
@@ -127,9 +143,7 @@ class NoisyLearner:
         self.how = {"evidence": f"exact, of the noisy rows given the exact ones, {how}", "points": many}
 
     def _climb(self, evidence: Evidence, start: list[MixtureAxis]) -> list[MixtureAxis]:
-        lengths = list(self._box.lengths) * self._fields
-        steps = [n / max(len(x) - 1, 1) for n, x in zip(self._box.lengths, self._axes, strict=True)] * self._fields
-        result = learn(evidence, start, lengths, steps, _ITERATIONS)
+        result = learn(evidence, start, *self._units(), _ITERATIONS)
         self.learned.append(result)
         return list(result.mixtures)
 
