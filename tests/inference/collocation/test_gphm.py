@@ -8,11 +8,14 @@ import pytest
 import torch
 
 from gpkit.errors import InvalidDataError
-from gpkit.inference.collocation.forms import Data, Jet
+from gpkit.inference.collocation.forms import Condition, Data, Equation, Jet, Problem
 from gpkit.inference.collocation.gphm import engine as gphm
 from gpkit.inference.collocation.gphm.axes import AxisColumns, diagonal_sums, fold, toeplitz, unfold
+from gpkit.inference.collocation.gphm.columns import MixtureColumns, lengthscales, log_inverse_lengths
 from gpkit.inference.collocation.gphm.objective import GphmObjective
+from gpkit.kernels.stationary import GaussianEnvelope, MaternEnvelope, mixture_derivatives
 from tests.inference.collocation import problems
+from tests.inference.collocation.problems import UNIT, box, face, term
 
 PUBLISHED = {1: 0.9872, 2: 0.9751, 4: 0.9508, 7: 0.9142, 11: 0.8670, 17: 0.7989, 26: 0.7050, 40: 0.5795}
 PUBLISHED_OBJECTIVE = {1: 9.651e9, 4: 8.671e9, 17: 5.392e9, 40: 2.366e9}
@@ -44,18 +47,63 @@ def test_sums_along_diagonals_are_the_adjoint_of_the_toeplitz_matrix(order):
     torch.testing.assert_close(left, right)
 
 
+@pytest.mark.parametrize("n", [1, 2, 7, 8])
+@pytest.mark.parametrize("order", [0, 1])
+def test_gradients_of_blocks_come_back_to_the_column(n, order, generator):
+    columns = torch.randn(2, n, generator=generator, dtype=torch.float64)
+    columns[0, 0] += 5.0
+    axis = AxisColumns(columns, 1.0)
+    left, right = torch.randn(2, n, 3, generator=generator, dtype=torch.float64)
+    axis.add_gradient(order, fold(left, 0), fold(right, 0), 0, 2.0)
+    expected = torch.zeros_like(columns)
+    expected[order] = diagonal_sums(2.0 * left @ right.T, order)
+    expected[1, 0] = 0.0  # an odd function is zero there
+    torch.testing.assert_close(axis.gradient(), expected)
+
+
+@pytest.mark.parametrize("envelope", [GaussianEnvelope(), MaternEnvelope(2.5)])
+@pytest.mark.parametrize("orders", [(0,), (0, 2), (0, 1, 3)])
+def test_columns_and_their_adjoint_are_those_of_the_closed_forms(envelope, orders, generator):
+    lags = torch.linspace(0.0, 1.0, 5, dtype=torch.float64)
+    kernel = [torch.randn(3, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(3)]
+    kernel[2].data[0] = 0.0
+    lengths = lengthscales(envelope, kernel[1])
+    torch.testing.assert_close(log_inverse_lengths(envelope, lengths), kernel[1])
+    expected = mixture_derivatives(envelope, lags, kernel[0].exp(), lengths, kernel[2], max(orders))
+    columns = MixtureColumns(envelope, lags, [t.detach() for t in kernel], orders)
+    torch.testing.assert_close(columns.values[list(orders)], expected.detach()[list(orders)])
+    seeds = torch.zeros_like(expected)
+    seeds[list(orders)] = torch.randn(len(orders), 5, generator=generator, dtype=torch.float64)
+    gradients = torch.autograd.grad(expected, kernel, seeds)
+    for found, wanted in zip(columns.gradient(seeds), gradients, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 CASES = {
     "one axis": ("A2", (12,)),
     "two axes": ("A3", (6, 5)),
     "transport": ("V1", (5, 6)),
+    "three axes": (None, (3, 4, 3)),
 }
 
 
-@pytest.mark.parametrize("envelope", ["student-t", "gaussian"])
-@pytest.mark.parametrize("name", CASES)
+def oblique():
+    """Derivatives along one, two and three axes, of a jet and of its square, and a coefficient that varies."""
+    terms = (term(1.0, 2, 0, 0), term(0.5, 1, 1, 1), term(lambda x, y, z: x + y * z, 0, 2, 1), term(2.0, 0, 0, 0))
+    u = lambda x, y, z: torch.sin(x + 2 * y - z)  # noqa: E731
+    square = lambda x, j, p: j[0] ** 2 * j[1]  # noqa: E731
+    equation = Equation(terms, Data(u), (Jet(0, (0, 1, 0)), Jet(0, (0, 0, 0))), square)
+    slanted = Condition("robin", 1, 0, (term(1.0, 0, 1, 0), term(2.0, 0, 0, 0)), Data(u))
+    return Problem(box(UNIT, UNIT, UNIT), ("u",), (equation,), (face(0, 0, u, 3), slanted))
+
+
+@pytest.mark.parametrize(
+    ("name", "envelope"),
+    [(n, e) for n in CASES for e in ("student-t", "gaussian") if n != "three axes" or e == "gaussian"],
+)
 def test_gradients_are_those_of_the_objective(name, envelope):
     key, shape = CASES[name]
-    problem = problems.published()[key].problem
+    problem = problems.published()[key].problem if key else oblique()
     axes = [torch.linspace(0.0, 1.0, n, dtype=torch.float64) for n in shape]
     objective = GphmObjective(problem, axes, envelope, 200.0, 1e-3)
     state = gphm.start(problem, shape, 3, [2.0] * len(shape))

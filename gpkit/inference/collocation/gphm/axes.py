@@ -8,13 +8,15 @@ matrix is two blocks of half the size: products, factors and gradients take half
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gpkit.errors import NotPositiveDefiniteError
 
-__all__ = ["AxisColumns", "Blocks", "diagonal_sums", "fold", "toeplitz", "unfold"]
+__all__ = ["AxisColumns", "Blocks", "along_axes", "diagonal_sums", "fold", "toeplitz", "unfold"]
 
 Blocks = tuple[Tensor, Tensor]
 """Rows of even and of odd parts; of an odd function they act on the odd and on the even parts."""
@@ -46,19 +48,95 @@ def diagonal_sums(matrix: Tensor, order: int) -> Tensor:
 
 def fold(x: Tensor, axis: int) -> Tensor:
     """Even parts about the middle of an axis, the middle itself where there is one, and odd parts; orthogonal."""
-    n = x.shape[axis]
+    out, n = torch.empty_like(x, memory_format=torch.contiguous_format), x.shape[axis]
+    # Numpy's views run backwards, where torch would copy.
+    given, found = np.moveaxis(x.numpy(), axis, 0), np.moveaxis(out.numpy(), axis, 0)
     h = n // 2
-    top, bottom = x.narrow(axis, 0, h), x.narrow(axis, n - h, h).flip(axis)
-    return torch.cat([(top + bottom) * _HALF, x.narrow(axis, h, n - 2 * h), (top - bottom) * _HALF], axis)
+    top, bottom = given[:h], given[n - h :][::-1]
+    np.add(top, bottom, out=found[:h])
+    np.subtract(top, bottom, out=found[n - h :])
+    found[h : n - h] = given[h : n - h] / _HALF
+    return out.mul_(_HALF)
 
 
 def unfold(x: Tensor, axis: int) -> Tensor:
     """Inverse of :func:`fold`."""
-    n = x.shape[axis]
+    out, n = torch.empty_like(x, memory_format=torch.contiguous_format), x.shape[axis]
+    given, found = np.moveaxis(x.numpy(), axis, 0), np.moveaxis(out.numpy(), axis, 0)
     h = n // 2
-    even, odd = x.narrow(axis, 0, h), x.narrow(axis, n - h, h)
-    parts = [(even + odd) * _HALF, x.narrow(axis, h, n - 2 * h), ((even - odd) * _HALF).flip(axis)]
-    return torch.cat(parts, axis)
+    even, odd = given[:h], given[n - h :]
+    np.add(even, odd, out=found[:h])
+    np.subtract(even, odd, out=found[n - h :][::-1])
+    found[h : n - h] = given[h : n - h] / _HALF
+    return out.mul_(_HALF)
+
+
+def along_axes(turn: Callable[[Tensor, int], Tensor], x: Tensor, dim: int | None = None) -> Tensor:
+    """Something done along the first axes of a tensor, or all of them."""
+    for axis in range(x.dim() if dim is None else dim):
+        x = turn(x, axis)
+    return x
+
+
+def _blocks_of(column: Tensor, order: int) -> Blocks:
+    """Of the Toeplitz matrix of an even or odd function of the lag: sum and difference of it and its mirror image."""
+    n, h = len(column), len(column) // 2
+    direct = toeplitz(column[: n - h], order)
+    mirrored = column.flip(0).unfold(0, n - h, 1)[: n - h]  # k(n - 1 - i - j)
+    first, second = direct + mirrored, direct - mirrored
+    for block in (first, second):
+        # The middle of an odd number of points is its own mirror image.
+        block[h:] *= _HALF
+        block[:, h:] *= _HALF
+    if order % 2:
+        return first[:, :h].contiguous(), second[:h].contiguous()
+    return first, second[:h, :h].contiguous()
+
+
+def _sums_of(blocks: Blocks, order: int, n: int) -> Tensor:
+    """Adjoint of :func:`_blocks_of`: gradient of the column (n,) from that of the blocks."""
+    m = n - n // 2
+    first, second = (torch.zeros(m, m, dtype=torch.float64) for _ in range(2))
+    for padded, block in zip((first, second), blocks, strict=True):
+        padded[: block.shape[0], : block.shape[1]] = block
+        padded[n // 2 :] *= _HALF
+        padded[:, n // 2 :] *= _HALF
+    out = torch.zeros(n, dtype=torch.float64)
+    out[:m] = diagonal_sums(first + second, order)
+    # In rows that are one shorter, row i has moved i places to the right: entries of one i + j share a column.
+    padded = torch.zeros(2 * m * m, dtype=torch.float64)
+    padded.view(m, 2 * m)[:, :m] = first - second
+    sums = padded[: m * (2 * m - 1)].view(m, 2 * m - 1).sum(0)
+    out[n - len(sums) :] += sums.flip(0)
+    if order % 2:
+        out[0] = 0.0  # as the function
+    return out
+
+
+def _apply(blocks: Blocks, x: Tensor, axis: int, swapped: bool) -> Tensor:
+    """The first block applied to even parts along an axis and the second to odd ones, or the other way round.
+
+    Args:
+        blocks: Rows of even and of odd parts of the result.
+        x: Folded.
+        axis: Along which.
+        swapped: Whether even parts of the result come from odd ones.
+    """
+    n, h = x.shape[axis], x.shape[axis] // 2
+    before, after = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
+    given = x.reshape(before, n, after)
+    out = torch.empty_like(given, memory_format=torch.contiguous_format)
+    even, odd = given[:, : n - h], given[:, n - h :]
+    rows = out[:, : n - h], out[:, n - h :]
+    for block, part, row in zip(blocks, (odd, even) if swapped else (even, odd), rows, strict=True):
+        # Products are written to their place.
+        if before == 1:
+            torch.mm(block, part[0], out=row[0])
+        elif after == 1:
+            torch.mm(part[..., 0], block.T, out=row[..., 0])
+        else:
+            row.copy_(torch.matmul(block, part))
+    return out.reshape(x.shape)
 
 
 def _parts(x: Tensor, axis: int) -> Blocks:
@@ -66,18 +144,8 @@ def _parts(x: Tensor, axis: int) -> Blocks:
     return x.narrow(axis, 0, n - n // 2), x.narrow(axis, n - n // 2, n // 2)
 
 
-def _mode(matrix: Tensor, tensor: Tensor, axis: int) -> Tensor:
-    return torch.tensordot(matrix, tensor, dims=([1], [axis])).movedim(0, axis)
-
-
 def _rows(tensor: Tensor, axis: int) -> Tensor:
     return tensor.movedim(axis, 0).reshape(tensor.shape[axis], -1)
-
-
-def _blocks(matrix: Tensor, order: int) -> Blocks:
-    """Of a matrix in folded coordinates."""
-    (ee, eo), (oe, oo) = (_parts(half, 1) for half in _parts(matrix, 0))
-    return (eo, oe) if order % 2 else (ee, oo)
 
 
 def _dense(blocks: Blocks, order: int) -> Tensor:
@@ -128,9 +196,7 @@ class AxisColumns:
     def blocks(self, order: int) -> Blocks:
         """Of the matrix of the derivative of an order."""
         if order not in self._blocks:
-            folded = fold(fold(toeplitz(self._columns[order], order), 0), 1)
-            even, odd = _blocks(folded, order)
-            self._blocks[order] = (even.contiguous(), odd.contiguous())
+            self._blocks[order] = _blocks_of(self._columns[order], order)
         return self._blocks[order]
 
     def eigen(self) -> tuple[Tensor, Tensor]:
@@ -151,40 +217,33 @@ class AxisColumns:
 
     def solve(self, folded: Tensor, axis: int) -> Tensor:
         """Covariance inverse along an axis of a folded tensor."""
-        even, odd = _parts(folded, axis)
-        return torch.cat([_mode(self._inverse[0], even, axis), _mode(self._inverse[1], odd, axis)], axis)
+        return _apply(self._inverse, folded, axis, False)
 
     def apply(self, order: int, folded: Tensor, axis: int, transposed: bool = False) -> Tensor:
         """Matrix of a derivative, or its transpose, along an axis of a folded tensor."""
         first, second = self.blocks(order)
-        even, odd = _parts(folded, axis)
-        if order % 2:
-            even, odd = odd, even
-            if transposed:
-                first, second = second, first
         if transposed:
-            first, second = first.T, second.T
-        return torch.cat([_mode(first, even, axis), _mode(second, odd, axis)], axis)
+            first, second = (second.T, first.T) if order % 2 else (first.T, second.T)
+        return _apply((first, second), folded, axis, order % 2 == 1)
 
     def add_gradient(self, order: int, left: Tensor, right: Tensor, axis: int, scale: float = 1.0) -> None:
         """Add ``scale left right^T``, of folded tensors laid out along an axis, to the gradient of a matrix."""
         (le, lo), (re, ro) = _parts(_rows(left, axis), 0), _parts(_rows(right, axis), 0)
         if order % 2:
             re, ro = ro, re
-        blocks = (scale * (le @ re.T), scale * (lo @ ro.T))
-        if order in self._gradients:
-            before = self._gradients[order]
-            blocks = (before[0] + blocks[0], before[1] + blocks[1])
-        self._gradients[order] = blocks
+        self._add(order, (scale * (le @ re.T), scale * (lo @ ro.T)))
+
+    def _add(self, order: int, blocks: Blocks) -> None:
+        before = self._gradients.get(order)
+        self._gradients[order] = blocks if before is None else (before[0] + blocks[0], before[1] + blocks[1])
 
     def add_inverse_gradient(self, scale: float) -> None:
         """Add a multiple of the inverse to the gradient of the covariance."""
-        before = self._gradients.get(0, (torch.zeros(()), torch.zeros(())))
-        self._gradients[0] = (before[0] + scale * self._inverse[0], before[1] + scale * self._inverse[1])
+        self._add(0, (scale * self._inverse[0], scale * self._inverse[1]))
 
     def gradient(self) -> Tensor:
         """With respect to the columns, (order + 1, N)."""
         out = torch.zeros_like(self._columns)
         for order, blocks in self._gradients.items():
-            out[order] += diagonal_sums(_dense(blocks, order), order)
+            out[order] += _sums_of(blocks, order, len(self))
         return out

@@ -297,11 +297,9 @@ def _adam(
     if iterations == 0:
         return []
     tensors = state.tensors()
-    optimiser = torch.optim.Adam(tensors, lr=learning_rate)
-    if base is not None:
-        # The second process has one component of fixed weight and no frequency.
-        frozen = {id(state.log_weights), id(state.frequencies)}
-        optimiser = torch.optim.Adam([t for t in tensors if id(t) not in frozen], lr=learning_rate)
+    # The second process has one component of fixed weight and no frequency.
+    frozen = set() if base is None else {id(state.log_weights), id(state.frequencies)}
+    optimiser = torch.optim.Adam([t for t in tensors if id(t) not in frozen], lr=learning_rate, fused=True)
     trace: list[float] = []
     for i in tqdm(range(iterations), desc="GP-HM steps", disable=None if progress else True):
         value, gradients = objective(state)

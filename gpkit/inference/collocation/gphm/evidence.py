@@ -24,8 +24,10 @@ from tqdm import tqdm
 
 from gpkit.errors import ConvergenceError, NotPositiveDefiniteError
 from gpkit.inference.collocation.forms import Jet
-from gpkit.inference.collocation.gphm.adjoints import along_axes, pull_determinant, pull_jet, pull_quadratic
-from gpkit.inference.collocation.gphm.axes import AxisColumns, fold
+from gpkit.inference.collocation.gphm.axes import along_axes, fold
+from gpkit.inference.collocation.gphm.columns import log_inverse_lengths
+from gpkit.inference.collocation.gphm.covariances import Covariances
+from gpkit.inference.collocation.gphm.jets import GridJets
 from gpkit.inference.collocation.gphm.laplace import Laplace, LinearRows, add_gram
 from gpkit.inference.collocation.gphm.objective import GphmObjective, GphmState
 from gpkit.inference.collocation.gphm.roots import Roots
@@ -168,11 +170,8 @@ class KernelEvidence:
             NotPositiveDefiniteError: A covariance is not definite.
             ConvergenceError: The precision of the values is not.
         """
-        objective, d = self._objective, self._dim
-        leaves = [t.detach().requires_grad_() for t in kernel]
-        with torch.enable_grad():
-            graph = [[objective.columns(leaves, f, j) for j in range(d)] for f in range(len(objective.problem.fields))]
-        covariances = [[AxisColumns(c.detach(), objective.jitter) for c in line] for line in graph]
+        objective = self._objective
+        covariances = objective.covariances(kernel)
         now = _with_rows(self._given, logs)
         roots = Roots.of_covariances(covariances)
         zero = torch.zeros(len(roots), dtype=torch.float64)
@@ -188,15 +187,12 @@ class KernelEvidence:
         step = max(1, _CHUNK // (len(roots) + 1))
         for start in range(0, columns.shape[1], step):
             squares += self._pull(roots, covariances, columns[:, start : start + step], start == 0, now)
-        for line in covariances:
-            pull_determinant(line, self._cells)
-        seeds = [a.gradient() for line in covariances for a in line]
-        gradients = torch.autograd.grad([c for line in graph for c in line], leaves, seeds)
+        covariances.pull_determinant()
         slopes = [0.5 * (now.rows[i] * float(squares[i]) - rows[i].residual.numel()) for i in now.free]
-        return value, list(gradients), slopes
+        return value, covariances.gradient(), slopes
 
     def _pull(
-        self, roots: Roots, covariances: list[list[AxisColumns]], columns: Tensor, with_target: bool, now: Precisions
+        self, roots: Roots, covariances: Covariances, columns: Tensor, with_target: bool, now: Precisions
     ) -> Tensor:
         """Add the gradients of the quadratic forms of a batch of weights; squares of the rows, one number each."""
         d = self._dim
@@ -211,14 +207,13 @@ class KernelEvidence:
             squares[i] = float((found**2).sum())
             for j, c in coefficients.items():
                 slopes[j][r.face] += v * c * found
-        for f, line in enumerate(covariances):
-            values = along_axes(fold, roots.jet(Jet(f, (0,) * d), columns), d)
-            once = [a.solve(values, j) for j, a in enumerate(line)]
-            unused = torch.zeros_like(values)
-            pull_quadratic(values, once, unused, line)
-            for jet, g in slopes.items():
-                if jet.field == f and any(jet.orders):
-                    pull_jet(jet, along_axes(fold, g, d), values, once, unused, line)
+        zeros = (0,) * d
+        folded = [along_axes(fold, roots.jet(Jet(f, zeros), columns), d) for f in range(len(covariances.fields))]
+        jets = GridJets(folded, covariances)
+        jets.pull_quadratic()
+        for jet, g in slopes.items():
+            jets.add_slope(jet, along_axes(fold, g, d))
+        jets.pull()
         return squares
 
     @property
@@ -285,10 +280,8 @@ def most_likely_kernel(
     ends: list[tuple[float, float]] = []
     for n, length in zip(objective.shape, lengths, strict=True):
         # From half a step of the grid to a hundred times the axis.
-        longest, shortest = (
-            objective.log_inverse_length(100.0 * length),
-            objective.log_inverse_length(0.5 * length / (n - 1)),
-        )
+        extremes = torch.tensor([100.0 * length, 0.5 * length / (n - 1)], dtype=torch.float64)
+        longest, shortest = (float(v) for v in log_inverse_lengths(objective.envelope, extremes))
         ends += [(longest, shortest)] * mixtures
     nyquist = [(0.0, 0.5 * (n - 1)) for n in objective.shape for _ in range(mixtures)]
     bounds += ends * fields + nyquist * fields

@@ -16,6 +16,7 @@ from torch import Tensor
 from gpkit.inference.collocation.exact.rows import contract
 from gpkit.inference.collocation.forms import Jet
 from gpkit.inference.collocation.gphm.axes import AxisColumns
+from gpkit.inference.collocation.gphm.covariances import Covariances
 
 __all__ = ["FieldRoot", "Roots"]
 
@@ -85,9 +86,9 @@ class Roots:
         self._ends = ends
 
     @classmethod
-    def of_covariances(cls, covariances: Sequence[Sequence[AxisColumns]]) -> Roots:
+    def of_covariances(cls, covariances: Covariances) -> Roots:
         """From the covariances of every field and axis."""
-        return cls([FieldRoot(line) for line in covariances])
+        return cls([FieldRoot(line) for line in covariances.fields])
 
     def __len__(self) -> int:
         return self._ends[-1]
