@@ -22,14 +22,14 @@ from gpkit.recursions import nearest_neighbours as compiled
 from gpkit.recursions import neighbour_gradients
 from gpkit.recursions.covariance_tree import largest_covariances
 
-__all__ = ["NearestNeighbourProcess"]
+__all__ = ["NearestNeighbourProcess", "krige"]
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
-_LEARNING_ROWS = 1800
+_LEARNING_ROWS = 2400
 _FIRST_SHARE = 3  # a third of them in the first round
-_LEARNING_NEIGHBOURS = 24
+_FEW, _MANY = 16, 24  # neighbours in learning: without noise, and where half of the variance or more is noise
 _SCANNED_ROWS = 200
 _SCAN = (0.3, 1.0, 3.0, 10.0, 30.0)
 
@@ -124,7 +124,8 @@ class NearestNeighbourProcess:
         """Maximise the leave-one-out density of a random set of rows over all parameters.
 
         Every row is conditioned on neighbours from the whole table; only the sum over rows is a random part of it. The
-        first of two or more rounds, in which parameters move far, looks at a third of the rows.
+        first of two or more rounds, in which parameters move far, looks at a third of the rows. Where more of the
+        variance is noise a row looks at more neighbours, since each says less.
 
         Args:
             points: (N, D).
@@ -142,9 +143,11 @@ class NearestNeighbourProcess:
             The mean log-density of the rows left out.
         """
         drawn = np.random.default_rng(seed).permutation(len(points))[: min(rows, len(points))]
-        count = min(_LEARNING_NEIGHBOURS, len(points) - 1)
         value = np.inf
         for turn in range(rounds):
+            share = self.noise / (self.noise + float(self.variance.sum()))
+            count = _FEW + round(2.0 * (_MANY - _FEW) * min(share, 0.5))
+            count = min(count, len(points) - 1)
             chosen = drawn if turn + 1 == rounds else drawn[: max(len(drawn) // _FIRST_SHARE, min(len(drawn), 200))]
             near = self.find(points, points[chosen], chosen, count)
             objective = _Objective(points, target, relative, chosen, near, degrees)
@@ -216,6 +219,21 @@ class NearestNeighbourProcess:
         return float(found.fun)
 
     # -- answers ---------------------------------------------------------------------------------------------------
+
+    def predict(
+        self, points: Array, target: Array, relative: Array, queries: Array, own: Rows | None = None
+    ) -> tuple[Array, Array]:
+        """Mean and variance (Q,) of the noise-free process.
+
+        Args:
+            points: data (N, D).
+            target: (N,), of mean zero.
+            relative: relative noise variances (N,).
+            queries: (Q, D).
+            own: the row that each query is, or -1; it is never its own neighbour. None: no query is a row.
+        """
+        near, weights, left = self.condition(points, relative, queries, own)
+        return krige(near, weights, target), left
 
     def condition(
         self, points: Array, relative: Array, queries: Array, own: Rows | None = None

@@ -22,11 +22,10 @@ from gpkit.models.functional_tensor.fitting import (
     ranks_of,
 )
 from gpkit.models.functional_tensor.latent_residual import LatentResidual
-from gpkit.models.functional_tensor.laws import mixture_law, rescaled
+from gpkit.models.functional_tensor.laws import UnseenEntries
 from gpkit.models.functional_tensor.local_residual import LocalResidual
 from gpkit.models.functional_tensor.memory import Memory
 from gpkit.models.functional_tensor.modes import Encoding
-from gpkit.models.functional_tensor.predictions import DiscretePrediction, TensorPrediction
 from gpkit.models.functional_tensor.rank_choice import choose_rank
 from gpkit.models.functional_tensor.spool import Spool, is_chunked
 from gpkit.models.functional_tensor.state import Index, TensorState
@@ -148,14 +147,14 @@ class Estimate:
         state: of the model.
         members: all restarts.
         ranks: of the modes or bonds.
-        left_out: predictions of the entries by what had not seen them, or None.
+        unseen: predicts the entries by what had not seen them; None if no start left anything out.
         exclusions: rows that were left out, by reason.
     """
 
     state: TensorState
     members: list[Member]
     ranks: tuple[int, ...]
-    left_out: TensorPrediction | DiscretePrediction | None
+    unseen: UnseenEntries | None
     exclusions: Mapping[str, int]
 
 
@@ -217,9 +216,11 @@ def _estimated(model: FunctionalTensor, data: _Data, options: FitOptions) -> Est
     chosen = [max(members, key=lambda m: m.elbo)] if options.combine == "best" else members
     parts = Parts(options.restarts if stack else 0, options.seed)
     state = _state(data, chosen, parts, options.keep)
-    left_out = _unseen(model, data, state, parts, options.seed) if stack else None
+    if model.residual is not None:
+        _fit_residual(model, data, state, parts, options.seed)
     keep.remove()
-    return Estimate(state, members, settings.ranks, left_out, data.exclusions)
+    unseen = UnseenEntries(state, model.likelihood, parts) if stack else None
+    return Estimate(state, members, settings.ranks, unseen, data.exclusions)
 
 
 def _state(data: _Data, members: list[Member], parts: Parts, keep: int) -> TensorState:
@@ -255,13 +256,9 @@ def _carry(data: _Data, members: list[Member], gone: int) -> None:
         member.posterior.carry(pieces)
 
 
-def _unseen(
-    model: FunctionalTensor, data: _Data, state: TensorState, parts: Parts, seed: int
-) -> TensorPrediction | DiscretePrediction:
-    """Predictions of entries by what had not seen them; with a local residual, after it was fitted to them."""
-    moments = left_out_moments(state.members, data.index, parts)
-    if model.residual is None:
-        return mixture_law(state, model.likelihood, *moments)
+def _fit_residual(model: FunctionalTensor, data: _Data, state: TensorState, parts: Parts, seed: int) -> None:
+    """Fit the local residual to what the members leave of entries that they have not seen."""
+    mean, variance, _ = left_out_moments(state.members, data.index, parts)
     assert data.points is not None
     category = np.concatenate([[e.categorical] * len(e.spec.columns) for e in data.encodings]).astype(bool)
     observation = state.members[0].posterior.observation
@@ -270,21 +267,15 @@ def _unseen(
             data.points,
             category,
             data.y,
-            moments[0][0],
-            moments[1][0],
+            mean[0],
+            variance[0],
             family=model.likelihood,
             likelihood=observation.likelihood,
             neighbours=model.neighbours,
             seed=seed,
         )
-        return state.residual.left_out
-    state.residual = LocalResidual.fit(
-        data.points,
-        category,
-        data.y,
-        moments[0][0],
-        heavy=model.likelihood == "student-t",
-        neighbours=model.neighbours,
-        seed=seed,
-    )
-    return rescaled(state, state.residual.left_out)
+    else:
+        heavy, neighbours = model.likelihood == "student-t", model.neighbours
+        state.residual = LocalResidual.fit(
+            data.points, category, data.y, mean[0], heavy=heavy, neighbours=neighbours, seed=seed
+        )

@@ -16,17 +16,16 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from gpkit.inference.nearest_neighbours import NearestNeighbourProcess, krige
+from gpkit.inference.nearest_neighbours import NearestNeighbourProcess
 from gpkit.inference.threads import one_blas_thread
 from gpkit.likelihoods import Likelihood, NegativeBinomial
+from gpkit.models.functional_tensor.noise_law import judging_rows
 from gpkit.models.functional_tensor.predictions import DiscretePrediction
 
 __all__ = ["LatentResidual"]
 
 Array = NDArray[np.float64]
 _FLATTEST = 1e-8
-_JUDGED = 20_000
-"""Rows at equal distances that decide about belief and width, where there are more."""
 
 
 @dataclass(eq=False)
@@ -86,26 +85,22 @@ class LatentResidual:
             neighbours: how many rows each conditional distribution uses.
             seed: of the rows that learning looks at.
         """
-        rows = np.arange(len(y))
+        rows, some = np.arange(len(y)), judging_rows(len(y), seed)
         with one_blas_thread():
             target, relative = _pseudo(likelihood, y, mean, variance, mean)
             process = NearestNeighbourProcess.start(points, target, category, neighbours=neighbours)
             for _ in range(2):
                 process.learn(points, target, relative, seed=seed)
-                near, weights, left = process.condition(points, relative, points, rows)
-                found = krige(near, weights, target)
+                found, left = process.predict(points, target, relative, points, rows)
                 target, relative = _pseudo(likelihood, y, mean + found, left, mean)
-            near, weights, left = process.condition(points, relative, points, rows)
-            found = krige(near, weights, target)
-        some = slice(None, None, max(1, -(-len(y) // _JUDGED)))
+            found, left = process.predict(points, target, relative, points, rows)
         total = variance + left
-
         before = float(likelihood.size) if isinstance(likelihood, NegativeBinomial) else 1.0
 
         def settings(z: Array) -> tuple[float, float, float]:
             return 1.0 / (1.0 + math.exp(-z[0])), math.exp(z[1]), before * math.exp(z[2] if len(z) > 2 else 0.0)
 
-        def law(z: Array, part: slice) -> DiscretePrediction:
+        def law(z: Array, part: NDArray[np.int64]) -> DiscretePrediction:
             belief, width, dispersion = settings(z)
             return _law(mean[part] + belief * found[part], width * np.sqrt(total[part]), family, dispersion)
 
@@ -115,7 +110,7 @@ class LatentResidual:
         count = 3 if isinstance(likelihood, NegativeBinomial) else 2
         bounds, begin = [(-6.0, 6.0), (-3.0, 1.5), (-2.0, 4.0)][:count], [1.0, 0.0, 0.0][:count]
         best = minimize(loss, begin, method="Nelder-Mead", bounds=bounds, options={"maxfev": 40 * count, "xatol": 0.02})
-        left_out = law(best.x, slice(None))
+        left_out = law(best.x, rows)
         return cls(points, target, mean, relative, process, family, likelihood, *settings(best.x), left_out)
 
     def extended(self, points: Array, more: Array, y: Array, mean: Array, variance: Array) -> LatentResidual:
@@ -154,8 +149,7 @@ class LatentResidual:
         return replace(self, target=self.target + self.base - mean, base=mean)
 
     def _conditioned(self, points: Array) -> tuple[Array, Array]:
-        near, weights, left = self.process.condition(self.points, self.relative, points)
-        return krige(near, weights, self.target), left
+        return self.process.predict(self.points, self.target, self.relative, points)
 
     def predict(self, points: Array, mean: Array, variance: Array) -> DiscretePrediction:
         """Predictive law at new points (M, D), given moments (M,) of the linear predictor by the low-rank part."""

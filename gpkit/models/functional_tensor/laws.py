@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +11,12 @@ from numpy.typing import NDArray
 from gpkit.inference.structured_vb import SiteObservation
 from gpkit.likelihoods import NegativeBinomial, StudentT
 from gpkit.models.functional_tensor.checkpoint import Member
-from gpkit.models.functional_tensor.fitting import CONTINUOUS, noise_variance
+from gpkit.models.functional_tensor.fitting import CONTINUOUS, Parts, left_out_moments, noise_variance
+from gpkit.models.functional_tensor.latent_residual import LatentResidual
 from gpkit.models.functional_tensor.predictions import DiscretePrediction, TensorPrediction
 from gpkit.models.functional_tensor.state import TensorState
 
-__all__ = ["joint_draws", "member_moments", "mixture_law", "rescaled"]
+__all__ = ["UnseenEntries", "joint_draws", "member_moments", "mixture_law", "rescaled"]
 
 Array = NDArray[np.float64]
 _NODES = 7
@@ -95,3 +97,28 @@ def joint_draws(state: TensorState, numbers: Sequence[Array], n: int, seed: int)
             noise = np.sqrt(noise_variance(member)) * rng.standard_normal((int(count), len(numbers[0])))
             parts.append(member.posterior.sample(numbers, int(count), rng) + noise)
     return state.centre + state.unit * rng.permutation(np.concatenate(parts))
+
+
+@dataclass(frozen=True, eq=False)
+class UnseenEntries:
+    """The entries of a fit, to be predicted by what had not seen them.
+
+    Attributes:
+        state: of the fit.
+        likelihood: its name.
+        parts: which start has not seen which entry.
+    """
+
+    state: TensorState
+    likelihood: str
+    parts: Parts
+
+    def predict(self) -> TensorPrediction | DiscretePrediction:
+        """Their laws, with a local residual after it was fitted to them."""
+        residual = self.state.residual
+        if residual is None:
+            moments = left_out_moments(self.state.members, self.state.index, self.parts)
+            return mixture_law(self.state, self.likelihood, *moments)
+        if isinstance(residual, LatentResidual):
+            return residual.left_out
+        return rescaled(self.state, residual.left_out)

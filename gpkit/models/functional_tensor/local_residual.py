@@ -8,19 +8,22 @@ members, and the law of the noise, are fitted to honest errors.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpkit.inference.nearest_neighbours import NearestNeighbourProcess, krige
+from gpkit.inference.nearest_neighbours import NearestNeighbourProcess
 from gpkit.inference.threads import one_blas_thread
-from gpkit.models.functional_tensor.noise_law import NoiseLaw
+from gpkit.models.functional_tensor.noise_law import NoiseLaw, judging_rows
 from gpkit.models.functional_tensor.predictions import TensorPrediction
 
 __all__ = ["LocalResidual"]
 
 Array = NDArray[np.float64]
+Rows = NDArray[np.int64]
 _DEGREES = 4.0
 """Of freedom, where the processes are learned: the law of the noise, normal or not, is fitted afterwards."""
 
@@ -35,7 +38,6 @@ class LocalResidual:
         processes: of the targets themselves, and of what the low-rank part leaves.
         weight: of the first member, in [0, 1].
         law: of the noise.
-        left_out: predictions of the rows without themselves.
     """
 
     points: Array
@@ -43,7 +45,6 @@ class LocalResidual:
     processes: tuple[NearestNeighbourProcess, NearestNeighbourProcess]
     weight: float
     law: NoiseLaw
-    left_out: TensorPrediction
 
     @classmethod
     def fit(
@@ -57,7 +58,7 @@ class LocalResidual:
         neighbours: int = 40,
         seed: int = 0,
     ) -> LocalResidual:
-        """Learn both processes, the weight and the noise.
+        """Learn both processes, then the weight and the noise from rows predicted without themselves.
 
         Args:
             points: (N, D); codes for categories.
@@ -66,30 +67,29 @@ class LocalResidual:
             low_rank: predictions (N,) of the low-rank part for rows that it has not seen.
             heavy: Student-t noise.
             neighbours: how many rows each conditional distribution uses.
-            seed: of the rows that learning looks at.
+            seed: of the rows that are looked at.
         """
+        targets = np.stack([y, y - low_rank])
+        one, rows = np.ones_like(y), judging_rows(len(y), seed)
         with one_blas_thread():
-            targets = np.stack([y, y - low_rank])
-            base = np.stack([np.zeros_like(y), low_rank])
-            one = np.ones_like(y)
-            processes, means, variances = [], [], []
-            for target, start in zip(targets, base, strict=True):
-                process = NearestNeighbourProcess.start(points, target, category, neighbours=neighbours)
+            first, second = (
+                NearestNeighbourProcess.start(points, target, category, neighbours=neighbours) for target in targets
+            )
+            for process, target in zip((first, second), targets, strict=True):
                 process.learn(points, target, one, degrees=_DEGREES, seed=seed)
-                near, weights, left = process.condition(points, one, points, np.arange(len(points)))
-                processes.append(process)
-                means.append(start + krige(near, weights, target))
-                variances.append(left + process.noise)
+            means, left = _members((first, second), points, targets, points[rows], low_rank[rows], rows)
             gap = means[0] - means[1]
             square = float(gap @ gap)
-            weight = float(np.clip((gap @ (y - means[1])) / square, 0.0, 1.0)) if square > 0.0 else 1.0
+            weight = float(np.clip((gap @ (y[rows] - means[1])) / square, 0.0, 1.0)) if square > 0.0 else 1.0
             mean = weight * means[0] + (1.0 - weight) * means[1]
-            features = _features(variances, gap)
-            law = NoiseLaw.fit(y - mean, mean, features, heavy=heavy)
-            scale = law.scale(mean, features)
-            inner = weight * (variances[0] - processes[0].noise) + (1.0 - weight) * (variances[1] - processes[1].noise)
-            left_out = TensorPrediction(mean[None], scale[None], law.degrees, inner)
-            return cls(points, targets, (processes[0], processes[1]), weight, law, left_out)
+            features = _features(left[0] + first.noise, left[1] + second.noise, gap)
+            law = NoiseLaw.fit(y[rows] - mean, mean, features, heavy=heavy)
+        return cls(points, targets, (first, second), weight, law)
+
+    @cached_property
+    def left_out(self) -> TensorPrediction:
+        """Predictions of the rows without themselves."""
+        return self.predict(self.points, self.targets[0] - self.targets[1], np.arange(len(self.points)))
 
     def extended(self, points: Array, more: Array, y: Array, low_rank: Array) -> LocalResidual:
         """With more rows that can be neighbours; everything learned stays.
@@ -111,22 +111,36 @@ class LocalResidual:
         """What is left of other predictions (N,) of the low-rank part at the rows."""
         return replace(self, targets=np.stack([self.targets[0], self.targets[0] - low_rank]))
 
-    def predict(self, points: Array, low_rank: Array) -> TensorPrediction:
-        """Predictive law at new points (M, D), given the low-rank part's mean (M,) there."""
-        one = np.ones(len(self.points))
-        means, variances, inner = [], [], []
-        for process, target, start in zip(self.processes, self.targets, (np.zeros(len(points)), low_rank), strict=True):
-            near, weights, left = process.condition(self.points, one, points)
-            means.append(start + krige(near, weights, target))
-            variances.append(left + process.noise)
-            inner.append(left)
-        gap = means[0] - means[1]
+    def predict(self, points: Array, low_rank: Array, own: Rows | None = None) -> TensorPrediction:
+        """Predictive law at points (M, D), given the low-rank part's mean (M,) there.
+
+        Args:
+            points: of the queries.
+            low_rank: the same.
+            own: the row that each query is, which is left out, or -1 (M,); None for new points.
+        """
+        means, left = _members(self.processes, self.points, self.targets, points, low_rank, own)
+        first, second = self.processes
         mean = self.weight * means[0] + (1.0 - self.weight) * means[1]
-        scale = self.law.scale(mean, _features(variances, gap))
-        latent = self.weight * inner[0] + (1.0 - self.weight) * inner[1]
-        return TensorPrediction(mean[None], scale[None], self.law.degrees, latent)
+        features = _features(left[0] + first.noise, left[1] + second.noise, means[0] - means[1])
+        latent = self.weight * left[0] + (1.0 - self.weight) * left[1]
+        return TensorPrediction(mean[None], self.law.scale(mean, features)[None], self.law.degrees, latent)
 
 
-def _features(variances: list[Array], gap: Array) -> list[Array]:
+def _members(
+    processes: Sequence[NearestNeighbourProcess],
+    points: Array,
+    targets: Array,
+    queries: Array,
+    low_rank: Array,
+    own: Rows | None,
+) -> tuple[list[Array], list[Array]]:
+    """Means of y and variances of the processes, (M,) each, by both members."""
+    one = np.ones(len(points))
+    found = [p.predict(points, target, one, queries, own) for p, target in zip(processes, targets, strict=True)]
+    return [found[0][0], low_rank + found[1][0]], [left for _, left in found]
+
+
+def _features(first: Array, second: Array, gap: Array) -> list[Array]:
     """Variances that the members claim, and the first with their disagreement: none is small where they agree."""
-    return [*variances, gap**2 + variances[0]]
+    return [first, second, gap**2 + first]

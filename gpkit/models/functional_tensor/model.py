@@ -179,7 +179,7 @@ class FunctionalTensor:
             found.state,
             found.exclusions,
             found.ranks,
-            found.left_out,
+            found.unseen,
             clock.process_time() - begun,
         )
         return self.result

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpkit.models.functional_tensor.checkpoint import Member
+from gpkit.models.functional_tensor.laws import UnseenEntries
 from gpkit.models.functional_tensor.modes import ModeSpec
 from gpkit.models.functional_tensor.predictions import DiscretePrediction, TensorPrediction
 from gpkit.models.functional_tensor.state import TensorState
@@ -31,7 +33,7 @@ class TensorFit:
         exclusions: rows that were left out, by reason.
         repeated: kept entries whose coordinates an earlier one has.
         parameters: learned parameters of the start with the largest bound, natural units.
-        left_out: predictions of the N entries by what had not seen them; None if no start left anything out.
+        unseen: what predicts the entries by what had not seen them; None if no start left anything out.
         seconds: CPU seconds.
     """
 
@@ -43,8 +45,16 @@ class TensorFit:
     exclusions: Mapping[str, int]
     repeated: int
     parameters: Mapping[str, float]
-    left_out: TensorPrediction | DiscretePrediction | None
+    unseen: UnseenEntries | None
     seconds: float
+
+    @cached_property
+    def left_out(self) -> TensorPrediction | DiscretePrediction | None:
+        """Predictions of the N entries by what had not seen them; None if no start left anything out.
+
+        They are computed when they are asked for: below a local residual they cost as much as predictions.
+        """
+        return None if self.unseen is None else self.unseen.predict()
 
     def __repr__(self) -> str:
         done = sum(self.converged)
@@ -58,7 +68,7 @@ def describe(
     state: TensorState,
     exclusions: Mapping[str, int],
     ranks: tuple[int, ...],
-    left_out: TensorPrediction | DiscretePrediction | None,
+    unseen: UnseenEntries | None,
     seconds: float,
 ) -> TensorFit:
     """Put the outcome together from all restarts."""
@@ -80,7 +90,7 @@ def describe(
         exclusions=dict(exclusions),
         repeated=_repeated(state.index),
         parameters=parameters,
-        left_out=left_out,
+        unseen=unseen,
         seconds=seconds,
     )
 

@@ -10,7 +10,7 @@ from scipy import stats
 from gpkit.inference.nearest_neighbours import NearestNeighbourProcess, krige
 from gpkit.models import Continuous, FunctionalTensor
 from gpkit.models.functional_tensor.local_residual import LocalResidual
-from gpkit.models.functional_tensor.noise_law import NoiseLaw
+from gpkit.models.functional_tensor.noise_law import NoiseLaw, judging_rows
 from gpkit.models.functional_tensor.predictions import DiscretePrediction, TensorPrediction
 from tests.recursions.test_nearest_neighbours import gram
 
@@ -82,6 +82,15 @@ def test_noise_law_finds_scale_and_tails(heavy):
     law = NoiseLaw.fit(scale * white, mean, [np.ones(6000)], heavy=heavy)
     assert np.max(np.abs(np.log(law.scale(mean, [np.ones(6000)]) / scale))) < 0.15
     assert law.degrees == (pytest.approx(4.0, rel=0.2) if heavy else np.inf)
+
+
+def test_a_large_table_is_judged_by_a_random_part_of_its_rows():
+    np.testing.assert_array_equal(judging_rows(700, 0), np.arange(700))
+    rows = judging_rows(100_000, 0)
+    assert len(rows) == 8000 and np.all(np.diff(rows) > 0) and rows[-1] < 100_000
+    # No pattern of a sorted table, of seven days say, is seen more than others.
+    assert np.bincount(rows % 7).min() > 0.9 * len(rows) / 7
+    assert not np.array_equal(rows, judging_rows(100_000, 1))
 
 
 def test_mixture_quantiles_densities_and_moments():
