@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import sys
 import time as clock
 from collections.abc import Callable, Sequence
@@ -19,10 +20,14 @@ from gpkit.inference.log_parameters import LogFit, log_prior, maximise_log
 from gpkit.models.fields.jackknife import predict_left_out
 from gpkit.models.fields.regression import FieldRegression
 from gpkit.models.fields.stacking import stacking_weights
+from gpkit.models.fields.terms import Term
 
-__all__ = ["Candidate", "KernelComparison", "best_start", "fit_candidates", "fit_regression"]
+__all__ = ["Candidate", "KernelComparison", "best_start", "fit_candidates", "fit_regression", "kernel_log_prior"]
 
 Array = NDArray[np.float64]
+
+_ROUGH = 2.0
+"""How much less likely kernels are that have few derivatives, or none: log prior -2 / (nu + 1/2)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +70,7 @@ class KernelComparison:
             np.stack([c.elpd_each for c in self.candidates]),
             np.stack([c.regression.values - c.left_out_mean for c in self.candidates]),
             np.array([c.fit.log_evidence for c in self.candidates]),
+            np.array([kernel_log_prior(c.regression.terms) for c in self.candidates]),
         )
         return {c.name: float(w) for c, w in zip(self.candidates, weights, strict=True) if w > 0.0}
 
@@ -107,6 +113,13 @@ class KernelComparison:
 
     def __repr__(self) -> str:
         return f"{self.verdict()}\n{self.table.round(2).to_string()}"
+
+
+def kernel_log_prior(terms: Sequence[Term]) -> float:
+    """Log prior of a sum of terms, up to a constant: rough kernels and sums are less likely before data are seen."""
+    own = [term for term in terms if term.parameters]
+    rough = sum(1.0 / (term.smoothness + 0.5) for term in own) / max(len(own), 1)
+    return -_ROUGH * rough - math.log(2.0) * (len(own) - 1)
 
 
 def fit_regression(regression: FieldRegression, *, starts: int = 1, seed: int = 0, init: Array | None = None) -> LogFit:

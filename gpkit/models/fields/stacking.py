@@ -5,12 +5,16 @@ that sum is what the many well-predicted places say about variances. The second 
 closest to the left-out values, in the sense of a Student-t law of the distances with one scale for all places, so that
 places that no kernel predicts (beside a jump) do not decide alone, and neither do those that all predict. A kernel may
 have better densities nearly everywhere and a worse mean where it matters: a field with a jump is the common case.
+Predictions are means first of all, so that the second mixture counts three times.
 
-Both have a Dirichlet prior, centred on tempered evidences and left-out densities: few or strongly dependent places
-would otherwise put all weight on what they happen to favour.
+Both have a Dirichlet prior, centred on tempered evidences and left-out densities: dependent places would otherwise put
+all weight on what they happen to favour. A few noisy places hardly tell kernels apart by leaving one out, where the
+evidence still uses all of them: the fewer places there are, the more stacking gives way to posterior probabilities of
+the kernels, the evidence times a prior that expects smooth kernels and few summands.
 
 References:
     Breiman, L., Stacked regressions, Machine Learning 24, 49 (1996).
+    Hoeting, J. A., Madigan, D., Raftery, A. E. and Volinsky, C. T., Statistical Science 14, 382 (1999).
     Yao, Y., Vehtari, A., Simpson, D. and Gelman, A., Bayesian Analysis 13, 917 (2018).
 """
 
@@ -26,21 +30,26 @@ Array = NDArray[np.float64]
 _LEAST_PLACES = 5
 _STEPS = 500
 _SMALLEST = 0.02
-_FREEDOM = 4.0
+_FREEDOM = 8.0
 """Degrees of freedom of the distances between left-out values and mixed means."""
 _TEMPER = 0.1
 """Power of evidences and left-out densities in the prior of the weights."""
-_PRIOR_SHARE = 0.12
+_PRIOR_SHARE = 0.05
 """Places that the prior of the weights is worth, as a share of the observed ones."""
+_MEAN_SHARE = 0.75
+"""Share of the mixture of means in what is stacked."""
+_ENOUGH = 50.0
+"""Places for which stacking and posterior probabilities count the same."""
 
 
-def stacking_weights(densities: Array, residuals: Array, evidences: Array) -> Array:
+def stacking_weights(densities: Array, residuals: Array, evidences: Array, log_prior: Array | None = None) -> Array:
     """Weights (K,) of K kernels, which add up to one; small ones are zero.
 
     Args:
         densities: Log densities of the left-out places, (K, m); kernels with one that is not finite get no weight.
         residuals: Left-out values minus their predicted means, (K, m, d).
         evidences: Log evidences, (K,); what the first kernel is used for alone if there are too few places.
+        log_prior: Logarithms of the kernels' prior probabilities, (K,), up to a constant; equal ones by default.
     """
     size, places = densities.shape
     usable: NDArray[np.bool_] = np.all(np.isfinite(densities), axis=1)
@@ -49,13 +58,19 @@ def stacking_weights(densities: Array, residuals: Array, evidences: Array) -> Ar
         weights[0] = 1.0
         return weights
     densities, residuals = densities[usable], residuals[usable]
-    score = evidences[usable] + densities.sum(1)
-    prior = np.exp(_TEMPER * (score - score.max()))
-    counts = _PRIOR_SHARE * places * prior / prior.sum()
-    found = 0.5 * (_by_density(densities, counts) + _by_mean(residuals, counts))
+    before = np.zeros(len(densities)) if log_prior is None else log_prior[usable]
+    counts = _PRIOR_SHARE * places * _softmax(_TEMPER * (evidences[usable] + densities.sum(1)) + before)
+    stacked = (1.0 - _MEAN_SHARE) * _by_density(densities, counts) + _MEAN_SHARE * _by_mean(residuals, counts)
+    few = 1.0 / (1.0 + (places / _ENOUGH) ** 2)
+    found = few * _softmax(evidences[usable] + before) + (1.0 - few) * stacked
     found = np.where(found < _SMALLEST, 0.0, found)
     weights[usable] = found / found.sum()
     return weights
+
+
+def _softmax(values: Array) -> Array:
+    weights = np.exp(values - values.max())
+    return np.asarray(weights / weights.sum())
 
 
 def _by_density(densities: Array, counts: Array) -> Array:

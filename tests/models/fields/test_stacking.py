@@ -7,9 +7,12 @@ import pytest
 from numpy.typing import NDArray
 
 from gpkit.models import VectorFieldGP
+from gpkit.models.fields.ambient_terms import ProjectedTerm
 from gpkit.models.fields.jackknife import inflation_of, predict_left_out
 from gpkit.models.fields.regression import FieldRegression
+from gpkit.models.fields.selection import kernel_log_prior
 from gpkit.models.fields.stacking import stacking_weights
+from gpkit.models.fields.terms import ConstantTerm, Scales
 from tests.models.fields.conftest import Surface
 
 Array = NDArray[np.float64]
@@ -47,6 +50,30 @@ def test_means_count_where_densities_hide_them() -> None:
     densities = np.stack([np.where(jump, -4.0, 3.0), np.where(jump, -3.0, 1.0)])
     weights = stacking_weights(densities, residuals, np.array([50.0, 0.0]))
     assert 0.3 < weights[1] < 0.7
+
+
+def test_few_places_leave_it_to_the_evidence() -> None:
+    """What left-out places say is chance where there are few of them, and decides where there are many."""
+    rng = np.random.default_rng(4)
+    shares = []
+    for places in (6, 600):
+        noise, extra = rng.standard_normal((2, places, 2))
+        residuals = np.stack([noise + 1.5 * extra, noise])
+        shares.append(stacking_weights(gaussian(residuals), residuals, np.array([3.0, 0.0]))[0])
+    assert shares[0] > 0.75 and shares[1] < 0.1
+    # Of kernels that the data cannot tell apart the likelier one weighs more.
+    same = np.repeat(rng.standard_normal((1, 6, 2)), 2, axis=0)
+    preferred = stacking_weights(gaussian(same), same, np.zeros(2), np.array([-1.0, 0.0]))
+    assert 0.65 < preferred[1] < np.exp(1.0) / (1.0 + np.exp(1.0)) + 1e-9
+
+
+def test_kernels_are_likelier_smooth_and_simple() -> None:
+    scales = Scales(1.0, 1.0)
+    rbf, rough = (ProjectedTerm(name, scales) for name in ("rbf", "matern12"))
+    middle, constant = ProjectedTerm("matern52", scales), ConstantTerm(1.0)
+    assert kernel_log_prior([rbf]) == 0.0 > kernel_log_prior([middle]) > kernel_log_prior([rough])
+    assert kernel_log_prior([rbf, rbf]) == pytest.approx(-np.log(2.0))
+    assert kernel_log_prior([rough, constant]) == kernel_log_prior([rough]), "a constant belongs to every kernel"
 
 
 def test_weights_of_unusual_data() -> None:
