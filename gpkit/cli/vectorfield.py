@@ -254,7 +254,7 @@ def _csv(prediction: Any, points: Array, columns: list[str], names: list[str]) -
 
 def _print(model: Any, observed: int, total: int, html: Path) -> None:
     from gpkit.diagnostics.findings import group_findings
-    from gpkit.models.fields.report import field_findings
+    from gpkit.models.fields.report_common import field_findings
 
     manifold = model.manifold
     print(f"{count(observed, 'vector')} at {count(total, 'point')}; {manifold!r}")

@@ -26,6 +26,7 @@ from gpkit.diagnostics.style import BLUE, GREY, INK, ORANGE, RASTER_ABOVE, axes_
 
 __all__ = [
     "View",
+    "eigenvalue_title",
     "plot_eigenfields",
     "plot_field",
     "plot_field_spectrum",
@@ -148,6 +149,7 @@ def plot_singularities(
     indices: npt.ArrayLike,
     probabilities: npt.ArrayLike | None = None,
     *,
+    in_mean: npt.ArrayLike | None = None,
     vectors: npt.ArrayLike | None = None,
     triangles: npt.ArrayLike | None = None,
     normals: npt.ArrayLike | None = None,
@@ -156,13 +158,15 @@ def plot_singularities(
 ) -> Axes:
     """Singular points over a field: discs for positive indices, squares for negative ones, labelled by probability.
 
-    Where more than fifteen can be seen, their marks have no labels.
+    Hollow marks are of points that draws have and the mean field does not. Where more than fifteen can be seen, their
+    marks have no labels.
 
     Args:
         points: (n, D).
         locations: (s, D).
         indices: (s,).
         probabilities: (s,), written beside the marks and their opacity.
+        in_mean: (s,), whether the mean field has them; all if not given.
         vectors: Field (n, D), drawn as arrows; none if not given.
         triangles: Of the surface.
         normals: Outward normals (n, 3), by which the far side is hidden.
@@ -179,9 +183,13 @@ def plot_singularities(
     chance = np.ones(len(index)) if probabilities is None else np.asarray(probabilities, dtype=np.float64)
     nearest = cKDTree(raw).query(where)[1] if len(where) else np.zeros(0, dtype=np.int64)
     seen = np.flatnonzero(_horizon(nodes, triangles, normals, view).shows(at, nearest))
+    filled = np.ones(len(index), dtype=np.bool_) if in_mean is None else np.asarray(in_mean, dtype=np.bool_)
     for row in seen:
         mark, colour = ("o", ORANGE) if index[row] > 0 else ("s", BLUE)
-        ax.plot(*at[row, :2], mark, ms=7, mfc=colour, mec="white", mew=0.8, alpha=0.35 + 0.65 * chance[row], zorder=4)
+        look: Any = (
+            {"mfc": colour, "mec": "white", "mew": 0.8} if filled[row] else {"mfc": "white", "mec": colour, "mew": 1.3}
+        )
+        ax.plot(*at[row, :2], mark, ms=7, alpha=0.35 + 0.65 * chance[row], zorder=4, **look)
         if len(seen) > _LABELLED:
             continue
         text = f"{index[row]:+d}" + (f"  {chance[row]:.2f}" if probabilities is not None else "")
@@ -266,8 +274,13 @@ def plot_eigenfields(
     for number, (field, eigenvalue) in enumerate(zip(fields, eigenvalues, strict=True)):
         ax = figure.add_subplot(rows, columns, number + 1)
         plot_field(points, field, normals=normals, triangles=triangles, view=view, arrows=160, ax=ax)
-        ax.set_title(f"λ = {eigenvalue:.3g}", fontsize=8)
+        ax.set_title(eigenvalue_title(eigenvalue, max(eigenvalues)), fontsize=8)
     return figure
+
+
+def eigenvalue_title(eigenvalue: float, largest: float) -> str:
+    """An eigenvalue for the title of a picture, zero where it is that but for rounding."""
+    return f"λ = {0.0 if abs(eigenvalue) < 1e-9 * largest else eigenvalue:.3g}"
 
 
 @styled
@@ -275,6 +288,7 @@ def plot_field_spectrum(
     eigenvalues: npt.ArrayLike,
     variances: npt.ArrayLike | None = None,
     *,
+    total: float | None = None,
     unit: str = "",
     ax: Axes | None = None,
 ) -> Axes:
@@ -283,6 +297,7 @@ def plot_field_spectrum(
     Args:
         eigenvalues: (k,).
         variances: (k,), of the weights under the fitted kernel.
+        total: Variance of which they are shares; their sum if not given.
         unit: Unit of length.
         ax: Where to draw.
     """
@@ -294,9 +309,10 @@ def plot_field_spectrum(
     ax.set_ylabel(label("Eigenvalue λ", f"1/{unit}^2" if unit else ""))
     if variances is not None:
         share = np.asarray(variances, dtype=np.float64)
+        share = share / (share.sum() if total is None else total)
         twin = ax.twinx()
-        twin.plot(number, share / share.sum(), color=BLUE, lw=1.1)
+        twin.plot(number, share, color=BLUE, lw=1.1)
         twin.set_yscale("log")
-        twin.set_ylim(max(float((share / share.sum()).max()) * 1e-6, 1e-12), None)
+        twin.set_ylim(max(float(share.max()) * 1e-6, 1e-12), None)
         twin.set_ylabel("Share of variance", color=BLUE)
     return ax

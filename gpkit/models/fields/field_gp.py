@@ -271,6 +271,21 @@ class FieldGP(ABC):
 
     # -- files ----------------------------------------------------------------------------------------------------
 
+    def report(self, path: str | Path, **options: Any) -> tuple[Path, Path]:
+        """Write a self-contained HTML report and its JSON; returns both paths.
+
+        Args:
+            path: HTML file, or a folder for ``report.html`` and ``summary.json``.
+            options: See :func:`gpkit.models.fields.report.field_content`: title, command, seed, settings, and
+                ``draws`` (vector fields) or ``positions`` of the nodes (graphs and edge flows).
+
+        Raises:
+            InvalidDataError: not fitted.
+        """
+        from gpkit.models.fields.report import write_field_report
+
+        return write_field_report(self, path, **options)
+
     def save(self, path: str | Path) -> Path:
         """Write the model, its manifold, data, fits and draws to one file."""
         return save_field(self, path)

@@ -229,7 +229,7 @@ def _reported(
         left = (sign * drawn > 0).astype(np.float64)
         share = _share(near, left)
         own = np.flatnonzero(sign * index > 0)
-        for triangle in own:
+        for triangle in own.tolist():
             add(int(triangle), int(index[triangle]), float(share[triangle] / draws))
         explained = np.unique(near[own].indices)
         while True:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
@@ -198,15 +197,5 @@ class VectorFieldGP(FieldGP):
             fields = [samplers[index](int((chosen == index).sum()), rng) for index in np.unique(chosen)]
             return np.concatenate(fields).reshape(count, self.manifold.n, self.manifold.dim)
 
-        options = {"draws": draws, "seed": seed, "radius": radius, "least": least}
+        options: Any = {"draws": draws, "seed": seed, "radius": radius, "least": least}
         return find_singularities(self.manifold, np.asarray(mean), draw, **options)
-
-    def report(self, path: str | Path, **options: Any) -> tuple[Path, Path]:
-        """Write a self-contained HTML report and its JSON; returns both paths.
-
-        Raises:
-            InvalidDataError: not fitted.
-        """
-        from gpkit.models.fields.report import write_vector_field_report
-
-        return write_vector_field_report(self, path, **options)
