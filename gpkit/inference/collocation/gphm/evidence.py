@@ -20,24 +20,19 @@ import torch
 from numpy.typing import NDArray
 from scipy import optimize
 from torch import Tensor
-from tqdm import tqdm
 
-from gpkit.errors import ConvergenceError, NotPositiveDefiniteError
 from gpkit.inference.collocation.forms import Jet
 from gpkit.inference.collocation.gphm.axes import along_axes, fold
-from gpkit.inference.collocation.gphm.columns import log_inverse_lengths
 from gpkit.inference.collocation.gphm.covariances import Covariances
 from gpkit.inference.collocation.gphm.jets import GridJets
 from gpkit.inference.collocation.gphm.laplace import Laplace, LinearRows, add_gram
-from gpkit.inference.collocation.gphm.objective import GphmObjective, GphmState
+from gpkit.inference.collocation.gphm.objective import GphmObjective
 from gpkit.inference.collocation.gphm.roots import Roots
 
-__all__ = ["KernelEvidence", "Precisions", "log_evidence", "most_likely_kernel", "most_likely_precisions", "weighted"]
+__all__ = ["KernelEvidence", "Precisions", "log_evidence", "most_likely_precisions", "weighted"]
 
 _CHUNK = 20_000_000
 """Numbers in a batch of columns."""
-_REFUSED = 1e30
-_REACH, _LEG_STEPS, _GAIN = 3.0, 40, 0.1
 
 
 @dataclass(frozen=True)
@@ -84,11 +79,13 @@ def _moved(roots: Roots, rows: LinearRows, step: Tensor) -> LinearRows:
     return replace(rows, residual=residual)
 
 
-def _bounds(given: Precisions) -> list[tuple[float, float]]:
+def precision_bounds(given: Precisions) -> list[tuple[float, float]]:
+    """Of the logarithms of the free precisions."""
     return [(math.log(given.highest[i]) - 32.0, math.log(given.highest[i])) for i in given.free]
 
 
-def _with_rows(given: Precisions, logs: Sequence[float]) -> Precisions:
+def with_rows(given: Precisions, logs: Sequence[float]) -> Precisions:
+    """The same with other free precisions, of these logarithms."""
     rows = list(given.rows)
     for i, value in zip(given.free, logs, strict=True):
         rows[i] = math.exp(value)
@@ -112,7 +109,7 @@ def most_likely_precisions(laplace: Laplace, weights: Tensor, given: Precisions)
     spans = [roots.span(f) for f in range(len(given.scales))]
 
     def with_logs(x: NDArray[np.float64]) -> Precisions:
-        now = _with_rows(given, [float(v) for v in x[: len(free)]])
+        now = with_rows(given, [float(v) for v in x[: len(free)]])
         return replace(now, scales=tuple(math.exp(v) for v in x[len(free) :]))
 
     def objective(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -133,7 +130,7 @@ def most_likely_precisions(laplace: Laplace, weights: Tensor, given: Precisions)
         return value, np.array(slopes)
 
     start = [math.log(given.rows[i]) for i in free] + [math.log(s) for s in given.scales]
-    bounds = _bounds(given) + [(math.log(s) - 25.0, math.log(s) + 25.0) for s in given.scales]
+    bounds = precision_bounds(given) + [(math.log(s) - 25.0, math.log(s) + 25.0) for s in given.scales]
     options = {"maxiter": 40, "gtol": 0.05, "ftol": 1e-12}
     found = optimize.minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     return with_logs(found.x)
@@ -172,7 +169,7 @@ class KernelEvidence:
         """
         objective = self._objective
         covariances = objective.covariances(kernel)
-        now = _with_rows(self._given, logs)
+        now = with_rows(self._given, logs)
         roots = Roots.of_covariances(covariances)
         zero = torch.zeros(len(roots), dtype=torch.float64)
         at_zero = [replace(r, residual=-t) for r, t in zip(self._rows, self._targets, strict=True)]
@@ -219,97 +216,3 @@ class KernelEvidence:
     @property
     def _jets(self) -> list[Jet]:
         return list(dict.fromkeys(j for r in self._rows for j in r.slopes))
-
-
-def most_likely_kernel(
-    objective: GphmObjective,
-    state: GphmState,
-    rows: Sequence[LinearRows],
-    targets: Sequence[Tensor],
-    given: Precisions,
-    steps: int,
-    progress: bool,
-) -> tuple[GphmState, Precisions, list[float]]:
-    """Kernels and free precisions of largest evidence, by L-BFGS from a state.
-
-    Args:
-        objective: Of the problem.
-        state: To start from.
-        rows: Linearised; slopes and targets stay.
-        targets: What each row's linear part should be.
-        given: Precisions to start from.
-        steps: Of L-BFGS, at most.
-        progress: Whether to show a bar.
-
-    Returns:
-        The state with another kernel, the precisions, and the log evidence after every step.
-    """
-    evidence = KernelEvidence(objective, rows, targets, given)
-    kernel = state.kernel()
-    lengths = [float(x[-1] - x[0]) for x in objective.axes]
-    # Frequencies in cycles of the axis: a unit of each parameter then is a change of similar weight.
-    units = torch.tensor(lengths, dtype=torch.float64)[None, :, None].expand_as(state.frequencies)
-    sizes = [t.numel() for t in kernel]
-    trace: list[float] = []
-
-    def split(x: NDArray[np.float64]) -> tuple[list[Tensor], list[float]]:
-        parts = torch.from_numpy(x[: sum(sizes)].copy()).split(sizes)
-        tensors = [p.reshape(t.shape) for p, t in zip(parts, kernel, strict=True)]
-        tensors[2] = tensors[2] / units
-        return tensors, [float(v) for v in x[sum(sizes) :]]
-
-    def function(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        tensors, logs = split(x)
-        try:
-            value, gradients, slopes = evidence(tensors, logs)
-        except (NotPositiveDefiniteError, ConvergenceError):
-            return _REFUSED, np.zeros_like(x)
-        gradients[2] = gradients[2] / units
-        return value, np.concatenate([*[g.reshape(-1).numpy() for g in gradients], slopes])
-
-    start = np.concatenate(
-        [
-            state.log_weights.reshape(-1).numpy(),
-            state.log_inverse_lengths.reshape(-1).numpy(),
-            (state.frequencies * units).reshape(-1).numpy(),
-            [math.log(given.rows[i]) for i in given.free],
-        ]
-    )
-    bounds: list[tuple[float, float]] = [(v - 30.0, v + 20.0) for v in start[: sizes[0]]]
-    fields, _, mixtures = state.log_weights.shape
-    ends: list[tuple[float, float]] = []
-    for n, length in zip(objective.shape, lengths, strict=True):
-        # From half a step of the grid to a hundred times the axis.
-        extremes = torch.tensor([100.0 * length, 0.5 * length / (n - 1)], dtype=torch.float64)
-        longest, shortest = (float(v) for v in log_inverse_lengths(objective.envelope, extremes))
-        ends += [(longest, shortest)] * mixtures
-    nyquist = [(0.0, 0.5 * (n - 1)) for n in objective.shape for _ in range(mixtures)]
-    bounds += ends * fields + nyquist * fields
-    bounds += _bounds(given)
-    with tqdm(total=steps, desc="Evidence of the kernel", disable=None if progress else True) as bar:
-
-        def watch(intermediate_result: optimize.OptimizeResult) -> None:
-            trace.append(-float(intermediate_result.fun))
-            bar.update()
-
-        # A long step may end where covariances are not definite, and L-BFGS with it: later legs have boxes.
-        at, value, reach = start, math.inf, math.inf
-        lower, upper = (np.array(ends, dtype=np.float64) for ends in zip(*bounds, strict=True))
-        while len(trace) < steps:
-            leg = optimize.Bounds(np.maximum(lower, at - reach), np.minimum(upper, at + reach))
-            options = {
-                "maxiter": min(_LEG_STEPS, steps - len(trace)),
-                "maxfun": 2 * _LEG_STEPS,
-                "gtol": 0.02,
-                "ftol": 1e-9,
-            }
-            found = optimize.minimize(
-                function, at, jac=True, method="L-BFGS-B", bounds=leg, callback=watch, options=options
-            )
-            gained, at, value = value - float(found.fun), found.x, float(found.fun)
-            if gained < _GAIN:
-                break
-            reach = _REACH
-    tensors, logs = split(at)
-    learned = replace(state, log_weights=tensors[0], log_inverse_lengths=tensors[1], frequencies=tensors[2])
-    return learned, _with_rows(given, logs), trace

@@ -23,11 +23,11 @@ from gpkit.errors import ConvergenceError
 from gpkit.inference.collocation.gphm.evidence import (
     Precisions,
     log_evidence,
-    most_likely_kernel,
     most_likely_precisions,
     weighted,
 )
 from gpkit.inference.collocation.gphm.laplace import Laplace, LinearRows
+from gpkit.inference.collocation.gphm.learning import KernelSearch
 from gpkit.inference.collocation.gphm.objective import GphmObjective, GphmState
 from gpkit.inference.collocation.gphm.roots import Roots
 
@@ -37,6 +37,7 @@ _STEPS = 60
 _SMALL_STEP = 1e-7
 _ROUNDS = 6
 _KERNEL_STEPS = 150
+_ROUND_STEPS = 40
 _SAME = 0.05
 _FIRST_NOISE = 0.1
 _TIGHTEST = 1e-7
@@ -135,19 +136,49 @@ def optimise(objective: GphmObjective, state: GphmState, learn: bool, progress: 
             values = roots.values(found.weights)
             rows = found.laplace.rows
             targets = [_target(roots, r, found.weights) for r in rows]
-            state, precisions, more = most_likely_kernel(
-                objective, state, rows, targets, precisions, max(1, _KERNEL_STEPS - len(evidence)), progress
-            )
+            # Rows that are not linear are linearised again before the kernel is what fits them best.
+            budget = _KERNEL_STEPS if objective.problem.is_linear else _ROUND_STEPS
+            state, precisions, more = _learned(objective, state, rows, targets, precisions, budget, progress)
             evidence += more
             roots = Roots.of_covariances(objective.covariances(state.kernel()))
             found = replace(found, weights=roots.weights(values))
         last = found.log_evidence
         found = optimise_values(objective, state, roots, found.weights, precisions, progress)
         steps, history = steps + found.steps, history + found.objective
-        settled = abs(found.log_evidence - last) < _SAME or len(evidence) >= _KERNEL_STEPS
+        settled = abs(found.log_evidence - last) < _SAME
         if objective.problem.is_linear or settled:
             break
     return replace(found, steps=steps, objective=history, evidence=tuple(evidence))
+
+
+def _learned(
+    objective: GphmObjective,
+    state: GphmState,
+    rows: Sequence[LinearRows],
+    targets: Sequence[Tensor],
+    given: Precisions,
+    steps: int,
+    progress: bool,
+) -> tuple[GphmState, Precisions, list[float]]:
+    """Kernel of largest evidence for linear rows; for noisy ones with no more components than these pay for."""
+    problem = objective.problem
+    noise = [d.noise for d in [*[e.source for e in problem.equations], *[c.value for c in problem.conditions]]]
+    stated = [i for i, n in enumerate(noise[: len(problem.equations)]) if n > 0.0 and i not in given.free]
+    trace: list[float] = []
+    if stated:
+        # What the first kernel does not explain is noise to it: it finds its way while the noise may be larger.
+        loose = [1.0 / (_FIRST_NOISE**2 * max(_mean_square(t), 1e-300)) for t in targets]
+        first = tuple(min(v, loose[i]) if i in stated else v for i, v in enumerate(given.rows))
+        search = KernelSearch(
+            objective, state, rows, targets, replace(given, rows=first, free=(*given.free, *stated)), progress
+        )
+        search.maximise(steps)
+        trace, state = search.trace, search.found()[0]
+    search = KernelSearch(objective, state, rows, targets, given, progress)
+    search.maximise(steps)
+    if any(n != 0.0 for n in noise):
+        search.prune()
+    return *search.found(), trace + search.trace
 
 
 def _target(roots: Roots, rows: LinearRows, weights: Tensor) -> Tensor:

@@ -1,0 +1,195 @@
+"""Kernels of largest evidence, and which of their components the data pay for.
+
+A mixture of twenty components has sixty numbers an axis; the most likely values of all of them follow the noise. With
+noisy data a component is kept where it gains more than ``3/2 log n`` in log evidence, what its weight, length scale and
+frequency cost where n values determine them.
+
+References:
+    Schwarz (1978), Estimating the Dimension of a Model, Annals of Statistics 6, 461.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import optimize
+from torch import Tensor
+from tqdm import tqdm
+
+from gpkit.errors import ConvergenceError, NotPositiveDefiniteError
+from gpkit.inference.collocation.gphm.columns import log_inverse_lengths
+from gpkit.inference.collocation.gphm.evidence import KernelEvidence, Precisions, precision_bounds, with_rows
+from gpkit.inference.collocation.gphm.laplace import LinearRows
+from gpkit.inference.collocation.gphm.objective import GphmObjective, GphmState
+
+__all__ = ["KernelSearch"]
+
+Array = NDArray[np.float64]
+
+_REFUSED = 1e30
+_REACH, _LEG_STEPS, _GAIN = 3.0, 40, 0.1
+_LEFT_OUT = -60.0
+"""Log weight of a component that is left out."""
+_AGAIN = 30
+_HOPELESS = 10.0
+"""Nats above its cost that a component is worth before anything else is moved, and is not tried to be left out."""
+
+
+class KernelSearch:
+    """Minus the log evidence as a function of one vector: what is learned of kernels and precisions.
+
+    Args:
+        objective: Of the problem.
+        state: To start from.
+        rows: Linearised; slopes and targets stay.
+        targets: What each row's linear part should be.
+        given: Precisions to start from.
+        progress: Whether to show a bar.
+
+    Attributes:
+        trace: Log evidence after every step.
+    """
+
+    def __init__(
+        self,
+        objective: GphmObjective,
+        state: GphmState,
+        rows: Sequence[LinearRows],
+        targets: Sequence[Tensor],
+        given: Precisions,
+        progress: bool,
+    ) -> None:
+        """Start where the state is."""
+        self._evidence, self._state, self._given = KernelEvidence(objective, rows, targets, given), state, given
+        self._count, self._progress = sum(r.residual.numel() for r in rows), progress
+        lengths = [float(x[-1] - x[0]) for x in objective.axes]
+        # Frequencies in cycles of the axis: a unit of each parameter then is a change of similar weight.
+        self._units = torch.tensor(lengths, dtype=torch.float64)[None, :, None].expand_as(state.frequencies)
+        kernel = [state.log_weights, state.log_inverse_lengths, state.frequencies * self._units]
+        logs = [math.log(given.rows[i]) for i in given.free]
+        self._at: Array = np.concatenate([*[t.reshape(-1).numpy() for t in kernel], logs])
+        self._size = state.log_weights.numel()
+        self._alive = np.array(state.log_weights.reshape(-1).numpy() > _LEFT_OUT)
+        self._value = math.inf
+        self._lower, self._upper = self._box(objective, lengths)
+        self.trace: list[float] = []
+
+    def _box(self, objective: GphmObjective, lengths: Sequence[float]) -> tuple[Array, Array]:
+        fields, _, mixtures = self._state.log_weights.shape
+        bounds = [(v - 30.0, v + 20.0) for v in self._at[: self._size]]
+        ends: list[tuple[float, float]] = []
+        for n, length in zip(objective.shape, lengths, strict=True):
+            # From half a step of the grid to a hundred times the axis.
+            extremes = torch.tensor([100.0 * length, 0.5 * length / (n - 1)], dtype=torch.float64)
+            longest, shortest = (float(v) for v in log_inverse_lengths(objective.envelope, extremes))
+            ends += [(longest, shortest)] * mixtures
+        nyquist = [(0.0, 0.5 * (n - 1)) for n in objective.shape for _ in range(mixtures)]
+        bounds += ends * fields + nyquist * fields + precision_bounds(self._given)
+        return np.array([b[0] for b in bounds]), np.array([b[1] for b in bounds])
+
+    def _split(self, x: Array) -> tuple[list[Tensor], list[float]]:
+        shape = self._state.log_weights.shape
+        tensors = [torch.from_numpy(p.copy()).reshape(shape) for p in np.split(x[: 3 * self._size], 3)]
+        tensors[2] = tensors[2] / self._units
+        return tensors, [float(v) for v in x[3 * self._size :]]
+
+    def _function(self, x: Array) -> tuple[float, Array]:
+        tensors, logs = self._split(x)
+        try:
+            value, gradients, slopes = self._evidence(tensors, logs)
+        except (NotPositiveDefiniteError, ConvergenceError):
+            return _REFUSED, np.zeros_like(x)
+        gradients[2] = gradients[2] / self._units
+        return value, np.concatenate([*[g.reshape(-1).numpy() for g in gradients], slopes])
+
+    def found(self) -> tuple[GphmState, Precisions]:
+        """The state with the kernel that was found, and the precisions."""
+        tensors, logs = self._split(self._at)
+        learned = replace(self._state, log_weights=tensors[0], log_inverse_lengths=tensors[1], frequencies=tensors[2])
+        return learned, with_rows(self._given, logs)
+
+    def maximise(self, steps: int) -> None:
+        """Go on by L-BFGS with all that is not left out, so many steps at most."""
+        kept = np.concatenate([np.tile(self._alive, 3), np.ones(len(self._at) - 3 * self._size, dtype=bool)])
+        begun = len(self.trace)
+        with tqdm(total=steps, desc="Evidence of the kernel", disable=None if self._progress else True) as bar:
+
+            def function(x: Array) -> tuple[float, Array]:
+                whole = self._at.copy()
+                whole[kept] = x
+                value, gradient = self._function(whole)
+                return value, gradient[kept]
+
+            def watch(intermediate_result: optimize.OptimizeResult) -> None:
+                self.trace.append(-float(intermediate_result.fun))
+                bar.update()
+
+            # A long step may end where covariances are not definite, and L-BFGS with it: later legs have boxes.
+            at, value, reach = self._at[kept], math.inf, math.inf
+            while len(self.trace) - begun < steps:
+                box = optimize.Bounds(
+                    np.maximum(self._lower[kept], at - reach), np.minimum(self._upper[kept], at + reach)
+                )
+                options = {
+                    "maxiter": min(_LEG_STEPS, steps - len(self.trace) + begun),
+                    "maxfun": 2 * _LEG_STEPS,
+                    "gtol": 0.02,
+                    "ftol": 1e-9,
+                }
+                found = optimize.minimize(
+                    function, at, jac=True, method="L-BFGS-B", bounds=box, callback=watch, options=options
+                )
+                gained, at, value = value - float(found.fun), found.x, float(found.fun)
+                if gained < _GAIN:
+                    break
+                reach = _REACH
+        self._at[kept], self._value = at, value
+
+    def _without(self, components: Sequence[int]) -> Array:
+        x = self._at.copy()
+        x[list(components)] = _LEFT_OUT
+        return x
+
+    def _worth(self) -> list[tuple[float, int]]:
+        """What every component that can be left out is worth while nothing else moves, least first."""
+        mixtures = self._state.log_weights.shape[-1]
+        alone = np.repeat(self._alive.reshape(-1, mixtures).sum(1) < 2, mixtures)
+        candidates = np.flatnonzero(self._alive & ~alone)
+        return sorted((self._function(self._without([int(i)]))[0] - self._value, int(i)) for i in candidates)
+
+    def prune(self) -> None:
+        """Leave out components that gain less evidence than they cost, as many at a time as can be."""
+        cost, mixtures = 1.5 * math.log(self._count), self._state.log_weights.shape[-1]
+        while True:
+            worth = self._worth()
+            if not worth or worth[0][0] > cost + _HOPELESS:
+                break
+            count = max(1, sum(w < 0.5 * cost for w, _ in worth))
+            while count:
+                before = self._at, self._alive, self._value
+                out = _one_left([i for _, i in worth[:count]], self._alive, mixtures)
+                self._at, self._alive = self._without(out), self._alive.copy()
+                self._alive[out] = False
+                self.maximise(_AGAIN)
+                if self._value < before[2] + cost * len(out):
+                    break
+                self._at, self._alive, self._value = before
+                count //= 2
+            if not count:
+                break
+
+
+def _one_left(components: Sequence[int], alive: NDArray[np.bool_], mixtures: int) -> list[int]:
+    """Those of the components without which every axis has one left."""
+    left = alive.reshape(-1, mixtures).sum(1)
+    out = []
+    for i in components:
+        if left[i // mixtures] > 1:
+            left[i // mixtures] -= 1
+            out.append(i)
+    return out
