@@ -27,6 +27,9 @@ ADVICE = (
     ("components='keep'", "--components keep"),
     ("dense_rows", "--dense-rows"),
     ("laplacian='robust'", "--mesh"),
+    (" (connected_parts gives their nodes)", ""),
+    ("noise[0] is", "--noise is"),
+    ("noise=None learns one, noise=0 says", "one is learnt without --noise, and --noise 0 says"),
 )
 INTERRUPTED = "interrupted; run the same command again: what was finished is kept"
 

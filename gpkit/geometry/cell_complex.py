@@ -297,7 +297,7 @@ def _as_edges(edges: Any, nodes: int) -> Integers:
     array = np.asarray(edges)
     if array.ndim != 2 or array.shape[1] != 2 or not len(array):
         raise InvalidDataError(f"edges must have shape (E, 2) with at least one edge, got {array.shape}")
-    numbers = as_indices(array.ravel(), nodes, "edges").reshape(-1, 2)
+    numbers = np.stack([as_indices(array[:, end], nodes, f"edges[:, {end}]") for end in (0, 1)], axis=1)
     if (array < 0).any():
         raise InvalidDataError("edges must name nodes by numbers from 0 on")
     loops = np.flatnonzero(numbers[:, 0] == numbers[:, 1])

@@ -104,7 +104,10 @@ class Graph:
     def _scaled_adjacency(self) -> Any:
         isolated = np.flatnonzero(self.degrees == 0.0)
         if isolated.size:
-            raise InvalidDataError(f"nodes {some(isolated)} have no edge: their degree cannot be divided by")
+            raise InvalidDataError(
+                f"nodes {some(isolated)} have no edge: their degree cannot be divided by; leave them out, or use the "
+                "combinatorial Laplacian, as in basis(operator='combinatorial')"
+            )
         scale = sparse.diags(1.0 / np.sqrt(self.degrees))
         return (scale @ self.adjacency @ scale).tocsr()
 

@@ -36,7 +36,7 @@ COMPARED = (
     "volume around it. elpd is the sum of log densities of each observed place given all the others."
 )
 """How kernels are compared, for sections on the method."""
-LAID_OUT = " The nodes have no coordinates: distances on paper follow the numbers of edges."
+LAID_OUT = " The nodes have no coordinates: their places on paper come from edges or modes alone."
 """For captions of networks without places."""
 
 

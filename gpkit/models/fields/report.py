@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpkit.errors import InvalidDataError
-from gpkit.geometry import Graph, Manifold
+from gpkit.geometry import Graph, Manifold, SpectralBasis
 from gpkit.models.fields.edge_flow_gp import EdgeFlowGP
 from gpkit.models.fields.field_gp import FieldGP
 from gpkit.models.fields.report_common import shared_content, spectra_of
@@ -122,8 +122,9 @@ def _vectors(model: VectorFieldGP, shared: dict[str, Any], *, draws: int = 100) 
 def _values(model: ScalarFieldGP, shared: dict[str, Any], *, positions: Any = None) -> Any:
     from gpkit.reports import ScalarFieldContent
 
-    observations, manifold, domain = model.observations, model.manifold, model.domain
+    observations, domain = model.observations, model.domain
     assert observations is not None
+    manifold = getattr(domain, "manifold", None) if model.manifold is None else model.manifold
     prediction = model.predict()
     extra = _spectra(model)
     if extra.get("spectra") and len(next(iter(extra["spectra"])).eigenvalues):
@@ -136,7 +137,7 @@ def _values(model: ScalarFieldGP, shared: dict[str, Any], *, positions: Any = No
                 extra["normals"], _ = _outward(manifold, euler_characteristic(extra["triangles"])[1])
     else:
         edges = domain.edges if isinstance(domain, Graph) else np.zeros((0, 2), dtype=np.int64)
-        points, extra["laid_out"] = _places(positions, model.n, edges)
+        points, extra["laid_out"] = _places(positions, model.n, edges, None if len(edges) else model.basis)
         extra["edges"] = edges
         geometry = _network_facts(domain, model.n, len(edges))
     return ScalarFieldContent(
@@ -203,12 +204,18 @@ def _outward(manifold: Manifold, closed: bool) -> tuple[Array, bool]:
     return (-normals if inwards else normals), not inwards
 
 
-def _places(positions: Any, nodes: int, edges: NDArray[np.int64]) -> tuple[Array, bool]:
-    """Places of the nodes of a network for pictures, and whether they were laid out.
+def _places(
+    positions: Any, nodes: int, edges: NDArray[np.int64], basis: SpectralBasis | None = None
+) -> tuple[Array, bool]:
+    """Places of the nodes of a network for pictures, and whether they were laid out: by edges, or by slow modes.
 
     Raises:
         InvalidDataError: positions that are not finite, or not (nodes, 2) or (nodes, 3).
     """
+    if positions is None and basis is not None:
+        slow = np.zeros((nodes, 2))
+        slow[:, : max(min(basis.k - 1, 2), 0)] = basis.functions[:, 0, 1:3]
+        return slow, True
     if positions is None:
         from gpkit.diagnostics.network_plots import network_layout
 

@@ -52,9 +52,13 @@ def test_function_on_a_graph() -> None:
     assert content.laid_out and content.title == "Function" and len(content.edges) == 40
     report = build_scalar_field_report(content)
     assert [section.anchor for section in report.sections][:2] == ["summary", "field"]
-    assert "numbers of edges" in report.html() and "Edges at a node" in report.html()
+    assert "no coordinates" in report.html() and "Edges at a node" in report.html()
     placed = field_content(model, positions=np.array(list(graph.nodes), dtype=float))
-    assert not placed.laid_out and "numbers of edges" not in build_scalar_field_report(placed).html()
+    assert not placed.laid_out and "no coordinates" not in build_scalar_field_report(placed).html()
+    of_basis = ScalarFieldGP(Graph(networkx.to_scipy_sparse_array(graph)).basis(25, cut=None), "intrinsic:matern2")
+    of_basis.fit(np.arange(0, 25, 2), np.sin(np.arange(0, 25, 2) / 4.0), progress=False)
+    content = field_content(of_basis)
+    assert content.laid_out and np.linalg.matrix_rank(content.points) == 2 and not len(content.edges)
     for wrong in (np.zeros((24, 2)), np.full((25, 2), np.nan)):
         with pytest.raises(InvalidDataError, match="positions must be finite"):
             field_content(model, positions=wrong)
