@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gpkit.errors import ConvergenceError, NotPositiveDefiniteError
-from gpkit.inference.collocation.gphm.columns import log_inverse_lengths
+from gpkit.inference.collocation.gphm.columns import lengthscales, log_inverse_lengths
 from gpkit.inference.collocation.gphm.evidence import KernelEvidence, Precisions, precision_bounds, with_rows
 from gpkit.inference.collocation.gphm.laplace import LinearRows
 from gpkit.inference.collocation.gphm.objective import GphmObjective, GphmState
@@ -65,6 +65,7 @@ class KernelSearch:
         progress: bool,
     ) -> None:
         """Start where the state is."""
+        self._envelope = objective.envelope
         self._evidence, self._state, self._given = KernelEvidence(objective, rows, targets, given), state, given
         self._count, self._progress = sum(r.residual.numel() for r in rows), progress
         lengths = [float(x[-1] - x[0]) for x in objective.axes]
@@ -113,9 +114,12 @@ class KernelSearch:
         learned = replace(self._state, log_weights=tensors[0], log_inverse_lengths=tensors[1], frequencies=tensors[2])
         return learned, with_rows(self._given, logs)
 
+    def _alive_parameters(self) -> NDArray[np.bool_]:
+        return np.concatenate([np.tile(self._alive, 3), np.ones(len(self._at) - 3 * self._size, dtype=bool)])
+
     def maximise(self, steps: int) -> None:
         """Go on by L-BFGS with all that is not left out, so many steps at most."""
-        kept = np.concatenate([np.tile(self._alive, 3), np.ones(len(self._at) - 3 * self._size, dtype=bool)])
+        kept = self._alive_parameters()
         begun = len(self.trace)
         with tqdm(total=steps, desc="Evidence of the kernel", disable=None if self._progress else True) as bar:
 
@@ -163,25 +167,68 @@ class KernelSearch:
         return sorted((self._function(self._without([int(i)]))[0] - self._value, int(i)) for i in candidates)
 
     def prune(self) -> None:
-        """Leave out components that gain less evidence than they cost, as many at a time as can be."""
+        """Leave out components that gain less evidence than they cost, and let broad ones take the place of several."""
+        self._leave_out()
+        if self._merge():
+            self._leave_out()
+
+    def _tried(self, x: Array, out: Sequence[int]) -> bool:
+        """Whether what is gained without components is worth it, from a vector on; what was before if not."""
+        before = self._at, self._alive, self._value, len(self.trace)
+        self._at, self._alive = x, self._alive.copy()
+        self._alive[list(out)] = False
+        self.maximise(_AGAIN)
+        if self._value < before[2] + 1.5 * math.log(self._count) * len(out):
+            return True
+        self._at, self._alive, self._value = before[:3]
+        del self.trace[before[3] :]
+        return False
+
+    def _leave_out(self) -> None:
+        """As many components at a time as can be."""
         cost, mixtures = 1.5 * math.log(self._count), self._state.log_weights.shape[-1]
-        while True:
+        count = 1
+        while count:
             worth = self._worth()
             if not worth or worth[0][0] > cost + _HOPELESS:
                 break
             count = max(1, sum(w < 0.5 * cost for w, _ in worth))
             while count:
-                before = self._at, self._alive, self._value
                 out = _one_left([i for _, i in worth[:count]], self._alive, mixtures)
-                self._at, self._alive = self._without(out), self._alive.copy()
-                self._alive[out] = False
-                self.maximise(_AGAIN)
-                if self._value < before[2] + cost * len(out):
+                if self._tried(self._without(out), out):
                     break
-                self._at, self._alive, self._value = before
                 count //= 2
-            if not count:
-                break
+
+    def _merge(self) -> bool:
+        """Whether one component took the place of all of an axis, or of two that are neighbours."""
+        mixtures, any_merged = self._state.log_weights.shape[-1], False
+        for line in range(self._size // mixtures):
+            merged = True
+            while merged:
+                members = line * mixtures + np.flatnonzero(self._alive[line * mixtures : (line + 1) * mixtures])
+                members = members[np.argsort(np.abs(self._at[2 * self._size + members]))]
+                groups = [members[i : i + 2] for i in range(len(members) - 1)]
+                groups = [members, *groups] if len(members) > 2 else groups
+                merged = any(self._tried(self._merged(g), [int(i) for i in g[1:]]) for g in groups)
+                any_merged = any_merged or merged
+        return any_merged
+
+    def _merged(self, group: NDArray[np.int64]) -> Array:
+        """The first of a group with the weight, the mean and the variance of the spectrum of all of it."""
+        tensors, _ = self._split(self._at)
+        log_weights, log_inverse, frequencies = (t.reshape(-1)[torch.from_numpy(group)] for t in tensors)
+        share = torch.softmax(log_weights, 0)
+        mean = (share * frequencies.abs()).sum()
+        # The spectrum of one component has the standard deviation 1 / (2 pi l).
+        widths = 1.0 / (2.0 * math.pi * lengthscales(self._envelope, log_inverse))
+        variance = (share * (widths**2 + (frequencies.abs() - mean) ** 2)).sum()
+        length = 1.0 / (2.0 * math.pi * variance.sqrt())
+        x, first = self._without([int(i) for i in group[1:]]), int(group[0])
+        where = first + self._size * np.arange(3)
+        cycles = mean * self._units.reshape(-1)[first]
+        moved = torch.stack([log_weights.logsumexp(0), log_inverse_lengths(self._envelope, length), cycles]).numpy()
+        x[where] = np.clip(moved, self._lower[where], self._upper[where])
+        return x
 
 
 def _one_left(components: Sequence[int], alive: NDArray[np.bool_], mixtures: int) -> list[int]:
