@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
 _LEARNING_ROWS = 2400
-_FIRST_SHARE = 3  # a third of them in the first round
+_FIRST_SHARE = 4  # a quarter of them in the first round
 _FEW, _MANY = 16, 24  # neighbours in learning: without noise, and where half of the variance or more is noise
 _SCANNED_ROWS = 200
 _SCAN = (0.3, 1.0, 3.0, 10.0, 30.0)
@@ -124,7 +124,7 @@ class NearestNeighbourProcess:
         """Maximise the leave-one-out density of a random set of rows over all parameters.
 
         Every row is conditioned on neighbours from the whole table; only the sum over rows is a random part of it. The
-        first of two or more rounds, in which parameters move far, looks at a third of the rows. Where more of the
+        first of two or more rounds, in which parameters move far, looks at a quarter of the rows. Where more of the
         variance is noise a row looks at more neighbours, since each says less.
 
         Args:

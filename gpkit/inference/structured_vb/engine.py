@@ -30,8 +30,8 @@ __all__ = ["LowRankPosterior", "SweepTrace", "component_layout"]
 Array = NDArray[np.float64]
 _LEARN_FROM = 1
 _LEARN_FROM_SITES = 8  # sites have to find the outliers first
-_LEARN_ALWAYS_UNTIL = 12
-_LEARN_EVERY = 2
+_LEARN_ALWAYS_UNTIL = 6
+_TURN = 2  # sweeps: priors of the functions are learned in one and their basis changes in the next
 _LEAST_SWEEPS = 10
 
 
@@ -130,11 +130,11 @@ class LowRankPosterior:
     def sweep(self, entries: Entries) -> float:
         """Update everything once; returns the bound."""
         begin = _LEARN_FROM_SITES if self.observation.needs_moments else _LEARN_FROM
-        learn = self.sweeps >= begin and (self.sweeps < _LEARN_ALWAYS_UNTIL or self.sweeps % _LEARN_EVERY == 0)
+        learn = self.sweeps >= begin and (self.sweeps < _LEARN_ALWAYS_UNTIL or self.sweeps % _TURN == 0)
         entries.prepare(self)
         for k in range(len(self.modes)):
             statistics = entries.statistics(self.form, k)
-            if entries.exact:
+            if entries.exact and self.sweeps % _TURN:
                 self.form.rotate(k)
             self._update_mode(k, statistics, learn)
             self.form.update(statistics, self.observation.precision)
@@ -190,7 +190,7 @@ class LowRankPosterior:
         before: Sequence[float] = (),
         after: Callable[[list[float]], None] | None = None,
     ) -> SweepTrace:
-        """Sweep until the bound changes by less than ``tolerance`` per entry.
+        """Sweep until the bound changes by less than ``tolerance`` per entry, on average over two sweeps.
 
         Args:
             layout: the entries.
@@ -205,7 +205,7 @@ class LowRankPosterior:
             layout.begin(self)
             while len(trace) < sweeps and not converged:
                 trace.append(self.sweep(layout))
-                change = abs(trace[-1] - trace[-2]) if len(trace) >= _LEAST_SWEEPS else np.inf
+                change = abs(trace[-1] - trace[-1 - _TURN]) / _TURN if len(trace) >= _LEAST_SWEEPS else np.inf
                 converged = change < tolerance * max(layout.entries, 1)
                 if after is not None:
                     after(trace)

@@ -19,7 +19,7 @@ __all__ = ["NoiseLaw", "judging_rows"]
 Array = NDArray[np.float64]
 _KNOTS = (0.1, 0.5, 0.9)
 _RIDGE = 1e-4
-_JUDGING = 8000
+_JUDGING = 5000
 
 
 def judging_rows(count: int, seed: int) -> NDArray[np.int64]:
