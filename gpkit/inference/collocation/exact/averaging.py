@@ -1,13 +1,8 @@
 """Averages over hyper-parameters that noisy data leave uncertain.
 
 The most likely hyper-parameters are one choice of many that explain noisy data as well. Intervals of that choice alone
-are too narrow: how smooth and how large the fields are between the data is itself known only so well. The evidence is
-taken as normal around its maximum (Laplace), points of that normal distribution are weighted by what the evidence is
-there, and the posterior is the mixture of theirs.
-
-References:
-    Rue, Martino & Chopin (2009), J. R. Stat. Soc. B 71, 319 (integration over hyper-parameters).
-    Ionides (2008), J. Comput. Graph. Stat. 17, 295 (truncated importance weights).
+are too narrow: how smooth and how large the fields are between the data is itself known only so well. The posterior is
+the mixture of those at a few hyper-parameters that stand for all that are likely.
 """
 
 from __future__ import annotations
@@ -15,19 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import special
-from scipy.stats import qmc
 from torch import Tensor
 
 from gpkit.errors import NotPositiveDefiniteError
 from gpkit.inference.collocation.exact.coordinates import MixtureCoordinates
 from gpkit.inference.collocation.exact.lbfgs import Evidence
 from gpkit.inference.collocation.exact.priors import MixtureAxis
+from gpkit.inference.collocation.exact.rows import Rows
 from gpkit.inference.collocation.forms import Jet
+from gpkit.inference.collocation.likely import likely_points
 from gpkit.inference.collocation.posterior import FieldDraws, FieldPosterior
 
 __all__ = ["MixturePosterior", "WeightedMixtures", "likely_mixtures"]
@@ -35,17 +31,11 @@ __all__ = ["MixturePosterior", "WeightedMixtures", "likely_mixtures"]
 Array = NDArray[np.float64]
 
 _COUNT = 16
-_STEP = 0.03
-_NEGLIGIBLE = 1e-3
-_USELESS = 3.0
-"""Nats by which the evidence may fall below its normal approximation before a point is drawn in."""
-_SHARES = (1.0, 0.5, 0.25)
-"""Of the way to a point of the normal approximation."""
 
 
 @dataclass(frozen=True, eq=False)
 class WeightedMixtures:
-    """Hyper-parameters and their share of the posterior.
+    """Hyper-parameters and how likely they are.
 
     Attributes:
         share: Shares sum to one.
@@ -65,78 +55,25 @@ def likely_mixtures(
 ) -> list[WeightedMixtures]:
     """Hyper-parameters that stand for all that are likely, of which the given ones are the most likely.
 
-    Directions in which the evidence hardly falls are as wide as is thought before there are data: centred at what was
-    found, logarithms of weights vary by 3, of length scales by 1.5 and frequencies by one wave per interval.
-
     Args:
         evidence: Of the rows.
         found: Where it is largest.
         lengths: Of the interval of every mixture.
         steps: Of the grid of every mixture.
-        count: Number of points, a power of two.
+        count: How many beside the most likely, a power of two.
     """
     coordinates = MixtureCoordinates(found, lengths, steps)
-    centre, widths = coordinates.start, coordinates.widths
-    top = _value(evidence, coordinates, centre)
-    if not math.isfinite(top):
-        return [WeightedMixtures(1.0, list(found))]
-    root = _laplace_root(evidence, coordinates)
-    nodes, logs = [centre], [0.0]
-    for z in special.ndtri(qmc.Sobol(len(centre), seed=0).random(count)):
-        for share in _SHARES:
-            off = share * (root @ z)
-            at = coordinates.bounded(centre + off)
-            log = _value(evidence, coordinates, at) - top + 0.5 * share**2 * float(z @ z) - 0.5 * _square(off / widths)
-            if log > -_USELESS:
-                break
-        nodes.append(at)
-        logs.append(log)
-    ratios = np.exp(np.minimum(np.array(logs), 600.0))
-    ratios = np.minimum(ratios, math.sqrt(len(ratios)) * ratios.mean())
-    ratios[ratios < _NEGLIGIBLE * ratios.sum()] = 0.0
-    shares = ratios / ratios.sum()
-    return [
-        WeightedMixtures(float(share), coordinates.mixtures(node))
-        for share, node in zip(shares, nodes, strict=True)
-        if share > 0.0
-    ]
 
+    def evaluate(at: Array) -> tuple[float, Array] | None:
+        try:
+            value, slopes = evidence(coordinates.mixtures(at))
+        except (NotPositiveDefiniteError, RuntimeError):
+            return None
+        return (value, coordinates.gradient(at, slopes)) if math.isfinite(value) else None
 
-def _square(x: Array) -> float:
-    return float(x @ x)
-
-
-def _value(evidence: Evidence, coordinates: MixtureCoordinates, at: Array) -> float:
-    try:
-        value = evidence(coordinates.mixtures(at))[0]
-    except (NotPositiveDefiniteError, RuntimeError):
-        return -math.inf
-    return value if math.isfinite(value) else -math.inf
-
-
-def _laplace_root(evidence: Evidence, coordinates: MixtureCoordinates) -> Array:
-    """Root (P, P) of the covariance of a normal approximation, by central differences of the gradient."""
-    centre, widths = coordinates.start, coordinates.widths
-    size = len(centre)
-    hessian = np.zeros((size, size))
-    for i in range(size):
-        shift = np.zeros(size)
-        shift[i] = _STEP * widths[i]
-        slopes, ends = [], []
-        for sign in (1.0, -1.0, 0.0):
-            at = centre + sign * shift
-            try:
-                slopes.append(coordinates.gradient(at, evidence(coordinates.mixtures(at))[1]))
-            except (NotPositiveDefiniteError, RuntimeError):
-                continue  # one-sided, against the middle
-            ends.append(at[i])
-            if len(ends) == 2:
-                break
-        if len(ends) == 2:
-            hessian[i] = (slopes[0] - slopes[1]) / (ends[0] - ends[1])
-    scaled = -0.5 * (hessian + hessian.T) * np.outer(widths, widths)
-    values, vectors = np.linalg.eigh(scaled)
-    return np.asarray(widths[:, None] * vectors / np.sqrt(np.maximum(values, 0.0) + 1.0))
+    likely = likely_points(evaluate, coordinates.start, coordinates.widths, coordinates.bounded, count)
+    pairs = zip(likely.shares.tolist(), likely.points, strict=True)
+    return [WeightedMixtures(share, coordinates.mixtures(at)) for share, at in pairs]
 
 
 class MixturePosterior:
@@ -149,9 +86,7 @@ class MixturePosterior:
             None for that. Variances are second moments about it.
     """
 
-    def __init__(
-        self, parts: Sequence[FieldPosterior], shares: Sequence[float], centre: FieldPosterior | None = None
-    ) -> None:
+    def __init__(self, parts: Sequence[Any], shares: Sequence[float], centre: FieldPosterior | None = None) -> None:
         """Nothing is computed before it is asked for."""
         self.parts, self.shares, self.centre = list(parts), list(shares), centre
         self.diagnostics = (centre or self.parts[0]).diagnostics

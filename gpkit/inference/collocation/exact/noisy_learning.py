@@ -82,8 +82,8 @@ class NoisyLearner:
     def likely(self) -> list[tuple[float, Mixtures]]:
         """Mixtures that stand for all that are likely after what was learned, each with its share."""
         evidence, flat = self._at
-        nodes = likely_mixtures(evidence, flat, *self._units())
-        return [(n.share, self._by_field(n.mixtures)) for n in nodes]
+        found = likely_mixtures(evidence, flat, *self._units())
+        return [(f.share, self._by_field(f.mixtures)) for f in found]
 
     def _by_field(self, flat: Sequence[MixtureAxis]) -> Mixtures:
         d = self._box.dim

@@ -14,9 +14,10 @@ from gpkit.inference.collocation.bases import Array
 from gpkit.inference.collocation.noisy.rows import Statistics
 from gpkit.inference.collocation.noisy.spectrum import TensorSpectrum
 
-__all__ = ["Evidence", "Posterior"]
+__all__ = ["REFUSED", "Evidence", "Posterior"]
 
-_REFUSED = 1e30
+REFUSED = 1e30
+"""Minus the log evidence where there is none."""
 _COSTLY = 600  # weights above which the search for the prior ends when a step gains a hundredth of a nat
 _IDLE = 1e-9  # nats: what weights that take no part in the algebra may change together
 _SEARCHING = 1e-4  # the same while the prior is searched, whose end is not known better
@@ -174,7 +175,7 @@ class Evidence:
                 density, given = self._exact.density(variances)
                 value, slopes = value - density, slopes - given
         except np.linalg.LinAlgError:  # a prior so wide that the noise rounds away: the line search steps back
-            return _REFUSED, np.zeros_like(theta)
+            return REFUSED, np.zeros_like(theta)
         slopes = slopes / np.maximum(variances, 1e-300)
         gradient, at = [], 0
         for spectrum, t in zip(self.spectra, own, strict=True):
@@ -186,16 +187,21 @@ class Evidence:
             gradient.append(np.array([left - s.count]))
         return -value, -np.concatenate(gradient)
 
-    def maximise(self, start: Array, iterations: int, noise_bounds: float = 7.0) -> tuple[Array, float, int]:
+    def maximise(
+        self, start: Array, iterations: int, noise_bounds: float = 7.0, held: Sequence[int] = ()
+    ) -> tuple[Array, float, int]:
         """Parameters, the log evidence there, and evaluations.
 
         Args:
             start: Where to begin.
             iterations: At most.
             noise_bounds: How far the logarithm of an unknown noise may move.
+            held: Parameters that stay as they are.
         """
         bounds = [b for s in self.spectra for b in s.bounds]
         bounds += [(float(n) - noise_bounds, float(n) + noise_bounds) for n in self._parts(start)[1]]
+        for k in held:
+            bounds[k] = (float(start[k]), float(start[k]))
         begun, _ = self.objective(start)
         gain = 1e-2 if len(self._known.gram) > _COSTLY else 1e-5
         result = optimize.minimize(

@@ -27,6 +27,8 @@ _SPREAD = 1.5  # standard deviation of the logarithm of widths under their prior
 _DECAY = 4.0  # powers of 1 + z^2 / (2 a - 1): a = 4 is Matern-7/2, large ones are squared-exponential
 _SLOWEST, _FASTEST = 3.25, 40.0
 _DECAY_SPREAD = 1.0
+_WEIGHT_SPREAD = 3.0  # standard deviation of the logarithm of weights around what was found
+_CENTRE_SPREAD = 0.3  # the same of centres, in cycles per length
 _REACH = 1.5  # by how many cycles per length a centre may move
 
 
@@ -142,6 +144,18 @@ class TensorSpectrum:
                 return True
             at += 3 * count
         return False
+
+    def uncertain(self) -> Array:
+        """Standard deviations of the parameters before there are data; zero for those that are fixed or not used."""
+        out, at = np.zeros(len(self.start)), self.size
+        out[: self.size] = np.where(self.alive.ravel(), _WEIGHT_SPREAD, 0.0)
+        for j, (unit, count) in enumerate(zip(self.units, self.counts, strict=True)):
+            used = self.alive.any(axis=tuple(k for k in range(len(self.counts)) if k != j))
+            own = np.outer(used, [_SPREAD, _CENTRE_SPREAD * unit, _DECAY_SPREAD])
+            out[at : at + 3 * count] = own.ravel()
+            at += 3 * count
+        low, high = np.array(self.bounds).T
+        return np.where(low < high, out, 0.0)
 
     def shares(self, theta: Array, values: Array) -> Array:
         """Sum of squares of the parts of weights that each combination explains, (Q_1, ..., Q_d).
