@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,8 +32,7 @@ Array = NDArray[np.float64]
 _COUNT = 16
 
 
-@dataclass(frozen=True, eq=False)
-class WeightedMixtures:
+class WeightedMixtures(NamedTuple):
     """Hyper-parameters and how likely they are.
 
     Attributes:

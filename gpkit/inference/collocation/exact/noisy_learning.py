@@ -83,7 +83,7 @@ class NoisyLearner:
         """Mixtures that stand for all that are likely after what was learned, each with its share."""
         evidence, flat = self._at
         found = likely_mixtures(evidence, flat, *self._units())
-        return [(f.share, self._by_field(f.mixtures)) for f in found]
+        return [(share, self._by_field(mixtures)) for share, mixtures in found]
 
     def _by_field(self, flat: Sequence[MixtureAxis]) -> Mixtures:
         d = self._box.dim
