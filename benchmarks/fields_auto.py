@@ -1,33 +1,44 @@
 """kernel="auto" of vector fields beside every single kernel in hindsight, and the coverage of its regions; one thread.
 
-python benchmarks/fields_auto.py [--smoke] [--held-out] [--sets rough,swiss,...] [--seeds 0,1,2] [--n 300]
+python benchmarks/fields_auto.py [--smoke] [--held-out] [--sets rough,swiss,...] [--seeds 0,1,2,3,4] [--n 300]
 python benchmarks/fields_auto.py --coverage [--sets sphere,wind,...] [--seeds 0,1,2,3,4]
 python benchmarks/fields_auto.py --singularities [--seeds 0,1,2]
+
+With ``--keep DIR`` every split is kept in a file as soon as it is done: a command that was stopped (or that
+``--minutes`` ends) goes on where it was, and prints its table when it is complete.
 
 Fields are smooth, rough and discontinuous, with and without noise, on round, thin, folded and one-sided surfaces; none
 was made by a kernel or a Laplacian of this package. Rules were compared on the sets that are run without options;
 those of ``--held-out`` were made afterwards. A ratio above 1 says how much better a single kernel would have been:
-"set" is to the kernel that is best on the set, over all splits (geometric means of angles, and of RMSE); "split" is to
-the kernel that happens to be best on the worst split; "left-out" is the worst split beside a choice that could have
-been made: the single kernel that predicts left-out observed places best, by exact leave-one-out log densities.
+"set" is to the kernel that is best on the set, over all splits (geometric means of angles, and of RMSE), which is
+picked by the very errors that it is judged by; "others" is free of that: each split is compared with the kernel that is
+best on the set's other splits, and ± is the standard error over splits; "split" is to the kernel that happens to be
+best on the worst split; "left-out" is the worst split beside a choice that could have been made: the single kernel that
+predicts left-out observed places best, by exact leave-one-out log densities.
 
 The second table is of regions of the truth at places that were not observed, on the surfaces of the model zoo, with
 noise (learnt) and without (``noise=0``). Errors at neighbouring places are alike, so that one split covers by chance
-more or less than 95 %: "by chance" is the range that 90 % of the model's own posterior draws have. Meshes and wind are
-looked up as ``models/rvgp/run.py`` does.
+more or less than 95 %: "by chance" is the range that 90 % of the model's own posterior draws have. "without" is the
+same without the factors by place that left-out places ask for (``uncertainty="jackknife"``), and log densities of the
+truth, nats a place, are beside each other. Meshes and wind are looked up as ``models/rvgp/run.py`` does.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import json
 import math
 import os
 import platform
+import re
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +51,7 @@ import baselines  # noqa: E402
 import truth  # noqa: E402
 
 from gpkit.errors import DataWarning  # noqa: E402
+from gpkit.files import write_atomic  # noqa: E402
 from gpkit.geometry import CellComplex, Manifold, PointCloud  # noqa: E402
 from gpkit.models import EdgeFlowGP, VectorFieldGP  # noqa: E402
 from gpkit.models.fields.predictions import ScalarPrediction  # noqa: E402
@@ -47,7 +59,8 @@ from gpkit.models.fields.singularities import triangle_indices  # noqa: E402
 
 FOLDED = {"swiss roll": truth.swiss_roll, "hairpin": truth.hairpin}
 FLOWS = "edge flows"
-SURFACES = ("sphere", "torus", "bunny", *FOLDED, "wind", FLOWS)
+DENSE_WIND = "450 of the wind"
+SURFACES = ("sphere", "torus", "bunny", *FOLDED, "wind", DENSE_WIND, FLOWS)
 
 
 def experiment(case: _field_sets.Case, n: int, seed: int) -> dict:
@@ -89,11 +102,43 @@ def experiment(case: _field_sets.Case, n: int, seed: int) -> dict:
     }
 
 
+class Kept:
+    """Results of splits in a folder, one file each, and a time after which no further split is begun."""
+
+    def __init__(self, folder: Path | None, minutes: float) -> None:
+        self.folder, self.end, self.missing = folder, time.monotonic() + 60.0 * minutes, 0
+
+    def of(self, key: str, make: Callable[[], Any]) -> Any:
+        """The result of a key (what JSON can hold); None if there is no time to make it."""
+        if self.folder is None:
+            return make()
+        file = self.folder / (re.sub(r"[^a-z0-9.]+", "-", key.lower()) + ".json")
+        if file.exists():
+            return json.loads(file.read_text(encoding="utf-8"))
+        if time.monotonic() > self.end:
+            self.missing += 1
+            return None
+        found = make()
+        write_atomic(file, json.dumps(found).encode())
+        return found
+
+
 def over_set(runs: list[dict], score: str, scores: str) -> float:
     """Geometric mean of auto's score over that of the single kernel that is best on the set."""
     shared = set.intersection(*(set(run[scores]) for run in runs))
     best = min(np.mean([math.log(run[scores][kernel]) for run in runs]) for kernel in shared)
     return math.exp(np.mean([math.log(run[score]) for run in runs]) - best)
+
+
+def over_others(runs: list[dict], score: str, scores: str) -> tuple[float, float]:
+    """The same to the kernel that is best on the other splits, with the standard error over splits."""
+    if len(runs) < 3:
+        return math.nan, math.nan
+    shared = sorted(set.intersection(*(set(run[scores]) for run in runs)))
+    table = np.log([[run[scores][kernel] for kernel in shared] for run in runs])
+    others = (table.sum(0) - table) / (len(runs) - 1)
+    rest = np.log([run[score] for run in runs]) - table[np.arange(len(runs)), others.argmin(1)]
+    return math.exp(rest.mean()), float(rest.std(ddof=1) / math.sqrt(len(runs)))
 
 
 def row_of(runs: list[dict]) -> dict[str, float]:
@@ -103,6 +148,9 @@ def row_of(runs: list[dict]) -> dict[str, float]:
         "best": np.mean([min(run["angles"].values()) for run in runs]),
         "set": over_set(runs, "angle", "angles"),
         "set, RMSE": over_set(runs, "rmse", "errors"),
+        "others": over_others(runs, "angle", "angles")[0],
+        "±": over_others(runs, "angle", "angles")[1],
+        "others, RMSE": over_others(runs, "rmse", "errors")[0],
         "split": max(run["angle"] / min(run["angles"].values()) for run in runs),
         "split, RMSE": max(run["rmse"] / min(run["errors"].values()) for run in runs),
         "left-out": max(run["angle"] / run["angles"][run["known"]] for run in runs),
@@ -122,7 +170,7 @@ def surface(name: str, rng: np.random.Generator) -> tuple[Manifold, np.ndarray, 
     if name == "bunny":
         data, mesh, nodes = truth.whole_mesh(folder, name, 300, rng)
         return mesh, nodes, data.vectors, data.normals
-    if name == "wind":
+    if name in ("wind", DENSE_WIND):
         data = truth.wind_set(folder)
     elif name in FOLDED:
         data = FOLDED[name](500, rng)
@@ -132,7 +180,7 @@ def surface(name: str, rng: np.random.Generator) -> tuple[Manifold, np.ndarray, 
 
 
 def covered(name: str, noise: float, share: float, seed: int) -> tuple[float, ...] | None:
-    """Of one split: coverage of 95 % regions, the same with parameters taken for known, range by chance, the error."""
+    """Of one split: what :func:`judged` says, and the error."""
     rng = np.random.default_rng([seed, 29])
     found = surface(name, rng)
     if found is None:
@@ -176,37 +224,45 @@ def covered_flows(noise: float, share: float, seed: int) -> tuple[float, ...]:
 
 
 def judged(model: VectorFieldGP | EdgeFlowGP, test: np.ndarray, exact: np.ndarray, seed: int) -> tuple[float, ...]:
-    """Coverage of the truth, the same with parameters taken for known, and the range that posterior draws have."""
-    found = model.predict(test)
-    prediction = found.field if isinstance(found, ScalarPrediction) else found
-    low, high = np.quantile([prediction.covers(draw).mean() for draw in prediction.sample(40, seed)], [0.05, 0.95])
-    model.uncertainty = "map"
-    found = model.predict(test)
-    known = found.field if isinstance(found, ScalarPrediction) else found
+    """Coverage of the truth: by default, without factors by place, with parameters taken for known; the range that
+    posterior draws have; log densities of the truth by default and without factors.
+    """
+    predictions = {}
+    for uncertainty in (None, "jackknife", "map"):
+        model.uncertainty = uncertainty
+        found = model.predict(test)
+        predictions[uncertainty] = found.field if isinstance(found, ScalarPrediction) else found
     model.uncertainty = None
-    return float(prediction.covers(exact).mean()), float(known.covers(exact).mean()), float(low), float(high)
+    draws = [predictions[None].covers(draw).mean() for draw in predictions[None].sample(40, seed)]
+    low, high = np.quantile(draws, [0.05, 0.95])
+    covers = [float(prediction.covers(exact).mean()) for prediction in predictions.values()]
+    densities = [float(predictions[u].log_density(exact, noisy=False).mean()) for u in (None, "jackknife")]
+    return *covers, float(low), float(high), *densities
 
 
-def coverage(names: list[str], seeds: list[int]) -> None:
+def coverage(names: list[str], seeds: list[int], kept: Kept) -> None:
     """Print the second table."""
-    print("| set, noise | regions | least, most | by chance | parameters taken for known | angle (flows: RMSE) |")
-    print("|---|---:|---:|---:|---:|---:|")
+    print(
+        "| set, noise | splits | regions | least, most | by chance | without | parameters taken for known "
+        "| log density | without | angle (flows: RMSE) |"
+    )
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     for name in names:
-        for noise in (0.0, 0.1):
-            if name == FLOWS:
-                runs = [covered_flows(noise, 0.4, seed) for seed in seeds]
-            else:
-                every = [covered(name, noise, 0.1 if name == "wind" else 0.3, seed) for seed in seeds]
-                runs = [run for run in every if run is not None]
-            rows = np.array(runs)
+        for noise in (0.0,) if name == DENSE_WIND else (0.0, 0.1):
+            if name != FLOWS and surface(name, np.random.default_rng(0)) is None:
+                print(f"| {name}, {noise:g} | absent |")
+                continue
+            share = {"wind": 0.1, FLOWS: 0.4}.get(name, 0.3)
+            run = functools.partial(covered_flows if name == FLOWS else functools.partial(covered, name), noise, share)
+            made = [kept.of(f"coverage {name} {noise} {seed}", functools.partial(run, seed)) for seed in seeds]
+            rows = np.array([row for row in made if row is not None])
             if not len(rows):
-                print(f"| {name}, {noise:g} | absent |  |  |  |  |")
                 continue
             mean, least, most = rows[:, 0].mean(), rows[:, 0].min(), rows[:, 0].max()
-            known, low, high, error = rows[:, 1:].mean(0)
+            without, known, low, high, density, plain, error = rows[:, 1:].mean(0)
             print(
-                f"| {name}, {noise:g} | {mean:.3f} | {least:.3f}, {most:.3f} | {low:.2f} to {high:.2f} "
-                f"| {known:.3f} | {error:.2f} |",
+                f"| {name}, {noise:g} | {len(rows)} | {mean:.3f} | {least:.3f}, {most:.3f} | {low:.2f} to {high:.2f} "
+                f"| {without:.3f} | {known:.3f} | {density:.2f} | {plain:.2f} | {error:.2f} |",
                 flush=True,
             )
 
@@ -259,7 +315,9 @@ def main() -> None:
     parser.add_argument("--held-out", action="store_true", help="sets that no rule was chosen by")
     parser.add_argument("--coverage", action="store_true", help="the second table")
     parser.add_argument("--singularities", action="store_true", help="singular points of the wind")
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("--keep", type=Path, help="folder of finished splits")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no split after these; needs --keep")
     parser.add_argument("--n", type=int, default=300)
     options = parser.parse_args()
     warnings.simplefilter("ignore", DataWarning)
@@ -269,12 +327,16 @@ def main() -> None:
     starts = (options.sets or "").split(",") if options.sets else ["smooth, few", "hairpin, few"] * options.smoke
     offered = _field_sets.HELD_OUT if options.held_out else _field_sets.DEVELOPMENT
     names = list(offered) if not starts else [n for n in _field_sets.SETS if any(n.startswith(s) for s in starts)]
+    if options.keep is not None:
+        options.keep.mkdir(parents=True, exist_ok=True)
+    kept = Kept(options.keep, options.minutes)
     if options.singularities:
         singular(seeds)
         return
     if options.coverage:
         print(f"Python {platform.python_version()}, one thread; seeds {seeds}\n")
-        coverage([s for s in SURFACES if not starts or any(s.startswith(start) for start in starts)], seeds)
+        coverage([s for s in SURFACES if not starts or any(s.startswith(start) for start in starts)], seeds, kept)
+        print(f"\n{kept.missing} splits are left" if kept.missing else "")
         return
     versions = {p: metadata.version(p) for p in ("numpy", "scipy", "torch")}
     print(f"Python {platform.python_version()}, {versions}, one thread; n = {n}, seeds {seeds}\n")
@@ -282,16 +344,22 @@ def main() -> None:
     rows: dict[str, dict[str, float]] = {}
     for name in names:
         case = _field_sets.SETS[name]
-        runs = [experiment(case, n if case.n is None or options.smoke else case.n, seed) for seed in seeds]
+        size = n if case.n is None or options.smoke else case.n
+        made = [kept.of(f"auto {name} {size} {s}", functools.partial(experiment, case, size, s)) for s in seeds]
+        runs = [run for run in made if run is not None]
+        if not runs:
+            continue
         row = row_of(runs)
         if not rows:
             print("| set | " + " | ".join(row) + " | used |\n|---|" + "---:|" * len(row) + "---|")
         rows[name] = row
         used = ", ".join(sorted({run["used"] for run in runs}))
         print(f"| {name} | " + " | ".join(f"{value:.3f}" for value in row.values()) + f" | {used} |", flush=True)
-    for label in ("set", "split", "left-out"):
+    if kept.missing:
+        print(f"\n{kept.missing} splits are left")
+    for label in ("set", "others", "split", "left-out") if rows else ():
         pair = [np.array([row[column] for row in rows.values()]) for column in (label, f"{label}, RMSE")]
-        worst = [f"{values.max():.3f} (mean {values.mean():.3f})" for values in pair]
+        worst = [f"{values.max():.3f} (mean {values.mean():.3f}, {(values > 1.05).sum()} above)" for values in pair]
         print(f"{'' if label != 'set' else chr(10)}{label}: worst {worst[0]} by angle, {worst[1]} by RMSE")
 
 

@@ -20,6 +20,7 @@ from gpkit.models.fields.comparing import full_rank_members, kernels_that_fit, n
 from gpkit.models.fields.fit_result import FieldFit
 from gpkit.models.fields.kernel_term import bases_of_terms, terms_of_kernel
 from gpkit.models.fields.kernels import Setting, candidates, make_terms
+from gpkit.models.fields.local_scale import LocalScale
 from gpkit.models.fields.mixture import UNCERTAINTIES, FieldMixture
 from gpkit.models.fields.observations import Observations
 from gpkit.models.fields.predictions import FieldPrediction
@@ -50,9 +51,11 @@ class FieldGP(ABC):
         length_unit: For reports.
         value_unit: For reports.
         uncertainty: How predictions count that parameters are estimates. "jackknife" multiplies variances by what the
-            scatter of the parameters does to them when places are left out, a factor per kernel; "laplace" averages
+            scatter of the parameters does to them when places are left out, a factor per kernel; "calibrated" does
+            that, and multiplies them by factors that vary from place to place where errors of left-out places ask for
+            it (:mod:`gpkit.models.fields.local_scale`; :attr:`calibration` says what they are); "laplace" averages
             over eight parameters around each fit (points of Laplace's approximation, weighted by the posterior), at
-            eight times the cost; "map" does not. None is "jackknife" where kernels are compared, and "map" for one
+            eight times the cost; "map" does not. None is "calibrated" where kernels are compared, and "map" for one
             kernel.
     """
 
@@ -239,7 +242,16 @@ class FieldGP(ABC):
         if self.uncertainty is not None:
             return self.uncertainty
         compared = self._comparison is not None and len(self._comparison.candidates) > 1
-        return "jackknife" if compared else "map"
+        return "calibrated" if compared else "map"
+
+    @property
+    def calibration(self) -> LocalScale | None:
+        """Factors of the variances by place that errors of left-out places ask for; None where they ask for none.
+
+        Raises:
+            InvalidDataError: not fitted.
+        """
+        return self._mixed().calibration
 
     def leave_one_out(self) -> FieldPrediction:
         """Predictions of each observed place from all the others; covariances include the noise."""

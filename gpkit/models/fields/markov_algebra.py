@@ -114,17 +114,17 @@ class MarkovFieldPosterior(FieldPosterior):
             root = np.concatenate([root, np.diag(own)[:, own > 0.0]], axis=1)
         return selection @ self.unknowns.mean, root
 
-    def sampler(self, sites: Sites, inflation: float = 1.0) -> Callable[[int, np.random.Generator], Array]:
+    def sampler(self, sites: Sites, inflation: float | Array = 1.0) -> Callable[[int, np.random.Generator], Array]:
         """Makes joint draws (count, m d) by sparse solves: no joint covariance is ever made."""
-        scale = math.sqrt(inflation)
+        scale = np.sqrt(inflation)
         selection = self.algebra.selection(sites)
         own = np.repeat(np.sqrt(self._unresolved(sites)), sites.d)
         unknowns = self.unknowns
 
         def draw(count: int, rng: np.random.Generator) -> Array:
             noise = rng.standard_normal((unknowns.matrix.pattern.size, count))
-            values = selection @ (unknowns.mean[:, None] + scale * unknowns.matrix.factor.draw(noise))
-            return np.asarray(values.T + scale * own * rng.standard_normal((count, len(own))))
+            away = (selection @ unknowns.matrix.factor.draw(noise)).T + own * rng.standard_normal((count, len(own)))
+            return np.asarray(selection @ unknowns.mean + scale * away)
 
         return draw
 

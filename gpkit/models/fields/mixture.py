@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from gpkit.errors import DataWarning
 from gpkit.inference.log_parameters import laplace_points
 from gpkit.models.fields.calculus import FieldFunctional
 from gpkit.models.fields.jackknife import inflation_of
+from gpkit.models.fields.local_scale import LocalScale, local_scale
 from gpkit.models.fields.observations import Observations
 from gpkit.models.fields.posterior import FieldPosterior
 from gpkit.models.fields.predictions import FieldPrediction
@@ -25,8 +27,8 @@ __all__ = ["UNCERTAINTIES", "Component", "FieldMixture"]
 
 Array = NDArray[np.float64]
 
-UNCERTAINTIES = ("jackknife", "laplace", "map")
-"""How predictions count that parameters are estimates."""
+UNCERTAINTIES = ("calibrated", "jackknife", "laplace", "map")
+"""How predictions count that parameters are estimates, and that a kernel is not right everywhere."""
 
 _COMPONENTS = 20
 """Draws of the parameters that predictions average over."""
@@ -42,12 +44,13 @@ _LOST = 0.1
 
 @dataclass(frozen=True, eq=False)
 class _Point:
-    """A kernel at one value of its parameters, with its weight and the factor of its variances."""
+    """A kernel at one value of its parameters, with its weight and the factors of its variances."""
 
     candidate: Candidate
     theta: Array
     weight: float
     inflation: float = 1.0
+    local: LocalScale | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,30 +61,42 @@ class Component:
         posterior: At one value of the parameters.
         weight: In the mixture.
         inflation: Factor of the variances.
+        local: Their factors by place, or None.
     """
 
     posterior: FieldPosterior
     weight: float
     inflation: float
+    local: LocalScale | None = None
+
+    def factors(self, sites: Sites) -> Array:
+        """Factors of the variances at places, (m,)."""
+        if self.local is None or sites.points is None:
+            return np.full(len(sites), self.inflation)
+        return self.inflation * self.local.at(sites.points.numpy())
 
     def moments(self, sites: Sites) -> tuple[Array, Array]:
         """Means (m, d) and covariances (m, d, d) at each place by itself, noise not included."""
         mean, covariance = self.posterior.moments(sites)
-        return mean, self.inflation * covariance
+        return mean, self.factors(sites)[:, None, None] * covariance
 
     def part_moments(self, sites: Sites, index: int) -> tuple[Array, Array]:
         """The same for one term's share of the field."""
         mean, covariance = self.posterior.part_moments(sites, index)
-        return mean, self.inflation * covariance
+        return mean, self.factors(sites)[:, None, None] * covariance
 
     def functional(self, operator: Any, sites: Sites) -> tuple[Array, Array]:
         """Means and standard deviations (q,) of linear functionals of the field."""
-        mean, deviation = self.posterior.functional(operator, sites)
-        return mean, math.sqrt(self.inflation) * deviation
+        if self.local is None:
+            mean, deviation = self.posterior.functional(operator, sites)
+            return mean, math.sqrt(self.inflation) * deviation
+        spread = sparse.diags(np.repeat(np.sqrt(self.factors(sites)), sites.d))
+        _, deviation = self.posterior.functional(sparse.csr_matrix(operator) @ spread, sites)
+        return operator @ self.posterior.moments(sites)[0].ravel(), deviation
 
     def sampler(self, sites: Sites) -> Callable[[int, np.random.Generator], Array]:
         """Makes joint draws (count, m d) from a count and a generator."""
-        return self.posterior.sampler(sites, self.inflation)
+        return self.posterior.sampler(sites, np.repeat(self.factors(sites), sites.d))
 
 
 class FieldMixture:
@@ -108,6 +123,7 @@ class FieldMixture:
         self._cache: dict[bytes, FieldPosterior] = {}
         self._around: dict[str, tuple[Array, Array]] = {}
         self._inflation: dict[str, float] = {}
+        self._local: LocalScale | None | bool = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but cached factorisations."""
@@ -137,18 +153,58 @@ class FieldMixture:
                 if candidate.name not in self._around:
                     self._around[candidate.name] = laplace_points(candidate.regression, candidate.fit, _AROUND)
                 thetas, shares = self._around[candidate.name]
-            elif self.uncertainty == "jackknife":
-                if candidate.name not in self._inflation:
-                    self._inflation[candidate.name] = inflation_of(
-                        candidate.regression, candidate.fit, exact=self.observations.exact
-                    )
-                inflation = self._inflation[candidate.name]
+            elif self.uncertainty in ("calibrated", "jackknife"):
+                inflation = self._inflation_of(candidate)
             pairs = zip(thetas, shares, strict=True)
-            out += [_Point(candidate, theta, float(weight * share), inflation) for theta, share in pairs]
+            local = self.calibration
+            out += [_Point(candidate, theta, float(weight * share), inflation, local) for theta, share in pairs]
         return out
 
+    def _inflation_of(self, candidate: Candidate) -> float:
+        if candidate.name not in self._inflation:
+            exact = self.observations.exact
+            self._inflation[candidate.name] = inflation_of(candidate.regression, candidate.fit, exact=exact)
+        return self._inflation[candidate.name]
+
+    @property
+    def calibration(self) -> LocalScale | None:
+        """Factors of the variances by place, which left-out places ask for; None where they are not used."""
+        if self.uncertainty != "calibrated" or self.drawn:
+            return None
+        if isinstance(self._local, bool):
+            self._local = self._calibrated()
+        return self._local
+
+    def _calibrated(self) -> LocalScale | None:
+        """From what the mixture predicts of each observed place from the others."""
+        regression = self.members[0][0].regression
+        points, d = regression.sites.points, regression.sites.d
+        if points is None:
+            return None
+        means, covariances, noises = [], [], []
+        for candidate, _ in self.members:
+            posterior = self._posterior_at(candidate, candidate.fit.theta)
+            mean, covariance = posterior.leave_one_out()
+            rows = np.square(posterior.noise * candidate.regression.rows).reshape(-1, d)
+            noise = rows[:, :, None] * np.eye(d)
+            inflation = self._inflation_of(candidate)
+            means.append(mean)
+            covariances.append(inflation * covariance + (0.0 if self.observations.exact else 1.0 - inflation) * noise)
+            noises.append(0.0 * noise if self.observations.exact else noise)
+        weights = np.array([weight for _, weight in self.members])
+        mean = np.tensordot(weights, means, 1)
+        shift = np.stack(means) - mean
+        total = np.tensordot(weights, covariances, 1) + np.einsum("s,smi,smj->mij", weights, shift, shift)
+        rest = regression.values - mean
+        with np.errstate(all="ignore"):
+            distances = np.einsum("mi,mij,mj->m", rest, np.linalg.pinv(total, hermitian=True), rest)
+            noise = np.trace(np.tensordot(weights, noises, 1), axis1=1, axis2=2)
+            shares = 1.0 - noise / np.trace(total, axis1=1, axis2=2)
+        return local_scale(points.numpy(), distances, shares, d)
+
     def _component(self, point: _Point) -> Component:
-        return Component(self._posterior_at(point.candidate, point.theta), point.weight, point.inflation)
+        posterior = self._posterior_at(point.candidate, point.theta)
+        return Component(posterior, point.weight, point.inflation, point.local)
 
     def _posterior_at(self, candidate: Candidate, theta: Array) -> FieldPosterior:
         key = candidate.name.encode() + np.asarray(theta).tobytes()
@@ -239,8 +295,8 @@ class FieldMixture:
         if not self.observations.exact:
             return mean, covariance
         at, values = self.observations.known_at(sites)
-        own = component.inflation * component.posterior.noise**2
-        mean, covariance = mean.copy(), covariance + own * np.eye(sites.d)
+        own = component.factors(sites) * component.posterior.noise**2
+        mean, covariance = mean.copy(), covariance + own[:, None, None] * np.eye(sites.d)
         mean[at] = values
         covariance[at] = (_ROUNDING * component.posterior.regression.scales.value) ** 2 * np.eye(sites.d)
         return mean, covariance
@@ -256,8 +312,8 @@ class FieldMixture:
             component = self._component(points[index])
             fields = component.sampler(sites)(len(mine), rng).reshape(len(mine), len(sites), sites.d)
             if self.observations.exact:
-                own = math.sqrt(component.inflation) * component.posterior.noise
-                fields = fields + own * rng.standard_normal(fields.shape)
+                own = np.sqrt(component.factors(sites)) * component.posterior.noise
+                fields = fields + own[:, None] * rng.standard_normal(fields.shape)
                 at, values = self.observations.known_at(sites)
                 fields[:, at] = values
             out[mine] = fields

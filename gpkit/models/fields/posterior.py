@@ -77,18 +77,18 @@ class FieldPosterior(ABC):
         found = [self._moments(piece) for piece in sites.chunks(_CHUNK)]
         return np.concatenate([mean for mean, _ in found]), np.concatenate([covariance for _, covariance in found])
 
-    def sampler(self, sites: Sites, inflation: float = 1.0) -> Callable[[int, np.random.Generator], Array]:
+    def sampler(self, sites: Sites, inflation: float | Array = 1.0) -> Callable[[int, np.random.Generator], Array]:
         """Makes joint draws (count, m d) from a count and a generator; what they share is computed once.
 
         Args:
             sites: m places.
-            inflation: Factor of all variances.
+            inflation: Factor of all variances, or one of each value, (m d,).
         """
         mean, root = self.joint(sites)
-        scale = math.sqrt(inflation)
+        scale = np.sqrt(inflation)
 
         def draw(count: int, rng: np.random.Generator) -> Array:
-            return np.asarray(mean + scale * rng.standard_normal((count, root.shape[1])) @ root.T)
+            return np.asarray(mean + scale * (rng.standard_normal((count, root.shape[1])) @ root.T))
 
         return draw
 
