@@ -47,7 +47,17 @@ def noisy_cases():
     def cubic(x, y):
         return -61 * plane(x, y) + plane(x, y) * (plane(x, y) ** 2 - 1)
 
+    def bump(x, y):
+        return 16 * x * (1 - x) * y * (1 - y) * sin(7 * x + 4 * y)
+
+    def line(x):
+        return torch.exp(-30 * (x - 0.4) ** 2) * sin(25 * x)
+
+    inside = problems.smooth(bump, problems.laplacian(2), problems.dirichlet(bump, 2), [(0.0, 1.0)] * 2, (12, 12))
+    packet = problems.smooth(line, problems.laplacian(1), problems.dirichlet(line, 1), [(0.0, 1.0)], (80,))
     return {
+        "1-D packet": (packet, {"mixtures": 20}),
+        "2-D, zero on the boundary": (inside, {"mixtures": 6}),
         "1-D wave": (wave, {"mixtures": 20}),
         "1-D two waves": (two, {"mixtures": 20}),
         "2-D Poisson": (problems.poisson(plane, lambda x, y: -61 * plane(x, y), (0.0, 1.0), 12, 2), {"mixtures": 6}),

@@ -21,14 +21,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gpkit.errors import ConvergenceError, InvalidDataError
+from gpkit.inference.collocation.exact.averaging import MixturePosterior
 from gpkit.inference.collocation.exact.priors import MixtureAxis
 from gpkit.inference.collocation.exact.problem import collocation_axes
 from gpkit.inference.collocation.forms import Data, Problem
+from gpkit.inference.collocation.gphm.averaging import likely_posteriors
 from gpkit.inference.collocation.gphm.laplace import Laplace, add_gram, refuse_if_too_large
 from gpkit.inference.collocation.gphm.newton import Optimum, optimise
 from gpkit.inference.collocation.gphm.objective import GphmObjective, GphmState
 from gpkit.inference.collocation.gphm.posterior import GphmPosterior
 from gpkit.inference.collocation.gphm.roots import Roots
+from gpkit.inference.collocation.posterior import FieldPosterior
 
 __all__ = ["solve", "start"]
 
@@ -80,7 +83,7 @@ def solve(
     seed: int = 0,
     progress: bool = False,
     watch: Watch | None = None,
-) -> GphmPosterior:
+) -> FieldPosterior:
     """Optimise the published objective for a given number of iterations, or for a given kernel to its end.
 
     With "gauss-newton" the values are at their optimum for the kernel, equations without stated noise and the kernel's
@@ -238,7 +241,7 @@ def _by_newton(
     frequencies: Sequence[float],
     learn: bool,
     progress: bool,
-) -> GphmPosterior:
+) -> FieldPosterior:
     """Values at their optimum, for a kernel and with precisions of largest evidence."""
     found = optimise(objective, state, learn, progress)
     kernels, roots = _kernels(objective, found.state)
@@ -260,9 +263,18 @@ def _by_newton(
         "uncertainty": _judged_noise(found, objective),
     }
     scales, laplace = found.precisions.scales, found.laplace
-    return GphmPosterior(
+    posterior = GphmPosterior(
         objective.axes, kernels, objective.jitter, roots, found.weights, scales, lambda: laplace, diagnostics
     )
+    if not (learn and objective.is_noisy):
+        return posterior
+    likely = likely_posteriors(objective, found)
+    diagnostics["kernels"] = len(likely)
+    # The mean of several linearisations would not solve equations that are not linear.
+    centre = None if objective.problem.is_linear else posterior
+    mixture = MixturePosterior([p for _, p in likely], [share for share, _ in likely], centre)
+    mixture.diagnostics = diagnostics
+    return mixture
 
 
 def _judged_noise(found: Optimum, objective: GphmObjective) -> str:
@@ -276,12 +288,9 @@ def _judged_noise(found: Optimum, objective: GphmObjective) -> str:
     noise = "noise of largest evidence" if found.precisions.free else "noise as stated"
     if not found.evidence:
         return f"Laplace, for a kernel that was not learned but for its scale, and {noise}"
-    numbers = sum(t.numel() for t in found.state.kernel())
-    values = sum(r.residual.numel() for r in found.laplace.rows)
-    return (
-        f"Laplace, for a kernel of largest evidence and {noise}; what is not known of the kernel's {numbers} numbers, "
-        f"found from {values} values, is not in the intervals"
-    )
+    if objective.is_noisy:
+        return f"Laplace, averaged over kernels that the evidence leaves likely, for {noise}"
+    return f"Laplace, for a kernel of largest evidence and {noise}"
 
 
 def _adam(

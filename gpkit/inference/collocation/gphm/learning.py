@@ -27,13 +27,13 @@ from gpkit.inference.collocation.gphm.evidence import KernelEvidence, Precisions
 from gpkit.inference.collocation.gphm.laplace import LinearRows
 from gpkit.inference.collocation.gphm.objective import GphmObjective, GphmState
 
-__all__ = ["KernelSearch"]
+__all__ = ["LEFT_OUT", "KernelSearch"]
 
 Array = NDArray[np.float64]
 
 _REFUSED = 1e30
 _REACH, _LEG_STEPS, _GAIN = 3.0, 40, 0.1
-_LEFT_OUT = -60.0
+LEFT_OUT = -60.0
 """Log weight of a component that is left out."""
 _AGAIN = 30
 _HOPELESS = 10.0
@@ -75,7 +75,7 @@ class KernelSearch:
         logs = [math.log(given.rows[i]) for i in given.free]
         self._at: Array = np.concatenate([*[t.reshape(-1).numpy() for t in kernel], logs])
         self._size = state.log_weights.numel()
-        self._alive = np.array(state.log_weights.reshape(-1).numpy() > _LEFT_OUT)
+        self._alive = np.array(state.log_weights.reshape(-1).numpy() > LEFT_OUT)
         self._value = math.inf
         self._lower, self._upper = self._box(objective, lengths)
         self.trace: list[float] = []
@@ -156,7 +156,7 @@ class KernelSearch:
 
     def _without(self, components: Sequence[int]) -> Array:
         x = self._at.copy()
-        x[list(components)] = _LEFT_OUT
+        x[list(components)] = LEFT_OUT
         return x
 
     def _worth(self) -> list[tuple[float, int]]:

@@ -31,7 +31,7 @@ from gpkit.inference.collocation.gphm.learning import KernelSearch
 from gpkit.inference.collocation.gphm.objective import GphmObjective, GphmState
 from gpkit.inference.collocation.gphm.roots import Roots
 
-__all__ = ["Optimum", "initial_precisions", "optimise", "optimise_values"]
+__all__ = ["Optimum", "initial_precisions", "optimise", "optimise_values", "target"]
 
 _STEPS = 60
 _SMALL_STEP = 1e-7
@@ -135,7 +135,7 @@ def optimise(objective: GphmObjective, state: GphmState, learn: bool, progress: 
         if learn:
             values = roots.values(found.weights)
             rows = found.laplace.rows
-            targets = [_target(roots, r, found.weights) for r in rows]
+            targets = [target(roots, r, found.weights) for r in rows]
             # Rows that are not linear are linearised again before the kernel is what fits them best.
             budget = _KERNEL_STEPS if objective.problem.is_linear else _ROUND_STEPS
             state, precisions, more = _learned(objective, state, rows, targets, precisions, budget, progress)
@@ -162,8 +162,7 @@ def _learned(
 ) -> tuple[GphmState, Precisions, list[float]]:
     """Kernel of largest evidence for linear rows; for noisy ones with no more components than these pay for."""
     problem = objective.problem
-    noise = [d.noise for d in [*[e.source for e in problem.equations], *[c.value for c in problem.conditions]]]
-    stated = [i for i, n in enumerate(noise[: len(problem.equations)]) if n > 0.0 and i not in given.free]
+    stated = [i for i, e in enumerate(problem.equations) if e.source.noise > 0.0 and i not in given.free]
     trace: list[float] = []
     if stated:
         # What the first kernel does not explain is noise to it: it finds its way while the noise may be larger.
@@ -176,12 +175,12 @@ def _learned(
         trace, state = search.trace, search.found()[0]
     search = KernelSearch(objective, state, rows, targets, given, progress)
     search.maximise(steps)
-    if any(n != 0.0 for n in noise):
+    if objective.is_noisy:
         search.prune()
     return *search.found(), trace + search.trace
 
 
-def _target(roots: Roots, rows: LinearRows, weights: Tensor) -> Tensor:
+def target(roots: Roots, rows: LinearRows, weights: Tensor) -> Tensor:
     """What the linear part of a row should be."""
     total = -rows.residual
     for jet, c in rows.slopes.items():

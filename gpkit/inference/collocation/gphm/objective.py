@@ -122,6 +122,12 @@ class GphmObjective:
         index = tuple(slice(end, end + 1) if k == j else slice(None) for k in range(len(self.axes)))
         return index, open_mesh(face), values
 
+    @property
+    def is_noisy(self) -> bool:
+        """Whether an equation or a condition has noise, which a kernel could follow."""
+        data = [*[e.source for e in self.problem.equations], *[c.value for c in self.problem.conditions]]
+        return any(d.noise != 0.0 for d in data)
+
     def mixture(self, kernel: Sequence[Tensor], field: int, axis: int) -> MixtureAxis:
         """Covariance of an axis from log weights, log inverse lengths and frequencies, each (F, d, Q)."""
         log_weights, log_inverse, frequencies = (t[field, axis] for t in kernel)
