@@ -47,16 +47,20 @@ class Laplacian:
 def _blocks(edges: Integers, values: Any, diagonal: Any, n: int, d: int) -> sparse.csr_matrix:
     """Symmetric block matrix from blocks (E, d, d) above the diagonal and multiples (n,) of the identity on it."""
     count = len(edges)
-    nodes = np.arange(n)
-    rows: Integers = np.concatenate([nodes, edges[:, 0], edges[:, 1]])
-    columns: Integers = np.concatenate([nodes, edges[:, 1], edges[:, 0]])
+    nodes = np.arange(n, dtype=np.int32)
+    first, second = (edges[:, end].astype(np.int32) for end in (0, 1))
+    # Of sorted edges, what is left of the diagonal, on it and right of it comes in the order of the columns.
+    rows: Any = np.concatenate([second, nodes, first])
+    columns: Any = np.concatenate([first, nodes, second])
     blocks = np.empty((n + 2 * count, d, d))
-    blocks[:n] = diagonal[:, None, None] * np.eye(d)
-    blocks[n : n + count] = values
-    blocks[n + count :] = values.swapaxes(1, 2)
-    order = sparse.csr_matrix((np.arange(len(rows)), (rows, columns)), shape=(n, n))
-    matrix = sparse.bsr_matrix((blocks[order.data], order.indices, order.indptr), shape=(n * d, n * d))
-    return matrix.tocsr()
+    blocks[:count] = values.swapaxes(1, 2)
+    blocks[count : count + n] = diagonal[:, None, None] * np.eye(d)
+    blocks[count + n :] = values
+    order = np.argsort(rows, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n))])
+    matrix = sparse.bsr_matrix((blocks[order], columns[order], starts), shape=(n * d, n * d)).tocsr()
+    matrix.sort_indices()
+    return matrix
 
 
 def connection_laplacian(edges: Integers, weights: Floats, rotations: Floats, mass: Floats) -> Laplacian:

@@ -30,6 +30,11 @@ class Neighbourhoods:
         """The search tree."""
         return cKDTree(self.points)
 
+    @functools.cached_property
+    def _leaf_order(self) -> Integers:
+        """Place of each point (n,) in the leaves of the tree."""
+        return np.argsort(self.tree.indices)
+
     def of_nodes(self, count: int) -> tuple[Floats, Integers]:
         """Distances and numbers (n, count) of the nearest other points, nearest first.
 
@@ -47,7 +52,11 @@ class Neighbourhoods:
     def around(self, nodes: Integers, count: int) -> tuple[Floats, Integers]:
         """The same for some of the points: (m, count), with count below the number of points."""
         m = len(nodes)
-        distances, indices = self.tree.query(self.points[nodes], count + 1)
+        # Asked in the order of the tree's leaves, neighbours find the same part of it in the cache: half the time.
+        by_leaf = np.argsort(self._leaf_order[nodes])
+        found = self.tree.query(self.points[nodes[by_leaf]], count + 1)
+        back = np.argsort(by_leaf)
+        distances, indices = (values[back] for values in found)
         own = indices == nodes[:, None]
         # Among more copies of a point than neighbours, the point itself may not be listed: drop the last instead.
         own[~own.any(1), -1] = True
