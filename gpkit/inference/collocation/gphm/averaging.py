@@ -24,16 +24,26 @@ from gpkit.inference.collocation.gphm.objective import GphmObjective
 from gpkit.inference.collocation.gphm.posterior import GphmPosterior
 from gpkit.inference.collocation.gphm.roots import Roots
 
-__all__ = ["likely_posteriors"]
+__all__ = ["MixtureEvidence", "likely_posteriors"]
 
 _MANY, _FEW = 3000, 4
 """Values whose posteriors take so much memory that only a few of them are kept, those of the largest shares."""
 
 
-class _MixtureEvidence:
-    """Log evidence of linear rows as a function of mixtures, one for each axis of each field."""
+class MixtureEvidence:
+    """Log evidence of linear rows as a function of mixtures, one for each axis of each field.
+
+    Args:
+        objective: Of the problem.
+        found: Where rows are linearised, and their precisions.
+
+    Attributes:
+        rows: Linearised.
+        targets: What each row's linear part should be.
+    """
 
     def __init__(self, objective: GphmObjective, found: Optimum) -> None:
+        """Keep rows and targets."""
         roots, self.rows = found.laplace.roots, found.laplace.rows
         self.targets = [target(roots, r, found.weights) for r in self.rows]
         self._objective, self._shape = objective, found.state.log_weights.shape
@@ -75,10 +85,10 @@ def likely_posteriors(objective: GphmObjective, found: Optimum) -> list[tuple[fl
         objective: Of the problem.
         found: Optimum for the kernel of largest evidence, whose linearisation and precisions are kept.
     """
-    evidence = _MixtureEvidence(objective, found)
+    evidence = MixtureEvidence(objective, found)
     fields, d, _ = found.state.log_weights.shape
     mixtures = [objective.mixture(found.state.kernel(), f, j) for f in range(fields) for j in range(d)]
-    alive = [m.weights > math.exp(0.99 * LEFT_OUT) for m in mixtures]
+    alive = (found.state.log_weights > LEFT_OUT).reshape(fields * d, -1)
     mixtures = [
         replace(m, weights=m.weights[a], lengthscales=m.lengthscales[a], frequencies=_all(m.frequencies)[a])
         for m, a in zip(mixtures, alive, strict=True)
@@ -98,7 +108,7 @@ def _all(frequencies: Tensor | None) -> Tensor:
 
 
 def _posterior(
-    objective: GphmObjective, found: Optimum, evidence: _MixtureEvidence, mixtures: Sequence[MixtureAxis]
+    objective: GphmObjective, found: Optimum, evidence: MixtureEvidence, mixtures: Sequence[MixtureAxis]
 ) -> GphmPosterior:
     d = len(objective.axes)
     roots = Roots.of_covariances(objective.covariances(evidence.kernel(mixtures)))

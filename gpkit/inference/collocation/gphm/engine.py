@@ -1,7 +1,8 @@
 """GP-HM: free values on a grid and a mixture kernel per axis; Adam on their joint density, or Gauss-Newton.
 
 It is here for comparison. As published it learns slowly and has no uncertainty; for a given kernel Gauss-Newton finds
-the values at once, and precisions of largest evidence give them a posterior.
+the values at once, and precisions of largest evidence give them a posterior. Where data are noisy the kernel keeps the
+components that they pay for, and the posterior is averaged over the kernels that they leave likely.
 
 References:
     Fang, Cooley, Long, Li, Kirby & Zhe (2024), Solving High Frequency and Multi-Scale PDEs with Gaussian Processes,
@@ -27,6 +28,7 @@ from gpkit.inference.collocation.exact.problem import collocation_axes
 from gpkit.inference.collocation.forms import Data, Problem
 from gpkit.inference.collocation.gphm.averaging import likely_posteriors
 from gpkit.inference.collocation.gphm.laplace import Laplace, add_gram, refuse_if_too_large
+from gpkit.inference.collocation.gphm.learning import LEFT_OUT
 from gpkit.inference.collocation.gphm.newton import Optimum, optimise
 from gpkit.inference.collocation.gphm.objective import GphmObjective, GphmState
 from gpkit.inference.collocation.gphm.posterior import GphmPosterior
@@ -87,7 +89,8 @@ def solve(
     """Optimise the published objective for a given number of iterations, or for a given kernel to its end.
 
     With "gauss-newton" the values are at their optimum for the kernel, equations without stated noise and the kernel's
-    scale have the precision of largest evidence, and stated noise is what it is. With "adam" everything is where Adam
+    scale have the precision of largest evidence, and stated noise is what it is; noisy data also choose how many
+    components the kernel has, and what they leave open of it is in the variance. With "adam" everything is where Adam
     has left it, noise is learned even where it is stated, and so are the posterior's precisions;
     ``diagnostics["uncertainty"]``, made with the first standard deviation, says what that is worth.
 
@@ -259,6 +262,7 @@ def _by_newton(
         "log_equation_precision": [math.log(v) for v in found.precisions.rows[: len(objective.problem.equations)]],
         "log_scale": [math.log(s) for s in found.precisions.scales],
         "log_evidence": found.log_evidence,
+        "components": (found.state.log_weights > LEFT_OUT).sum(-1).tolist(),
         "jitter": objective.jitter,
         "uncertainty": _judged_noise(found, objective),
     }

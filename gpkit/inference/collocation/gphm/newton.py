@@ -27,7 +27,7 @@ from gpkit.inference.collocation.gphm.evidence import (
     weighted,
 )
 from gpkit.inference.collocation.gphm.laplace import Laplace, LinearRows
-from gpkit.inference.collocation.gphm.learning import KernelSearch
+from gpkit.inference.collocation.gphm.learning import LEFT_OUT, KernelSearch
 from gpkit.inference.collocation.gphm.objective import GphmObjective, GphmState
 from gpkit.inference.collocation.gphm.roots import Roots
 
@@ -193,7 +193,7 @@ def _with_scales(state: GphmState, scales: Sequence[float]) -> GphmState:
     logs = torch.tensor(scales, dtype=torch.float64).log()
     moved = state.log_weights.clone()
     moved[:, 0] += logs[:, None]
-    return replace(state, log_weights=moved)
+    return replace(state, log_weights=torch.where(state.log_weights > LEFT_OUT, moved, LEFT_OUT))
 
 
 def optimise_values(
