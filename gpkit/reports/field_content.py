@@ -111,6 +111,8 @@ class FieldContent:
         parameters: Name, value, unit, and (if sampled) median, low and high of each parameter.
         residuals: Leave-one-out residuals, standardised, one per coordinate.
         pit: Their probability integral transforms.
+        calibrated: What factors of the variances the predictions have, which residuals and pit do without; empty if
+            none.
         geometry: Facts about the manifold or network.
         spectra: Modes of the intrinsic kernel, if any was fitted.
         spectrum_of: Name of that kernel.
@@ -132,6 +134,7 @@ class FieldContent:
     residuals: FloatArray
     pit: FloatArray
     geometry: Sequence[tuple[str, str]]
+    calibrated: str = ""
     weights: Mapping[str, float] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
     spectra: Sequence[SpectrumPart] = ()

@@ -187,6 +187,8 @@ def _calibration(content: FieldContent) -> Section:
     ]
     caption = "Share of left-out coordinates inside the central intervals, and the range expected if calibrated."
     blocks.append(Table(("Interval", "Observed (%)", "Expected (%)"), rows, caption))
+    if content.calibrated:
+        blocks.append(Paragraph(content.calibrated))
     return Section("calibration", "Calibration", blocks)
 
 

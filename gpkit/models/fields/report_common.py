@@ -67,6 +67,7 @@ def shared_content(
         "parameters": _parameters(model),
         "residuals": ndtri(pit),
         "pit": pit,
+        "calibrated": _calibrated(model),
         "weights": result.comparison.weights if model.combine == "stacking" else {best.name: 1.0},
         "length_unit": model.length_unit,
         "value_unit": model.value_unit,
@@ -93,6 +94,20 @@ def spectra_of(model: FieldGP) -> tuple[str, dict[str, tuple[Array, Array]]]:
         if found:
             return candidate.name, found
     return "", {}
+
+
+def _calibrated(model: FieldGP) -> str:
+    """What factors of the variances there are, in a sentence."""
+    found = model.calibration
+    if found is None:
+        return ""
+    factors = found.at(found.points)
+    return (
+        "Predictions multiply the variances by factors that vary from place to place: "
+        f"{np.median(factors):.2g} in the middle, {factors.min():.2g} to {factors.max():.2g} at the observed places. "
+        f"Errors of left-out places ask for them, whose log density they raise by {found.gain:.1f}; the picture and "
+        "the table above are without them."
+    )
 
 
 def _parameters(model: FieldGP) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from gpkit.diagnostics.network_plots import network_layout, plot_flow, plot_node
 from gpkit.errors import InvalidDataError
 from gpkit.geometry import CellComplex, Graph, PointCloud
 from gpkit.models import EdgeFlowGP, ScalarFieldGP
+from gpkit.models.fields.local_scale import LocalScale
 from gpkit.models.fields.report import field_content
 from gpkit.reports import build_edge_flow_report, build_scalar_field_report
 from tests.models.fields.conftest import fibonacci
@@ -42,6 +43,18 @@ def test_function_on_a_surface(tmp_path: Path) -> None:
     content = field_content(model)
     assert len(content.triangles) == 2 * 120 - 4 and content.normals is not None
     assert (content.normals * x).sum() > 0.0, "outwards"
+    assert content.calibrated == "", "one kernel by name has no factors"
+
+
+def test_factors_of_variances_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = fibonacci(60)
+    model = ScalarFieldGP(PointCloud(x, dim=2), "intrinsic:heat")
+    model.fit(np.arange(60), 3.0 + x[:, 0] * x[:, 1], progress=False)
+    factors = np.where(x[:, 0] > 0.0, 4.0, 0.5)
+    scale = LocalScale(x, factors, reach=8, widest=1.0, spare=1.1, gain=7.25)
+    monkeypatch.setattr(ScalarFieldGP, "calibration", scale)
+    report = build_scalar_field_report(field_content(model)).html()
+    assert "Errors of left-out places ask for them, whose log density they raise by 7.2" in report
 
 
 def test_function_on_a_graph() -> None:
