@@ -7,7 +7,7 @@ import numba
 import numpy as np
 import pytest
 
-from gpkit.recursions import site_draws, sites
+from gpkit.recursions import site_draws, site_smoother, sites
 from gpkit.recursions.compilation import ENTRY
 from gpkit.recursions.site_gain import ROOM, gain
 
@@ -145,7 +145,7 @@ def run(shape, transitions, which, owner, first, lam, eta):
     bad = sites.forward(prior, lam, eta, stored, room, evidence)
     out = [evidence, np.empty((n, functions)), np.empty((n, functions, functions))]
     out += [np.empty((n - 1, functions, functions)), np.zeros(transitions.shape), np.zeros(first.shape)]
-    sites.backward(prior, stored, room, *out[1:])
+    site_smoother.backward(prior, stored, room, *out[1:])
     return bad, out, prior, stored
 
 

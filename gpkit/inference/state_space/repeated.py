@@ -147,7 +147,7 @@ class RepeatedPath:
 
     def smooth_again(self) -> tuple[float, Array, Array]:
         """As :meth:`smooth` for the kernel and the sites of the last evidence, whose filter need not run again."""
-        from gpkit.recursions import sites
+        from gpkit.recursions import site_smoother
 
         assert self._filtered is not None
         evidence, prior, stored, room = self._filtered
@@ -155,7 +155,7 @@ class RepeatedPath:
         mean, covariance = np.empty((n, r)), np.empty((n, r, r))
         b = prior.transitions.shape[-1]
         none = np.zeros((0, *prior.transitions.shape[1:]))
-        sites.backward(
+        site_smoother.backward(
             prior, stored, room, mean, covariance, np.empty((0, r, r)), none, np.zeros((1, len(prior.which) * b))
         )
         return evidence, mean, covariance

@@ -119,7 +119,7 @@ class _Passes(NamedTuple):
 
 def _smooth(layout: _Layout, arrays: tuple[NDArray[Any], ...], count: int, lag_one: bool, gradient: bool) -> _Passes:
     """Forward and backward passes of every series, for real sites or sites with a direction."""
-    from gpkit.recursions import sites
+    from gpkit.recursions import site_smoother, sites
 
     transitions, first, precision, information = arrays
     n, functions = information.shape[1:]
@@ -141,7 +141,7 @@ def _smooth(layout: _Layout, arrays: tuple[NDArray[Any], ...], count: int, lag_o
         bad = sites.forward(prior, lam, eta, stored, room, out.evidence[i : i + 1])
         _fail(bad, i, count)
         bar = np.zeros(prior.first.shape, dtype)
-        sites.backward(
+        site_smoother.backward(
             prior, stored, room, out.means[i], out.covariances[i], out.lag_one[i], out.transitions_bar[i], bar
         )
         if gradient:

@@ -12,18 +12,15 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from gpkit.inference import state_space
 from gpkit.inference.structured_vb.coefficients import nonnegative
 from gpkit.inference.structured_vb.rotations import SpreadOfFunctions
 from gpkit.inference.structured_vb.search import ParameterSearch
 
-__all__ = ["BasisFactor", "Factor", "IndependentFactor", "MarkovFactor"]
+__all__ = ["Factor", "IndependentFactor", "KernelFactor"]
 
 Array = NDArray[np.float64]
-_HOLD = 1e6  # precision of observations that hold a function
 
 
 class Factor(ABC):
@@ -167,62 +164,44 @@ class Factor(ABC):
         """Joint draws (n, M, R) of the functions at any coordinates."""
 
 
-class MarkovFactor(Factor):
-    """Functions of an ordered coordinate, by the state-space engine.
+class KernelFactor(Factor):
+    """Functions whose prior is a kernel with learned parameters.
 
     Args:
-        kernel: any kernel with a state space; it is copied.
-        coordinates: distinct, increasing, (J,).
+        kernel: it is copied.
+        size: J.
         rank: R.
-        learn: whether length scales and variances are learned; they then start at a tenth of the range.
+        least, most: length scales to be searched.
+        begin: length scales at the start of a search.
+        learn: whether length scales and variances are learned.
     """
 
-    def __init__(self, kernel: Any, coordinates: Array, rank: int, *, learn: bool = True) -> None:
-        super().__init__(len(coordinates), rank)
+    def __init__(
+        self, kernel: Any, size: int, rank: int, *, least: float, most: float, begin: float, learn: bool
+    ) -> None:
+        super().__init__(size, rank)
         self.kernel = copy.deepcopy(kernel).double()
-        self.coordinates = np.ascontiguousarray(coordinates, dtype=np.float64)
-        self._path = state_space.RepeatedPath(self.coordinates, max(rank, 1))
-        self._single = state_space.RepeatedPath(self.coordinates, 1)
-        self._norm: tuple[tuple[float, ...], float] | None = None
-        self._filtered: tuple[float, ...] | None = None  # parameters of the last evidence with the sites that are set
-        span = float(np.ptp(self.coordinates)) if self.size > 1 else 1.0
-        gap = float(np.median(np.diff(self.coordinates))) if self.size > 1 else 1.0
-        self._search = ParameterSearch(self.kernel, least=0.05 * gap, most=20.0 * span, learn=learn)
+        self._search = ParameterSearch(self.kernel, least=least, most=most, learn=learn)
         if learn:
-            self._search.begin(0.1 * span)
+            self._search.begin(begin)
 
+    @abstractmethod
     def _evidence(self) -> float:
-        self._filtered = self._search.state()
-        return self._path.evidence(self.kernel, self.precision, self.information)
+        """With the sites that are set, for the parameters that the kernel has."""
 
-    def set_sites(self, precision: Array, information: Array) -> None:
-        """What was filtered is of other sites."""
-        super().set_sites(precision, information)
-        self._filtered = None
+    def _follow(self) -> None:
+        """Called when the kernel has changed."""
+        return None
 
     def learn(self) -> None:
         """One parameter in turn, by its evidence."""
         if self.rank and self.size > 1:
             self._search.advance(self._evidence)
-
-    def _constant(self) -> float:
-        """From the posterior of one function that nearly exact observations hold at one."""
-        key = self._search.state()
-        if self._norm is None or self._norm[0] != key:
-            precision = np.full((self.size, 1, 1), _HOLD)
-            _, mean, _ = self._single.smooth(self.kernel, precision, precision[:, :, 0].copy())
-            self._norm = (key, float(_HOLD * (1.0 - mean).sum()))
-        return self._norm[1]
+            self._follow()
 
     def parameters(self) -> dict[str, float]:
         """Natural values of all parameters of the kernel."""
         return self._search.values()
-
-    def _posterior(self, precision: Array, information: Array) -> tuple[float, Array, Array]:
-        same = precision is self.precision and self._path.filtered and self._filtered == self._search.state()
-        if same:
-            return self._path.smooth_again()
-        return self._path.smooth(self.kernel, precision, information)
 
     def take_over(self, other: Factor, coordinates: Array, places: NDArray[np.int32]) -> None:
         """The kernel with its search, too."""
@@ -231,46 +210,10 @@ class MarkovFactor(Factor):
 
     def inherit(self, other: Factor) -> None:
         """The kernel with its search."""
-        if isinstance(other, MarkovFactor):
+        if isinstance(other, KernelFactor):
             self._search = copy.deepcopy(other._search)
             self.kernel = self._search.kernel
-
-    def _merged(self, coordinates: Array) -> tuple[Array, Array, Array, NDArray[np.int64]]:
-        """Old and new coordinates in order, their sites (none at new ones), and where the new ones went."""
-        nodes, inverse = np.unique(np.concatenate([self.coordinates, coordinates]), return_inverse=True)
-        precision = np.zeros((len(nodes), self.rank, self.rank))
-        information = np.zeros((len(nodes), self.rank))
-        precision[inverse[: self.size]] = self.precision
-        information[inverse[: self.size]] = self.information
-        return nodes, precision, information, inverse[self.size :].astype(np.int64)
-
-    def at(self, coordinates: Array) -> tuple[Array, Array]:
-        """New coordinates are nodes without information: interpolation and extrapolation are exact."""
-        nodes, precision, information, where = self._merged(coordinates)
-        with torch.no_grad():
-            found = state_space.smooth(
-                self.kernel, torch.from_numpy(nodes), torch.from_numpy(precision), torch.from_numpy(information)
-            )
-        return found.mean.numpy()[where], found.covariance.numpy()[where]
-
-    def prior_covariance(self, coordinates: Array) -> Array:
-        """The kernel's own."""
-        with torch.no_grad():
-            dense: Array = self.kernel(torch.from_numpy(np.ascontiguousarray(coordinates))).to_dense().numpy()
-        return dense
-
-    def sample(self, coordinates: Array, n: int, rng: np.random.Generator) -> Array:
-        """Joint draws along the path."""
-        nodes, precision, information, where = self._merged(coordinates)
-        drawn = state_space.sample(
-            self.kernel,
-            torch.from_numpy(nodes),
-            torch.from_numpy(precision),
-            torch.from_numpy(information),
-            n,
-            seed=int(rng.integers(2**31)),
-        )
-        return drawn.numpy()[:, where]
+            self._follow()
 
 
 class IndependentFactor(Factor):
@@ -311,118 +254,3 @@ class IndependentFactor(Factor):
         root = np.linalg.cholesky(covariance + 1e-14 * np.eye(self.rank))
         white = rng.standard_normal((n, len(levels), self.rank))
         return (mean + np.einsum("jab,njb->nja", root, white))[:, inverse]
-
-
-class BasisFactor(Factor):
-    """Functions of a place: a Gaussian process over sites in the basis of its principal components.
-
-    With all components it is the exact process at the sites; with fewer, what is left out is added to the variance.
-
-    Args:
-        kernel: a GPyTorch kernel of the places; it is copied.
-        places: (J, D).
-        rank: R.
-        components: number of principal components; None keeps all above 1e-10 of the largest.
-        learn: whether length scales are learned; they then start at a fifth of the range.
-    """
-
-    def __init__(
-        self, kernel: Any, places: Array, rank: int, *, components: int | None = None, learn: bool = True
-    ) -> None:
-        super().__init__(len(places), rank)
-        self.kernel = copy.deepcopy(kernel).double()
-        self.places = np.ascontiguousarray(places, dtype=np.float64)
-        self.components = components
-        span = float(np.ptp(self.places, axis=0).max()) or 1.0
-        self._search = ParameterSearch(self.kernel, least=1e-3 * span, most=20.0 * span, learn=learn)
-        if learn:
-            self._search.begin(0.2 * span)
-        self._decompose()
-
-    def _decompose(self) -> None:
-        values, vectors = np.linalg.eigh(self._gram(self.places, self.places))
-        keep = np.flatnonzero(values > 1e-10 * values[-1])[::-1]
-        keep = keep if self.components is None else keep[: self.components]
-        self._values, self._vectors = values[keep], vectors[:, keep]
-        self._weights_mean: Array = np.zeros((len(keep), self.rank))
-        self._weights_covariance: Array = np.eye(len(keep) * self.rank)
-
-    def _degrees(self) -> int:
-        return len(self._values)
-
-    def _evidence(self) -> float:
-        self._decompose()
-        return self._posterior(self.precision, self.information)[0]
-
-    def learn(self) -> None:
-        """One parameter in turn, by its evidence."""
-        if self.rank and self.size > 1:
-            self._search.advance(self._evidence)
-            self._decompose()
-
-    def parameters(self) -> dict[str, float]:
-        """Natural values of all parameters of the kernel."""
-        return self._search.values()
-
-    def _gram(self, a: Array, b: Array) -> Array:
-        with torch.no_grad():
-            dense: Array = self.kernel(torch.from_numpy(a), torch.from_numpy(b)).to_dense().numpy()
-        return dense
-
-    def _basis(self, places: Array) -> tuple[Array, Array]:
-        """Values (M, C) of the components and the variance (M,) that they leave out."""
-        basis = self._gram(places, self.places) @ (self._vectors / np.sqrt(self._values))
-        with torch.no_grad():
-            prior = self.kernel(torch.from_numpy(places), diag=True).numpy()
-        return basis, np.maximum(prior - (basis**2).sum(1), 0.0)
-
-    def _posterior(self, precision: Array, information: Array) -> tuple[float, Array, Array]:
-        basis = self._vectors * np.sqrt(self._values)
-        size = basis.shape[1] * self.rank
-        matrix = np.einsum("jc,jab,jd->cadb", basis, precision, basis, optimize=True).reshape(size, size)
-        matrix += np.eye(size)
-        linear = np.einsum("jc,ja->ca", basis, information).reshape(size)
-        root = np.linalg.cholesky(matrix)
-        inverse = np.linalg.inv(root)
-        self._weights_covariance = inverse.T @ inverse
-        weights = self._weights_covariance @ linear
-        self._weights_mean = weights.reshape(-1, self.rank)
-        evidence = 0.5 * linear @ weights - np.log(np.diag(root)).sum()
-        mean, covariance = self._project(basis)
-        return float(evidence), mean, covariance
-
-    def take_over(self, other: Factor, coordinates: Array, places: NDArray[np.int32]) -> None:
-        """The kernel with its search, too."""
-        super().take_over(other, coordinates, places)
-        self.inherit(other)
-
-    def inherit(self, other: Factor) -> None:
-        """The kernel with its search."""
-        if isinstance(other, BasisFactor):
-            self._search = copy.deepcopy(other._search)
-            self.kernel = self._search.kernel
-            self._decompose()
-
-    def _project(self, basis: Array) -> tuple[Array, Array]:
-        c, r = basis.shape[1], self.rank
-        v = self._weights_covariance.reshape(c, r, c, r)
-        return basis @ self._weights_mean, np.einsum("jc,cadb,jd->jab", basis, v, basis, optimize=True)
-
-    def at(self, coordinates: Array) -> tuple[Array, Array]:
-        """Kriging from the sites; the variance that the components leave out is added."""
-        basis, left = self._basis(coordinates)
-        mean, covariance = self._project(basis)
-        return mean, covariance + left[:, None, None] * np.eye(self.rank)
-
-    def prior_covariance(self, coordinates: Array) -> Array:
-        """Of the components, with what they leave out on the diagonal."""
-        basis, left = self._basis(coordinates)
-        return basis @ basis.T + np.diag(left)
-
-    def sample(self, coordinates: Array, n: int, rng: np.random.Generator) -> Array:
-        """Joint draws of the components' weights; what they leave out is drawn independently."""
-        basis, left = self._basis(coordinates)
-        root = np.linalg.cholesky(self._weights_covariance)
-        weights = self._weights_mean.reshape(-1) + rng.standard_normal((n, len(root))) @ root.T
-        drawn = np.einsum("jc,ncr->njr", basis, weights.reshape(n, -1, self.rank))
-        return drawn + np.sqrt(left)[:, None] * rng.standard_normal(drawn.shape)
