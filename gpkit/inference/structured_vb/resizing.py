@@ -2,7 +2,7 @@
 
 A model of one function fewer that begins at the principal functions of a larger fit has lost only what these carried;
 begun at random it may end in a worse maximum of its bound. The coefficients of a core follow from the functions by
-one exact update, the kernels and the noise are taken over.
+one exact update, components keep their weights, the kernels and the noise are taken over.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gpkit.inference.structured_vb.cores import CP
+from gpkit.inference.structured_vb.basis_factor import BasisFactor
+from gpkit.inference.structured_vb.cores import CP, Tucker
 from gpkit.inference.structured_vb.engine import LowRankPosterior
-from gpkit.inference.structured_vb.forms import CoreForm
+from gpkit.inference.structured_vb.factors import Factor
+from gpkit.inference.structured_vb.forms import Form
 from gpkit.inference.structured_vb.layout import Entries
+from gpkit.inference.structured_vb.markov_factor import MarkovFactor
 from gpkit.inference.structured_vb.trains import TensorTrain
 
 __all__ = ["begin_resized", "principal_mixing"]
@@ -24,6 +27,9 @@ __all__ = ["begin_resized", "principal_mixing"]
 Array = NDArray[np.float64]
 _SPREAD = 0.01
 _SMALL = 0.3
+_WAVES = 0.7  # of new components around one
+_WEIGHT = 0.1  # of a new component: by an exact update it would have nearly none, and die before it has turned
+_CYCLES = 1.5  # along a mode, at most
 _DEAD = 1e-10
 _BEGUN = 3
 """Sweeps that count as made: targets of other likelihoods follow from the posterior, kernels are learned at once."""
@@ -75,7 +81,7 @@ def begin_resized(
     posterior.observation = copy.deepcopy(other.observation)
     posterior.sweeps = min(other.sweeps, _BEGUN)
     form = posterior.form
-    if isinstance(form, CoreForm):
+    if isinstance(form, Tucker):
         form.update(entries.statistics(form, len(posterior.modes) - 1), posterior.observation.precision)
 
 
@@ -110,7 +116,11 @@ def _set_functions(
 def _set_components(
     posterior: LowRankPosterior, other: LowRankPosterior, shares: Sequence[Array], rng: np.random.Generator
 ) -> None:
-    """The components that carry most; those of main effects keep their places behind them."""
+    """The components that carry most; those of main effects keep their places behind them.
+
+    New ones are ones with waves on them in every mode. A product of functions that vary around zero in many modes is
+    hardly correlated with an interaction of two of them, whatever the two are, and precisions then switch it off.
+    """
     form = other.form
     assert isinstance(form, CP)
     modes = len(other.modes)
@@ -123,8 +133,31 @@ def _set_components(
     order = np.argsort(size)[::-1]
     for k in range(modes):
         mean = other.modes[k].factor.mean
-        kept = _filled(mean[:, order], rank, rng)
-        posterior.modes[k].factor.mean = np.hstack([kept, mean[:, old_rank:]])
+        new = 1.0 + _waves(posterior.modes[k].factor, max(rank - old_rank, 0), rng)
+        posterior.modes[k].factor.mean = np.hstack([mean[:, order[:rank]], new, mean[:, old_rank:]])
+    _set_weights(posterior.form, form, order[:rank], rank, old_rank)
+
+
+def _set_weights(form: Form, old: CP, kept: NDArray[np.int64], rank: int, old_rank: int) -> None:
+    """Those of kept components and of main effects, and small ones of new components."""
+    assert isinstance(form, CP)
+    mine = np.append(np.arange(len(kept)), np.arange(rank, form.coefficients.size))
+    theirs = np.append(kept, np.arange(old_rank, old.coefficients.size))
+    weights = form.coefficients
+    weights.mean, weights.covariance = np.full(weights.size, _WEIGHT), _SPREAD * np.eye(weights.size)
+    weights.mean[mine] = old.mean[theirs]
+    weights.covariance[mine[:, None], mine] = old.covariance[theirs[:, None], theirs]
+
+
+def _waves(factor: Factor, count: int, rng: np.random.Generator) -> Array:
+    """Smooth functions (J, count) of a mode at random, around zero."""
+    if isinstance(factor, MarkovFactor | BasisFactor):
+        places = (factor.coordinates[:, None] if isinstance(factor, MarkovFactor) else factor.places).copy()
+        places -= places.min(0)
+        places /= np.maximum(places.max(0), 1e-300)
+        angle = places @ rng.uniform(0, _CYCLES, (places.shape[1], count)) + rng.uniform(size=count)
+        return _WAVES * np.sqrt(2.0) * np.cos(2.0 * np.pi * angle)
+    return _WAVES * rng.standard_normal((factor.size, count))
 
 
 def _set_train(

@@ -13,20 +13,14 @@ from numpy.typing import NDArray
 from gpkit.errors import InvalidDataError
 from gpkit.inference.structured_vb import SiteObservation, observation_named
 from gpkit.models.functional_tensor.checkpoint import Checkpoint, Member, fingerprint
-from gpkit.models.functional_tensor.fitting import (
-    CONTINUOUS,
-    LowRankSettings,
-    Parts,
-    fit_members,
-    left_out_moments,
-    ranks_of,
-)
+from gpkit.models.functional_tensor.fitting import Parts, fit_members, left_out_moments
 from gpkit.models.functional_tensor.latent_residual import LatentResidual
 from gpkit.models.functional_tensor.laws import UnseenEntries
 from gpkit.models.functional_tensor.local_residual import LocalResidual
 from gpkit.models.functional_tensor.memory import Memory
 from gpkit.models.functional_tensor.modes import Encoding
 from gpkit.models.functional_tensor.rank_choice import choose_rank
+from gpkit.models.functional_tensor.settings import CONTINUOUS, LowRankSettings, ranks_of
 from gpkit.models.functional_tensor.spool import Spool, is_chunked
 from gpkit.models.functional_tensor.state import Index, TensorState
 from gpkit.models.functional_tensor.table import read_target

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from gpkit.inference.structured_vb import SiteObservation
 from gpkit.likelihoods import NegativeBinomial, StudentT
 from gpkit.models.functional_tensor.checkpoint import Member
-from gpkit.models.functional_tensor.fitting import CONTINUOUS, Parts, left_out_moments, noise_variance
+from gpkit.models.functional_tensor.fitting import Parts, left_out_moments, noise_variance
 from gpkit.models.functional_tensor.latent_residual import LatentResidual
 from gpkit.models.functional_tensor.predictions import DiscretePrediction, TensorPrediction
+from gpkit.models.functional_tensor.settings import CONTINUOUS
 from gpkit.models.functional_tensor.state import TensorState
 
 __all__ = ["UnseenEntries", "joint_draws", "member_moments", "mixture_law", "rescaled"]

@@ -14,7 +14,6 @@ from gpkit.errors import InvalidDataError
 from gpkit.inference.structured_vb import CoreForm, observation_named
 from gpkit.models.functional_tensor.checkpoint import Member
 from gpkit.models.functional_tensor.estimation import FitOptions, estimate, low_rank_settings
-from gpkit.models.functional_tensor.fitting import CONTINUOUS, LIKELIHOODS
 from gpkit.models.functional_tensor.functions import ModeFunctions, mode_functions
 from gpkit.models.functional_tensor.gauge import TrainGauge, canonical_train
 from gpkit.models.functional_tensor.latent_residual import LatentResidual
@@ -22,6 +21,7 @@ from gpkit.models.functional_tensor.laws import joint_draws, member_moments, mix
 from gpkit.models.functional_tensor.modes import ModeSpec
 from gpkit.models.functional_tensor.predictions import DiscretePrediction, TensorPrediction
 from gpkit.models.functional_tensor.result import TensorFit, describe
+from gpkit.models.functional_tensor.settings import CONTINUOUS, LIKELIHOODS
 from gpkit.models.functional_tensor.state import TensorState
 from gpkit.models.functional_tensor.streaming import updated
 from gpkit.models.functional_tensor.table import read_columns, read_target

@@ -18,14 +18,9 @@ from numpy.typing import NDArray
 from gpkit.errors import InvalidDataError
 from gpkit.inference.structured_vb import Entries, begin_resized
 from gpkit.models.functional_tensor.checkpoint import Checkpoint, RankCandidate
-from gpkit.models.functional_tensor.fitting import (
-    LowRankSettings,
-    all_entries,
-    fit_members,
-    new_posterior,
-    ranks_of,
-)
+from gpkit.models.functional_tensor.fitting import all_entries, fit_members
 from gpkit.models.functional_tensor.modes import Encoding
+from gpkit.models.functional_tensor.settings import LowRankSettings, new_posterior, ranks_of
 
 __all__ = ["choose_rank"]
 

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpkit.models.functional_tensor.checkpoint import Member
-from gpkit.models.functional_tensor.fitting import LowRankSettings, check_ranks, new_posterior
 from gpkit.models.functional_tensor.latent_residual import LatentResidual
 from gpkit.models.functional_tensor.laws import member_moments
 from gpkit.models.functional_tensor.modes import Encoding
+from gpkit.models.functional_tensor.settings import LowRankSettings, check_ranks, new_posterior
 from gpkit.models.functional_tensor.state import Index, TensorState
 from gpkit.models.functional_tensor.table import TensorTable
 

@@ -1,0 +1,172 @@
+"""Where restarts begin: at random, after main effects, at components, or grown from one function."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from gpkit.inference.structured_vb import (
+    Entries,
+    LowRankPosterior,
+    Minibatches,
+    Pieces,
+    begin_resized,
+    begin_with_components,
+)
+from gpkit.models.functional_tensor.modes import Encoding
+from gpkit.models.functional_tensor.settings import LowRankSettings, new_posterior
+
+__all__ = ["first_start"]
+
+_WARM = 15  # sweeps with components before a tensor train, with fewer functions, or to compare starts
+_EFFECTS = 6  # sweeps with main effects before components
+_COMPARED = 8  # sweeps before two starts of components are compared
+_PILOT = 4  # sweeps after which a start may have died
+_LIVES = 4  # starts of which all must die
+_NOTHING = 0.999  # of the squares left: nothing is explained
+_FAR = 7919  # between seeds
+_SPARE = 2  # components more than a bond has states
+
+
+def first_start(
+    posterior: LowRankPosterior, encodings: Sequence[Encoding], settings: LowRankSettings, entries: Entries, seed: int
+) -> tuple[LowRankPosterior, list[float]]:
+    """The posterior from which the sweeps of a restart go on, and the bounds of those that are made.
+
+    Args:
+        posterior: at its random start.
+        encodings: of the modes.
+        settings: of the model.
+        entries: that the restart may see; those in pieces begin with stochastic steps, if the settings have epochs.
+        seed: of whatever is random.
+    """
+    train = settings.form == "tensor-train" and len(encodings) > 1
+    effects = settings.form == "cp" and settings.main_effects and len(encodings) > 1
+    if isinstance(entries, Pieces) and settings.epochs:
+        batches = Minibatches(entries, entries.rows, seed=seed)
+        steps = settings.epochs * batches.steps
+        if train:
+            posterior = _components_start(posterior, encodings, settings, batches, steps, seed)
+        if effects:
+            first = _effects_alone(posterior, encodings, settings, batches, batches.steps, seed)
+            begin_resized(posterior, first, entries, np.random.default_rng(seed))
+        if train or effects:
+            batches = Minibatches(entries, entries.rows, seed=seed)
+        batches.begin(posterior)
+        for _ in range(steps):
+            posterior.sweep(batches)
+        return posterior, []
+    if train or settings.grow:
+        trains = [_components_start(posterior, encodings, settings, entries, _WARM, seed)] if train else []
+        grown = [_grown_start(posterior, encodings, settings, entries, seed)] if settings.grow else []
+        return _best_start([(own, []) for own in (posterior, *trains, *grown)], settings, entries, _WARM)
+    starts = [_living_start(posterior, encodings, settings, entries, seed)]
+    if effects:
+        starts.append(_living_start(posterior, encodings, settings, entries, seed, after_effects=True))
+    return _best_start(starts, settings, entries, _COMPARED)
+
+
+def _components_start(
+    posterior: LowRankPosterior,
+    encodings: Sequence[Encoding],
+    settings: LowRankSettings,
+    entries: Entries,
+    sweeps: int,
+    seed: int,
+) -> LowRankPosterior:
+    """A train at the strongest components of a CP model after some sweeps."""
+    rank = max(settings.ranks) + _SPARE
+    own = replace(settings, form="cp", ranks=(rank,) * len(encodings), main_effects=False)
+    components = new_posterior(encodings, own, copy.deepcopy(posterior.observation), seed)
+    entries.begin(components)
+    for _ in range(sweeps):
+        components.sweep(entries)
+    train = copy.deepcopy(posterior)
+    begin_with_components(train, components, np.random.default_rng(seed))
+    return train
+
+
+def _effects_alone(
+    posterior: LowRankPosterior,
+    encodings: Sequence[Encoding],
+    settings: LowRankSettings,
+    entries: Entries,
+    sweeps: int,
+    seed: int,
+) -> LowRankPosterior:
+    """The intercept and main effects of a CP model, before there are other components.
+
+    All at once these take up what main effects explain better a little later, and die.
+    """
+    own = replace(settings, ranks=(0,) * len(encodings))
+    effects = new_posterior(encodings, own, copy.deepcopy(posterior.observation), seed)
+    effects.inherit(posterior)
+    entries.begin(effects)
+    for _ in range(sweeps):
+        effects.sweep(entries)
+    return effects
+
+
+def _living_start(
+    posterior: LowRankPosterior,
+    encodings: Sequence[Encoding],
+    settings: LowRankSettings,
+    entries: Entries,
+    seed: int,
+    *,
+    after_effects: bool = False,
+) -> tuple[LowRankPosterior, list[float]]:
+    """The first sweeps of a start, or of others where all of its functions die at once; their bounds.
+
+    Random products may begin with the wrong sign everywhere. Precisions then switch them off before they turn.
+    """
+    sweeps = min(_PILOT, settings.sweeps)
+    observation = copy.deepcopy(posterior.observation)
+    first = _effects_alone(posterior, encodings, settings, entries, _EFFECTS, seed) if after_effects else None
+    nothing = entries.squares if first is None else first.squared_error
+    found: tuple[LowRankPosterior, list[float]] | None = None
+    for again in range(_LIVES):
+        own = seed + again * _FAR
+        trial = posterior
+        if again or first is not None:
+            trial = new_posterior(encodings, settings, copy.deepcopy(observation), own)
+        if first is not None:
+            begin_resized(trial, first, entries, np.random.default_rng(own))
+        bounds = trial.fit(entries, sweeps=sweeps, tolerance=0.0).elbo.tolist()
+        if found is None or bounds[-1] > found[1][-1]:
+            found = trial, bounds
+        if trial.squared_error < _NOTHING * nothing:
+            break
+    assert found is not None
+    return found
+
+
+def _grown_start(
+    posterior: LowRankPosterior, encodings: Sequence[Encoding], settings: LowRankSettings, entries: Entries, seed: int
+) -> LowRankPosterior:
+    """From rank one upwards, a fit at each: less often in a poor maximum than all functions at once."""
+    grown, rng = posterior, np.random.default_rng(seed)
+    for rank in range(1, max(settings.ranks, default=1) + 1):
+        own = replace(settings, ranks=tuple(min(rank, most) for most in settings.ranks))
+        after = new_posterior(encodings, own, copy.deepcopy(posterior.observation), seed)
+        if rank > 1:
+            begin_resized(after, grown, entries, rng)
+        grown = after
+        if rank < max(settings.ranks, default=1):
+            grown.fit(entries, sweeps=settings.sweeps, tolerance=settings.tolerance)
+    return grown
+
+
+def _best_start(
+    starts: Sequence[tuple[LowRankPosterior, list[float]]], settings: LowRankSettings, entries: Entries, sweeps: int
+) -> tuple[LowRankPosterior, list[float]]:
+    """The start with the largest bound after some sweeps, those before included; its bounds."""
+    if len(starts) == 1:
+        return starts[0]
+    most = min(sweeps, settings.sweeps)
+    traces = [own.fit(entries, sweeps=most, tolerance=0.0, before=before).elbo.tolist() for own, before in starts]
+    best = int(np.argmax([trace[-1] for trace in traces]))
+    return starts[best][0], traces[best]
