@@ -1,6 +1,7 @@
 """GP-HM: Adam on the published objective beside Gauss-Newton and evidence; coverage of the Laplace posterior.
 
-    python benchmarks/pde_gphm.py [--seeds 20] [--part errors|coverage] [--only "1-D wave,..."] [--quick]
+    python benchmarks/pde_gphm.py [--seeds 20] [--part errors|coverage] [--noise stated|learned] [--only "1-D wave;..."]
+        [--quick]
 
 One process, one thread, CPU seconds of a whole solve. Errors are relative, in L2, off the grid. Coverage is the share
 of 200 random points whose true value lies in the 95 % interval, averaged over sets of noisy sources (5 % noise), with
@@ -77,12 +78,12 @@ def noisy(case, seed, stated):
     return replace(case.problem, equations=(replace(equation, source=source),)), sd
 
 
-def coverage(seeds, only):
+def coverage(seeds, only, noises=(True, False)):
     """A row for each case, with stated noise and without."""
     for name, (case, options) in noisy_cases().items():
         if only and name not in only:
             continue
-        for stated in (True, False):
+        for stated in noises:
             held, square, error, level, doubts = [], [], [], [], 0
             begun = time.process_time()
             for seed in range(seeds):
@@ -119,7 +120,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--part", choices=("errors", "coverage"))
-    parser.add_argument("--only", help="names of noisy cases, separated by commas")
+    parser.add_argument("--only", help="names of noisy cases, separated by semicolons")
+    parser.add_argument("--noise", choices=("stated", "learned"), help="only such rows")
     parser.add_argument("--quick", action="store_true", help="one problem, two seeds")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -129,7 +131,9 @@ def main():
         errors(options.quick)
     if options.part in (None, "coverage"):
         print("\n| problem | noise | coverage | z2 | error | noise / true | doubted | CPU s |\n" + "|---" * 8 + "|")
-        coverage(2 if options.quick else options.seeds, set(options.only.split(",")) if options.only else None)
+        only = set(options.only.split(";")) if options.only else None
+        noises = (True, False) if options.noise is None else (options.noise == "stated",)
+        coverage(2 if options.quick else options.seeds, only, noises)
 
 
 if __name__ == "__main__":

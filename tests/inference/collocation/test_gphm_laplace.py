@@ -274,7 +274,7 @@ def test_stated_noise_is_kept_and_intervals_hold_the_solution(generator):
     axes = gphm.collocation_axes(case.problem.box, case.grid)
     values = -400 * SIN(20 * axes[0]) + 14.0 * torch.randn(50, generator=generator, dtype=torch.float64)
     equation = replace(case.problem.equations[0], source=Data(values=values, axes=axes, noise=14.0))
-    found = gphm.solve(replace(case.problem, equations=(equation,)), case.grid, optimiser="gauss-newton", mixtures=10)
+    found = gphm.solve(replace(case.problem, equations=(equation,)), case.grid, optimiser="gauss-newton", mixtures=6)
     assert found.diagnostics["log_equation_precision"] == pytest.approx([-2 * math.log(14.0)])
     assert problems.covered(case, found) > 0.85 and case.error(found) < 0.03
     # One wave is one component, and what is not known of it is averaged over.
