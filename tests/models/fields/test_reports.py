@@ -47,9 +47,9 @@ def test_function_on_a_surface(tmp_path: Path) -> None:
 
 
 def test_factors_of_variances_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    x = fibonacci(60)
+    x = fibonacci(120)
     model = ScalarFieldGP(PointCloud(x, dim=2), "intrinsic:heat")
-    model.fit(np.arange(60), 3.0 + x[:, 0] * x[:, 1], progress=False)
+    model.fit(np.arange(120), 3.0 + x[:, 0] * x[:, 1], progress=False)
     factors = np.where(x[:, 0] > 0.0, 4.0, 0.5)
     scale = LocalScale(x, factors, reach=8, widest=1.0, spare=1.1, gain=7.25)
     monkeypatch.setattr(ScalarFieldGP, "calibration", scale)
