@@ -102,9 +102,9 @@ class DenseFactor:
         n = len(self.targets)
         inverse = torch.cholesky_inverse(self.lower).reshape(n // size, size, n // size, size)
         blocks = torch.diagonal(inverse, dim1=0, dim2=2).permute(2, 0, 1)
-        covariance = torch.linalg.inv(blocks)
-        mean = self.targets.reshape(-1, size) - torch.einsum("nij,nj->ni", covariance, self.alpha.reshape(-1, size))
-        return mean.numpy(), (0.5 * (covariance + covariance.mT)).numpy()
+        factors = torch.linalg.cholesky(blocks)
+        off = torch.cholesky_solve(self.alpha.reshape(-1, size, 1), factors)[..., 0]
+        return (self.targets.reshape(-1, size) - off).numpy(), torch.cholesky_inverse(factors).numpy()
 
 
 def semidefinite_root(covariance: Array, scale: float) -> Array:

@@ -323,8 +323,7 @@ def sample_log(
     Raises:
         InvalidDataError: if there is nothing to sample.
     """
-    from gpkit.inference import _nutpie
-    from gpkit.inference.nuts import _NAMES as names
+    from gpkit.inference.nuts import sample_rows
 
     if not density.parameters or min(draws, chains) < 1 or tune < 1:
         raise InvalidDataError(
@@ -335,23 +334,7 @@ def sample_log(
         total=chains * (draws + tune), unit="draw", desc="sampling", disable=not (progress and sys.stderr.isatty())
     ) as bar:
         transformed = _Transformed(density, fit, bar)
-        width = 1.0
-
-        def initial_point(chain_seed: int) -> Array:
-            return np.random.default_rng([seed, chain_seed]).uniform(-width, width, transformed.dimension)
-
-        model = _nutpie.python_model(transformed, initial_point)
-        u, raw = _nutpie.run(
-            model,
-            draws=draws,
-            tune=tune,
-            chains=chains,
-            cores=1,
-            seed=seed,
-            low_rank=False,
-            settings={"target_accept": 0.8, "maxdepth": 8},
-        )
-    statistics = {name: raw[key] for key, name in names.items() if key in raw}
+        u, statistics = sample_rows(transformed, draws=draws, tune=tune, chains=chains, seed=seed)
     return transformed.theta(u), statistics
 
 

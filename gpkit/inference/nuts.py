@@ -21,7 +21,7 @@ from gpkit.inference import _nutpie
 from gpkit.inference.maximise import Laplace, laplace, maximise
 from gpkit.inference.potential import PotentialSpec
 
-__all__ = ["sample_nuts"]
+__all__ = ["sample_nuts", "sample_rows"]
 
 Array = NDArray[np.float64]
 
@@ -115,6 +115,41 @@ def sample_nuts(
             bar.update(bar.total - bar.n)
     statistics = {name: raw[key] for key, name in _NAMES.items() if key in raw}
     return centre + u @ factor.T, statistics
+
+
+def sample_rows(
+    compiled: _nutpie.Rows, *, draws: int, tune: int, chains: int, seed: int, target_accept: float = 0.8
+) -> tuple[Array, dict[str, NDArray[Any]]]:
+    """No-U-turn draws of a density in coordinates in which it is about standard normal.
+
+    One chain at a time: what the density keeps between evaluations is not shared among threads.
+
+    Args:
+        compiled: The density.
+        draws: Per chain, after tuning.
+        tune: Before them.
+        chains: Number of chains.
+        seed: Of starts and draws.
+        target_accept: Acceptance probability that step sizes are tuned to.
+
+    Returns:
+        Draws (chains, draws, D), and statistics (chains, draws) under ArviZ's names.
+    """
+
+    def initial_point(chain_seed: int) -> Array:
+        return np.random.default_rng([seed, chain_seed]).uniform(-1.0, 1.0, compiled.dimension)
+
+    u, raw = _nutpie.run(
+        _nutpie.python_model(compiled, initial_point),
+        draws=draws,
+        tune=tune,
+        chains=chains,
+        cores=1,
+        seed=seed,
+        low_rank=False,
+        settings={"target_accept": target_accept, "maxdepth": 8},
+    )
+    return u, {name: raw[key] for key, name in _NAMES.items() if key in raw}
 
 
 def _bar(total: int, progress: bool) -> AbstractContextManager[Any]:

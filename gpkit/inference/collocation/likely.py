@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 _STEP = 0.03
 """Of differences of the gradient, in widths."""
 _NEGLIGIBLE = 1e-3
-"""Share of a point below which it is left out."""
+"""Share of a point, of that of the largest, below which it is left out."""
 _USELESS = 3.0
 """Nats by which the evidence may fall below its normal approximation before a point is drawn in."""
 _SHARES = (1.0, 0.5, 0.25)
@@ -85,7 +85,7 @@ def likely_points(
     ratios = np.exp(np.minimum(np.array(logs), 600.0))
     ratios = np.minimum(ratios, math.sqrt(len(ratios)) * ratios.mean())
     log_volume += math.log(ratios.mean())
-    ratios[ratios < _NEGLIGIBLE * ratios.sum()] = 0.0
+    ratios[ratios < _NEGLIGIBLE * ratios.max()] = 0.0
     kept = ratios > 0.0
     return LikelyPoints(np.stack(points)[kept], ratios[kept] / ratios.sum(), log_volume)
 

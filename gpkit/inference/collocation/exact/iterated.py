@@ -23,9 +23,8 @@ from torch import Tensor
 
 from gpkit.errors import ConvergenceError
 from gpkit.inference.collocation.exact.features import FieldFeatures
-from gpkit.inference.collocation.exact.lift import Lift
 from gpkit.inference.collocation.exact.rows import Rows, RowTerm, contract
-from gpkit.inference.collocation.exact.weights import ROUNDING, FeaturePosterior, SeenRows, design
+from gpkit.inference.collocation.exact.weights import FeaturePosterior, SeenRows, design
 
 __all__ = ["IteratedPosterior", "VaryingDesign"]
 
@@ -118,21 +117,9 @@ class IteratedPosterior(FeaturePosterior):
         ConvergenceError: The factor of a part of the rows says too little about all of them.
     """
 
-    def __init__(
-        self,
-        rows: Sequence[Rows],
-        fields: Sequence[FieldFeatures],
-        lifts: Sequence[Lift] | None = None,
-        fit_scale: bool = True,
-        rounding: float = ROUNDING,
-        like: FeaturePosterior | None = None,
-    ) -> None:
-        """Factorise a part of the rows, and iterate."""
-        self.iterations = 0
-        self._like, self._has_factor = like, False
-        self._inner_logdet = 0.0
-        super().__init__(rows, fields, lifts, fit_scale, rounding, like)
-        self._like = None
+    iterations = 0
+    _has_factor = False
+    _inner_logdet = 0.0
 
     def _condition(self, rows: Sequence[Rows], weights: int, rounding: float) -> float:
         """Condition on a part of the rows and iterate from there; a factor is used as long as it is a good one."""

@@ -108,6 +108,7 @@ class SylvesterPreconditioner:
         self._total = total
         real = all(float(e.imag.abs().max()) == 0.0 for e, _ in decompositions)
         self._vectors = [v.real.contiguous() if real else v for _, v in decompositions]
+        # A preconditioner, applied as products to grids of columns: rounding in it costs iterations, and no digits.
         self._inverses = [torch.linalg.inv(v) for v in self._vectors]
         self._inverse_total = 1.0 / (total.real if real else total)
 

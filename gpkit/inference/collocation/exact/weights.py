@@ -96,6 +96,7 @@ class FeaturePosterior:
         self.fields = tuple(fields)
         self.lifts = lifts
         self.rounding: float = rounding
+        self._like = like
         weights = sum(len(f) for f in fields)
         self.scale = 1.0
         if like is not None and fit_scale:
@@ -128,7 +129,7 @@ class FeaturePosterior:
             "quadratic_form_per_row": self._quadratic / max(n, 1),
             **self._own_diagnostics(),
         }
-        self.rounding = rounding
+        self.rounding, self._like = rounding, None
 
     def _own_diagnostics(self) -> dict[str, Any]:
         return {"log_evidence": self.evidence(False)[0]}

@@ -64,20 +64,20 @@ class Ridge:
         return cls(dimension, np.linalg.solve(powers, np.array(crests)))
 
     def _bend(self, first: Array) -> tuple[Array, Array]:
-        """Crest (..., D - 1) at first coordinates (...), and its derivative."""
-        held = np.clip(first, -_PLACES[-1], _PLACES[-1])[..., None]
+        """Crest (..., D - 1) at first coordinates (..., 1), and its derivative."""
+        held = np.clip(first, -_PLACES[-1], _PLACES[-1])
         value = held**self._powers @ self._coefficients
         slope = (self._powers * held ** (self._powers - 1)) @ self._coefficients
-        return value + slope * (first[..., None] - held), slope
+        return value + slope * (first - held), slope
 
     def straight(self, u: Array) -> Array:
         """Whitened coordinates (..., D) at those relative to the crest."""
-        return np.concatenate([u[..., :1], u[..., 1:] + self._bend(u[..., 0])[0]], axis=-1)
+        return np.concatenate([u[..., :1], u[..., 1:] + self._bend(u[..., :1])[0]], axis=-1)
 
     def pulled(self, u: Array, gradient: Array) -> Array:
         """The gradient in the coordinates relative to the crest, from that in the whitened ones, (D,)."""
         out = gradient.copy()
-        out[0] += self._bend(u[0])[1] @ gradient[1:]
+        out[0] += self._bend(u[:1])[1] @ gradient[1:]
         return out
 
 

@@ -19,7 +19,7 @@ __all__ = ["sample_unknowns"]
 
 _OFTEN = 50  # points outside of the table after which it grows
 _GROWTHS = 5  # at most
-_ACCEPTED = 0.9
+_ACCEPTED = 0.9  # of proposals; posteriors have corners that no map takes away
 _AHEAD = 0.5  # share of the way that it was left by, further on
 
 
@@ -110,22 +110,12 @@ def sample_unknowns(
     """
     from tqdm import tqdm
 
-    from gpkit.inference import _nutpie
+    from gpkit.inference.nuts import sample_rows
 
     shown = progress and sys.stderr.isatty()
     bar = tqdm(unit="density", desc="sampling") if shown else None
     target = _Whitened(density, mode, bar)
-
-    def initial_point(chain_seed: int) -> Array:
-        return np.random.default_rng([seed, chain_seed]).uniform(-1.0, 1.0, target.dimension)
-
-    model = _nutpie.python_model(target, initial_point)
-    # One chain at a time: all share the warm start of the fields, and the interpreter.
-    u, raw = _nutpie.run(
-        model, draws=draws, tune=tune, chains=chains, cores=1, seed=seed, low_rank=False,
-        settings={"target_accept": _ACCEPTED, "maxdepth": 8},
-    )  # fmt: skip
+    u, statistics = sample_rows(target, draws=draws, tune=tune, chains=chains, seed=seed, target_accept=_ACCEPTED)
     if bar is not None:
         bar.close()
-    names = {"diverging": "diverging", "depth": "tree_depth", "n_steps": "n_steps", "logp": "lp"}
-    return target.natural(u), {name: raw[key] for key, name in names.items() if key in raw}
+    return target.natural(u), statistics

@@ -173,6 +173,8 @@ def _projected(axis: Axis, symbol: Symbol) -> _Reduced:
         left = np.linalg.solve(vectors, z.T.astype(vectors.dtype))
         return _Reduced("diagonal", left, z @ vectors, values, np.ones(len(values)))
     try:
+        # The form of the inverse is what is needed: that of the operator would have its largest modes right, and not
+        # the slow ones that solutions are made of.
         t, u = linalg.schur(np.linalg.inv(operator), output="complex")
     except np.linalg.LinAlgError as error:
         raise InvalidDataError(
