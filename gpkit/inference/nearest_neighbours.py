@@ -19,8 +19,9 @@ from scipy.optimize import minimize
 
 from gpkit.errors import InvalidDataError
 from gpkit.recursions import nearest_neighbours as compiled
-from gpkit.recursions import neighbour_gradients
 from gpkit.recursions.covariance_tree import largest_covariances
+from gpkit.recursions.neighbour_gradients import LeftOut, leave_one_out_gradient
+from gpkit.recursions.neighbour_lanes import Covariance
 
 __all__ = ["NearestNeighbourProcess", "krige"]
 
@@ -32,18 +33,6 @@ _FIRST_SHARE = 4  # a quarter of them in the first round
 _FEW, _MANY = 16, 24  # neighbours in learning: without noise, and where half of the variance or more is noise
 _SCANNED_ROWS = 200
 _SCAN = (0.3, 1.0, 3.0, 10.0, 30.0)
-
-
-@dataclass
-class _Objective:
-    """What the sum over rows is made of: data, relative noise variances, rows, their neighbours, degrees of freedom."""
-
-    points: Array
-    target: Array
-    relative: Array
-    chosen: Rows
-    near: Rows
-    degrees: float
 
 
 @dataclass
@@ -87,6 +76,11 @@ class NearestNeighbourProcess:
         variance = np.full(columns + 1, total / (columns + 1))
         return cls(category, variance, rate, 0.1 * total, neighbours)
 
+    @property
+    def covariance(self) -> Covariance:
+        """What compiled code knows of the process."""
+        return Covariance(self.category, self.variance, self.rate)
+
     def parameters(self) -> dict[str, NDArray[np.float64] | float]:
         """Variances, length scales (1 / rate) and noise variance."""
         return {"variance": self.variance, "lengthscale": 1.0 / self.rate, "noise_variance": self.noise}
@@ -103,7 +97,7 @@ class NearestNeighbourProcess:
             count: m; -1 fills up where there are fewer rows.
         """
         out = np.empty((len(queries), count), np.int64)
-        largest_covariances(points, queries, own, self.category, self.variance, self.rate, out)
+        largest_covariances(points, queries, own, self.covariance, out)
         return out
 
     # -- learning --------------------------------------------------------------------------------------------------
@@ -150,33 +144,20 @@ class NearestNeighbourProcess:
             count = min(count, len(points) - 1)
             chosen = drawn if turn + 1 == rounds else drawn[: max(len(drawn) // _FIRST_SHARE, min(len(drawn), 200))]
             near = self.find(points, points[chosen], chosen, count)
-            objective = _Objective(points, target, relative, chosen, near, degrees)
             if scan and turn == 0:
-                self._scan(objective)
-                objective.near = self.find(points, points[chosen], chosen, count)
-            value = self._climb(objective, iterations)
+                self._scan(LeftOut(points, relative, target, chosen, near), degrees)
+                near = self.find(points, points[chosen], chosen, count)
+            value = self._climb(LeftOut(points, relative, target, chosen, near), degrees, iterations)
         return -value
 
-    def _value(self, objective: _Objective, first: int | None = None) -> tuple[float, Array, Array, float]:
-        """Negative mean log-density of the (first) rows, derivatives with respect to variances, rates and noise."""
+    def _value(self, left_out: LeftOut, degrees: float) -> tuple[float, Array, Array, float]:
+        """Negative mean log-density of the rows, derivatives with respect to variances, rates and noise."""
         to_variance, to_rate = np.empty_like(self.variance), np.empty_like(self.rate)
-        value, to_noise = neighbour_gradients.leave_one_out_gradient(
-            objective.points,
-            objective.relative,
-            objective.target,
-            objective.chosen[:first],
-            objective.near[:first],
-            self.category,
-            self.variance,
-            self.rate,
-            self.noise,
-            objective.degrees,
-            to_variance,
-            to_rate,
-        )
+        value, to_noise = leave_one_out_gradient(left_out, self.covariance, self.noise, degrees, to_variance, to_rate)
         return value, to_variance, to_rate, to_noise
 
-    def _scan(self, objective: _Objective) -> None:
+    def _scan(self, left_out: LeftOut, degrees: float) -> None:
+        few = left_out._replace(rows=left_out.rows[:_SCANNED_ROWS], neighbours=left_out.neighbours[:_SCANNED_ROWS])
         for t in range(len(self.rate)):
             for k in range(self.rate.shape[1]):
                 if t and k != t - 1:
@@ -185,11 +166,11 @@ class NearestNeighbourProcess:
                 values = []
                 for factor in _SCAN:
                     self.rate[t, k] = begin * factor
-                    values.append(self._value(objective, _SCANNED_ROWS)[0])
+                    values.append(self._value(few, degrees)[0])
                 self.rate[t, k] = begin * _SCAN[int(np.argmin(values))]
 
-    def _climb(self, problem: _Objective, iterations: int) -> float:
-        points, target = problem.points, problem.target
+    def _climb(self, left_out: LeftOut, degrees: float, iterations: int) -> float:
+        points, target = left_out.points, left_out.target
         terms, columns = self.rate.shape
         total = float(np.var(target)) or 1.0
         span = np.maximum(np.ptp(points, axis=0), 1e-300)
@@ -203,7 +184,7 @@ class NearestNeighbourProcess:
 
         def objective(z: Array) -> tuple[float, Array]:
             unpack(z)
-            value, to_variance, to_rate, to_noise = self._value(problem)
+            value, to_variance, to_rate, to_noise = self._value(left_out, degrees)
             slope = np.concatenate(
                 [to_variance * self.variance, (to_rate * self.rate).reshape(-1), [to_noise * self.noise]]
             )
@@ -242,9 +223,7 @@ class NearestNeighbourProcess:
         own = np.full(len(queries), -1) if own is None else own
         near = self.find(points, queries, own, min(self.neighbours, max(len(points) - 1, 1)))
         weights, left = np.empty(near.shape), np.empty(len(near))
-        compiled.condition(
-            points, self.noise * relative, queries, near, self.category, self.variance, self.rate, weights, left
-        )
+        compiled.condition(points, self.noise * relative, queries, near, self.covariance, weights, left)
         return near, weights, left
 
 

@@ -1,9 +1,9 @@
 """The rows of a table with the largest covariances with a query, by branch and bound on the covariance itself.
 
-The covariance is that of :mod:`gpkit.recursions.nearest_neighbours`. A box of rows bounds every distance from below and
-so every covariance from above; a box whose bound does not exceed the smallest covariance that is kept is passed over.
-The answer is exact. Boxes split into eight, in three halvings along the column that the covariance feels most, so that
-the bounds of all parts of a box are one evaluation over SIMD lanes, as are the covariances of eight rows.
+The covariance is :class:`gpkit.recursions.neighbour_lanes.Covariance`. A box of rows bounds every distance from below
+and so every covariance from above; a box whose bound does not exceed the smallest covariance that is kept is passed
+over. The answer is exact. Boxes split into eight, in three halvings along the column that the covariance feels most, so
+that the bounds of all parts of a box are one evaluation over SIMD lanes, as are the covariances of eight rows.
 
 Boxes are numbered level by level: the parts of box i are ``8 i + 1 .. 8 i + 8``. Those of the last level hold nearly
 equal numbers of rows.
@@ -12,24 +12,15 @@ equal numbers of rows.
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from gpkit.recursions.compilation import ENTRY, uncounted
-from gpkit.recursions.elementary import exp_and_expm1
-from gpkit.recursions.simd import (
-    LANES,
-    aligned_start,
-    broadcast,
-    load,
-    select_less,
-    store,
-    view,
-    width_of,
-    zero_lanes,
-)
+from gpkit.recursions.neighbour_lanes import Covariance, distance, summed
+from gpkit.recursions.simd import LANES, aligned_start, broadcast, load, select_less, store, view, width_of, zero_lanes
 
 __all__ = ["largest_covariances"]
 
@@ -38,8 +29,25 @@ Rows = NDArray[np.int64]
 _LEAF = 24
 
 
+class _Tree(NamedTuple):
+    """Boxes of rows.
+
+    Attributes:
+        order: of the rows, (N,).
+        starts: where the rows of each box of the last level begin, (parts + 1,).
+        low, high: corners of all boxes, (D, boxes).
+        rows: coordinates in this order, (D, N).
+    """
+
+    order: NDArray[Any]
+    starts: NDArray[Any]
+    low: NDArray[Any]
+    high: NDArray[Any]
+    rows: NDArray[Any]
+
+
 @numba.njit(inline="always")
-def _widest(points, order, begin, end, category, variance, rate):  # type: ignore[no-untyped-def]
+def _widest(points, order, begin, end, covariance):  # type: ignore[no-untyped-def]
     """The column along which the covariance falls most from one end of some rows to the other."""
     best, column = -1.0, 0
     for k in range(points.shape[1]):
@@ -48,11 +56,11 @@ def _widest(points, order, begin, end, category, variance, rate):  # type: ignor
             value = points[order[i], k]
             low, high = min(low, value), max(high, value)
         gap = high - low
-        if category[k]:
+        if covariance.category[k]:
             gap = 1.0 if gap > 0.0 else 0.0
         fall = 0.0
-        for t in range(variance.size):
-            fall -= variance[t] * math.expm1(-rate[t, k] * gap)
+        for t in range(covariance.variance.size):
+            fall -= covariance.variance[t] * math.expm1(-covariance.rate[t, k] * gap)
         if fall > best:
             best, column = fall, k
     return column
@@ -83,7 +91,7 @@ def _halve(key, order, begin, end, middle):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**ENTRY)
-def _build(points, category, variance, rate, levels):  # type: ignore[no-untyped-def]
+def _build(points, covariance, levels):  # type: ignore[no-untyped-def]
     """Order of the rows, where each part of the last level begins, and the corners of the boxes (2, D, boxes)."""
     count, columns = points.shape
     parts = 8**levels
@@ -98,7 +106,7 @@ def _build(points, category, variance, rate, levels):  # type: ignore[no-untyped
             middle = (begin + end) // 2
             starts[at + step // 2] = middle
             if end - begin > 1:
-                column = _widest(points, order, begin, end, category, variance, rate)
+                column = _widest(points, order, begin, end, covariance)
                 for i in range(begin, end):
                     key[order[i]] = points[order[i], column]
                 _halve(key, order, begin, end, middle)
@@ -120,37 +128,29 @@ def _build(points, category, variance, rate, levels):  # type: ignore[no-untyped
     for k in range(columns):
         for i in range(count + LANES):
             rows[k, i] = points[order[min(i, count - 1)], k]
-    return order, starts, low, high, rows
+    return _Tree(order, starts, low, high, rows)
 
 
 @uncounted
-def _covariances(low, high, at, query, category, variance, rate, gaps, out, like):  # type: ignore[no-untyped-def]
+def _covariances(low, high, at, query, covariance, gaps, each, out, like):  # type: ignore[no-untyped-def]
     """Covariances of a query with the nearest corners of eight boxes from ``at`` on; rows are boxes of no size."""
     for k in range(query.size):
         below = load(view(low[k], at), 0, like) - query[k]
         above = query[k] - load(view(high[k], at), 0, like)
-        gap = select_less(below, above, above, below)
-        gap = select_less(gap, 0.0, broadcast(0.0, like), gap)
-        if category[k]:
-            gap = select_less(0.0, gap, broadcast(1.0, like), broadcast(0.0, like))
-        store(gaps, k, gap)
-    total = broadcast(0.0, like)
-    for t in range(variance.size):
-        exponent = broadcast(0.0, like)
-        for k in range(query.size):
-            exponent = exponent - rate[t, k] * load(gaps, k, like)
-        total = total + variance[t] * exp_and_expm1(exponent)[0]
-    store(out, 0, total)
+        outside = select_less(below, above, above, below)
+        outside = select_less(outside, 0.0, broadcast(0.0, like), outside)
+        store(gaps, k, distance(outside, covariance.category[k], like))
+    store(out, 0, summed(gaps, covariance, each, 0, like))
 
 
 @uncounted
-def _search(  # type: ignore[no-untyped-def]
-    order, starts, low, high, rows, query, own, category, variance, rate, room, stack, bound, kept, which, like
-):
+def _search(tree, query, own, covariance, room, stack, bound, kept, which, like):  # type: ignore[no-untyped-def]
     """Keep the largest covariances and their rows, in decreasing order; returns how many there are."""
+    order, starts, low, high, rows = tree.order, tree.starts, tree.low, tree.high, tree.rows
     w = width_of(like)
     gaps = view(room, aligned_start(room))
     score = view(gaps, query.size * w)
+    each = view(score, w)
     parts = starts.size - 1
     first = (8 * parts - 1) // 7 - parts
     keep = kept.size
@@ -162,7 +162,7 @@ def _search(  # type: ignore[no-untyped-def]
             continue
         box = stack[depth]
         if box < first:
-            _covariances(low, high, 8 * box + 1, query, category, variance, rate, gaps, score, like)
+            _covariances(low, high, 8 * box + 1, query, covariance, gaps, each, score, like)
             begin = depth
             for part in range(8):
                 value = load(score, part, 0.0)
@@ -176,7 +176,7 @@ def _search(  # type: ignore[no-untyped-def]
                 depth += 1
             continue
         for i in range(starts[box - first], starts[box - first + 1], w):
-            _covariances(rows, rows, i, query, category, variance, rate, gaps, score, like)
+            _covariances(rows, rows, i, query, covariance, gaps, each, score, like)
             for lane in range(min(w, starts[box - first + 1] - i)):
                 value, j = load(score, lane, 0.0), order[i + lane]
                 if j == own or (found == keep and value <= kept[keep - 1]):
@@ -191,53 +191,29 @@ def _search(  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**ENTRY)
-def _search_all(tree, queries, own, category, variance, rate, out):  # type: ignore[no-untyped-def]
-    order, starts, low, high, rows = tree
-    keep = out.shape[1]
-    room = np.empty((queries.shape[1] + 2) * LANES)
+def _search_all(tree, queries, own, covariance, out):  # type: ignore[no-untyped-def]
+    room = np.empty((queries.shape[1] + covariance.variance.size + 2) * LANES)
     levels = 1
-    while 8**levels < starts.size:
+    while 8**levels < tree.starts.size:
         levels += 1
     stack, bound = np.empty(8 * levels + 8, np.int64), np.empty(8 * levels + 8)
-    kept = np.empty(keep)
+    kept = np.empty(out.shape[1])
     like = zero_lanes()
     for i in range(len(queries)):
-        found = _search(
-            order,
-            starts,
-            low,
-            high,
-            rows,
-            queries[i],
-            own[i],
-            category,
-            variance,
-            rate,
-            room,
-            stack,
-            bound,
-            kept,
-            out[i],
-            like,
-        )
-        for p in range(found, keep):
+        found = _search(tree, queries[i], own[i], covariance, room, stack, bound, kept, out[i], like)
+        for p in range(found, out.shape[1]):
             out[i, p] = -1
 
 
-def largest_covariances(
-    points: Array, queries: Array, own: Rows, category: NDArray[np.bool_], variance: Array, rate: Array, out: Rows
-) -> None:
+def largest_covariances(points: Array, queries: Array, own: Rows, covariance: Covariance, out: Rows) -> None:
     """Rows of the data with the largest covariances with each query, in decreasing order.
 
     Args:
         points: rows of the data, (N, D).
         queries: (Q, D).
         own: row of the data that each query is, which is passed over, or -1, (Q,).
-        category: which columns are categories, (D,).
-        variance: v, (T,).
-        rate: r, (T, D).
+        covariance: of the process.
         out: the result (Q, m); -1 where there are fewer rows.
     """
     levels = max(0, round(math.log(max(len(points), 1) / _LEAF) / math.log(8.0)))
-    tree = _build(points, category, variance, rate, levels)
-    _search_all(tree, queries, own, category, variance, rate, out)
+    _search_all(_build(points, covariance, levels), queries, own, covariance, out)

@@ -1,8 +1,8 @@
 """Conditioning of a Gaussian process on nearest neighbours; derivatives are in `neighbour_gradients`.
 
-The covariance is a sum of products over columns, ``k(x, z) = sum_t v_t exp(-sum_k r_tk d_k(x, z))``, where d_k is the
-distance ``|x_k - z_k|`` or, for a category, 1 for different levels and 0 for equal ones. Each query is conditioned on
-its own m rows, whose observations have noise; a query's row is never its own neighbour unless the caller says so.
+The covariance is a sum of products over columns, :class:`gpkit.recursions.neighbour_lanes.Covariance`. Each query is
+conditioned on its own m rows, whose observations have noise; a query's row is never its own neighbour unless the caller
+says so.
 
 Queries are independent of each other: as many as there are SIMD lanes go through the same small Cholesky factorisation
 at once, one query in each lane. A query with fewer neighbours than the others has rows of the unit matrix instead.
@@ -18,26 +18,16 @@ import numpy as np
 
 from gpkit.recursions.compilation import ENTRY, uncounted
 from gpkit.recursions.neighbour_lanes import assemble, factor, gather, solve
-from gpkit.recursions.simd import (
-    LANES,
-    aligned_start,
-    broadcast,
-    load,
-    select_less,
-    store,
-    view,
-    width_of,
-    zero_lanes,
-)
+from gpkit.recursions.simd import LANES, aligned_start, broadcast, load, select_less, store, view, width_of, zero_lanes
 
 __all__ = ["condition"]
 
 
 @uncounted
-def _condition(points, noise, queries, neighbours, category, variance, rate, weights, left, room, like):  # type: ignore[no-untyped-def]  # noqa: E501
+def _condition(points, noise, queries, neighbours, covariance, weights, left, room, like):  # type: ignore[no-untyped-def]
     w = width_of(like)
     count, width = neighbours.shape
-    terms, columns = rate.shape
+    terms, columns = covariance.rate.shape
     base = aligned_start(room)
     x = view(room, base)
     there = view(x, (width + 1) * columns * w)
@@ -50,7 +40,7 @@ def _condition(points, noise, queries, neighbours, category, variance, rate, wei
     c = view(lane_left, w)
     prior = 0.0
     for t in range(terms):
-        prior += variance[t]
+        prior += covariance.variance[t]
     for i in range(0, count, w):
         m = gather(points, queries, i, neighbours, x, there, w)
         for lane in range(w):
@@ -58,7 +48,7 @@ def _condition(points, noise, queries, neighbours, category, variance, rate, wei
             for p in range(m):
                 j = neighbours[own, p]
                 store(level, p * w + lane, noise[j] if j >= 0 else 0.0)
-        assemble(x, there, level, width, m, category, variance, rate, gaps, each, 0, c, cross, like)
+        assemble(x, there, level, width, m, covariance, gaps, each, 0, c, cross, like)
         for p in range(m):
             store(b, p, load(cross, p, like))
         factor(c, m, like)
@@ -76,7 +66,7 @@ def _condition(points, noise, queries, neighbours, category, variance, rate, wei
 
 
 @numba.njit(**ENTRY)
-def condition(points, noise, queries, neighbours, category, variance, rate, weights, left):  # type: ignore[no-untyped-def]
+def condition(points, noise, queries, neighbours, covariance, weights, left):  # type: ignore[no-untyped-def]
     """Kriging weights (Q, m) and conditional variances (Q,) of the noise-free process at the queries.
 
     Args:
@@ -84,14 +74,12 @@ def condition(points, noise, queries, neighbours, category, variance, rate, weig
         noise: noise variances of the data, (N,).
         queries: (Q, D).
         neighbours: rows of the data for each query, (Q, m); -1 where there are fewer.
-        category: which columns are categories, (D,).
-        variance: v, (T,).
-        rate: r, (T, D).
+        covariance: of the process.
         weights: the result; zero where there is no neighbour.
         left: the result.
     """
     width = neighbours.shape[1]
-    terms, columns = rate.shape
+    terms, columns = covariance.rate.shape
     words = (width + 1) * columns + 4 * width + columns + terms + 1 + width * (width + 1) // 2
     room = np.empty((words + 1) * LANES)
-    _condition(points, noise, queries, neighbours, category, variance, rate, weights, left, room, zero_lanes())
+    _condition(points, noise, queries, neighbours, covariance, weights, left, room, zero_lanes())

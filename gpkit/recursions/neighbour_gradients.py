@@ -1,41 +1,48 @@
 """Leave-one-out density of rows given their nearest neighbours, with its derivatives.
 
-The covariance and its parameters are those of :mod:`gpkit.recursions.nearest_neighbours`.
+The covariance and its parameters are those of :class:`gpkit.recursions.neighbour_lanes.Covariance`.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 from gpkit.recursions.compilation import ENTRY, uncounted
-from gpkit.recursions.neighbour_lanes import assemble, factor, solve
-from gpkit.recursions.simd import (
-    LANES,
-    aligned_start,
-    broadcast,
-    load,
-    select_less,
-    store,
-    view,
-    width_of,
-    zero_lanes,
-)
+from gpkit.recursions.neighbour_lanes import assemble, distance, factor, solve
+from gpkit.recursions.simd import LANES, aligned_start, broadcast, load, select_less, store, view, width_of, zero_lanes
 
-__all__ = ["leave_one_out_gradient"]
+__all__ = ["LeftOut", "leave_one_out_gradient"]
+
+
+class LeftOut(NamedTuple):
+    """Rows that are predicted without themselves.
+
+    Attributes:
+        points: all rows of the table, (N, D).
+        relative: their relative noise variances, (N,).
+        target: their values, (N,).
+        rows: those that are predicted, (Q,).
+        neighbours: what each is predicted from, (Q, m); -1 where there are fewer.
+    """
+
+    points: NDArray[Any]
+    relative: NDArray[Any]
+    target: NDArray[Any]
+    rows: NDArray[Any]
+    neighbours: NDArray[Any]
 
 
 @uncounted
-def _pull(x, a, b, category, terms, columns, pull, each, at, to_variance, to_rate, gaps, like):  # type: ignore[no-untyped-def]
+def _pull(x, a, b, covariance, pull, each, at, to_variance, to_rate, gaps, like):  # type: ignore[no-untyped-def]
     """Add ``pull`` times the derivatives of the covariance of a pair; ``to_variance`` is still times v."""
+    terms, columns = covariance.rate.shape
     for k in range(columns):
-        gap = load(x, a + k, like) - load(x, b + k, like)
-        gap = select_less(gap, 0.0, -gap, gap)
-        if category[k]:
-            gap = select_less(0.0, gap, broadcast(1.0, like), broadcast(0.0, like))
-        store(gaps, k, gap)
+        store(gaps, k, distance(load(x, a + k, like) - load(x, b + k, like), covariance.category[k], like))
     for t in range(terms):
         part = pull * load(each, at + t, like)
         store(to_variance, t, load(to_variance, t, like) + part)
@@ -45,26 +52,13 @@ def _pull(x, a, b, category, terms, columns, pull, each, at, to_variance, to_rat
 
 
 @uncounted
-def _leave_one_out(  # type: ignore[no-untyped-def]
-    points,
-    relative,
-    target,
-    rows,
-    neighbours,
-    category,
-    variance,
-    rate,
-    level,
-    degrees,
-    to_variance,
-    to_rate,
-    out,
-    room,
-    like,
-):
+def _leave_one_out(left_out, covariance, level, degrees, to_variance, to_rate, out, room, like):  # type: ignore[no-untyped-def]
+    points, relative, target = left_out.points, left_out.relative, left_out.target
+    rows, neighbours = left_out.rows, left_out.neighbours
+    variance = covariance.variance
     w = width_of(like)
     count, width = neighbours.shape
-    terms, columns = rate.shape
+    terms, columns = covariance.rate.shape
     base = aligned_start(room)
     x = view(room, base)
     there = view(x, (width + 1) * columns * w)
@@ -111,7 +105,7 @@ def _leave_one_out(  # type: ignore[no-untyped-def]
                     store(x, (p * columns + k) * w + lane, points[j, k] if here else points[rows[own], k])
             for k in range(columns):
                 store(x, (width * columns + k) * w + lane, points[rows[own], k])
-        assemble(x, there, noise, width, m, category, variance, rate, gaps, each, terms, c, cross, like)
+        assemble(x, there, noise, width, m, covariance, gaps, each, terms, c, cross, like)
         for p in range(m):
             store(b, p, load(cross, p, like))
         factor(c, m, like)
@@ -148,41 +142,14 @@ def _leave_one_out(  # type: ignore[no-untyped-def]
             whole = whole + diagonal
             at = (query + p) * terms
             pull = by_mean * other - 2.0 * by_spread * mine
-            _pull(
-                x,
-                p * columns,
-                width * columns,
-                category,
-                terms,
-                columns,
-                pull,
-                each,
-                at,
-                by_variance,
-                by_rate,
-                gaps,
-                like,
-            )
+            a, end = p * columns, width * columns
+            _pull(x, a, end, covariance, pull, each, at, by_variance, by_rate, gaps, like)
             one = 2.0 * by_spread * mine - by_mean * other
             two = by_mean * mine
             for q in range(p):
                 pull = one * load(b, q, like) - two * load(alpha, q, like)
                 at = (p * (p + 1) // 2 + q) * terms
-                _pull(
-                    x,
-                    p * columns,
-                    q * columns,
-                    category,
-                    terms,
-                    columns,
-                    pull,
-                    each,
-                    at,
-                    by_variance,
-                    by_rate,
-                    gaps,
-                    like,
-                )
+                _pull(x, a, q * columns, covariance, pull, each, at, by_variance, by_rate, gaps, like)
     store(ends, 0, whole)
     store(ends, 1, to_level)
     noise_slope = everywhere = 0.0
@@ -203,9 +170,7 @@ def _leave_one_out(  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**ENTRY)
-def leave_one_out_gradient(  # type: ignore[no-untyped-def]
-    points, relative, target, rows, neighbours, category, variance, rate, level, degrees, to_variance, to_rate
-):
+def leave_one_out_gradient(left_out, covariance, level, degrees, to_variance, to_rate):  # type: ignore[no-untyped-def]
     """Negative mean log-density of rows given their neighbours, with derivatives.
 
     The noise variance of row n is ``level * relative[n]``. The density is normal, or with finite ``degrees`` Student-t
@@ -215,27 +180,10 @@ def leave_one_out_gradient(  # type: ignore[no-untyped-def]
     Returns:
         The value and the derivative with respect to ``level``.
     """
-    width = neighbours.shape[1]
-    terms, columns = rate.shape
+    width = left_out.neighbours.shape[1]
+    terms, columns = covariance.rate.shape
     pairs = width * (width + 1) // 2
     words = (width + 1) * columns + 6 * width + columns + 6 + terms + terms * columns + pairs + (pairs + width) * terms
-    room = np.empty((words + 1) * LANES)
-    out = np.empty(2)
-    _leave_one_out(
-        points,
-        relative,
-        target,
-        rows,
-        neighbours,
-        category,
-        variance,
-        rate,
-        level,
-        degrees,
-        to_variance,
-        to_rate,
-        out,
-        room,
-        zero_lanes(),
-    )
+    room, out = np.empty((words + 1) * LANES), np.empty(2)
+    _leave_one_out(left_out, covariance, level, degrees, to_variance, to_rate, out, room, zero_lanes())
     return out[0], out[1]

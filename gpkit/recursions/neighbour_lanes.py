@@ -2,38 +2,61 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
 from gpkit.recursions.compilation import uncounted
 from gpkit.recursions.elementary import exp_and_expm1
-from gpkit.recursions.simd import (
-    broadcast,
-    load,
-    root,
-    select_less,
-    store,
-)
+from gpkit.recursions.simd import broadcast, load, root, select_less, store
 
-__all__ = ["assemble", "factor", "gather", "pair", "solve"]
+__all__ = ["Covariance", "assemble", "distance", "factor", "gather", "solve", "summed"]
+
+
+class Covariance(NamedTuple):
+    """``k(x, z) = sum_t v_t exp(-sum_k r_tk d_k(x, z))``.
+
+    Attributes:
+        category: which columns are categories, whose distance d is 1 for different levels; ``|x_k - z_k|`` else, (D,).
+        variance: v, (T,).
+        rate: r, (T, D).
+    """
+
+    category: NDArray[Any]
+    variance: NDArray[Any]
+    rate: NDArray[Any]
 
 
 @uncounted
-def pair(x, a, b, category, variance, rate, gaps, each, at, like):  # type: ignore[no-untyped-def]
-    """Covariance of rows that begin at ``a`` and ``b`` of ``x``; the summands go to ``each`` from ``at`` on."""
-    terms, columns = rate.shape
-    for k in range(columns):
-        gap = load(x, a + k, like) - load(x, b + k, like)
-        gap = select_less(gap, 0.0, -gap, gap)
-        if category[k]:
-            gap = select_less(0.0, gap, broadcast(1.0, like), broadcast(0.0, like))
-        store(gaps, k, gap)
+def distance(gap, categorical, like):  # type: ignore[no-untyped-def]
+    """Of two values in one column, from their difference."""
+    size = select_less(gap, 0.0, -gap, gap)
+    if categorical:
+        size = select_less(0.0, size, broadcast(1.0, like), broadcast(0.0, like))
+    return size
+
+
+@uncounted
+def summed(gaps, covariance, each, at, like):  # type: ignore[no-untyped-def]
+    """The covariance at these distances in all columns; the summands go to ``each`` from ``at`` on."""
+    terms, columns = covariance.rate.shape
     total = broadcast(0.0, like)
     for t in range(terms):
         exponent = broadcast(0.0, like)
         for k in range(columns):
-            exponent = exponent - rate[t, k] * load(gaps, k, like)
-        value = variance[t] * exp_and_expm1(exponent)[0]
+            exponent = exponent - covariance.rate[t, k] * load(gaps, k, like)
+        value = covariance.variance[t] * exp_and_expm1(exponent)[0]
         store(each, at + t, value)
         total = total + value
     return total
+
+
+@uncounted
+def _pair(x, a, b, covariance, gaps, each, at, like):  # type: ignore[no-untyped-def]
+    """Covariance of rows that begin at ``a`` and ``b`` of ``x``."""
+    for k in range(covariance.category.size):
+        store(gaps, k, distance(load(x, a + k, like) - load(x, b + k, like), covariance.category[k], like))
+    return summed(gaps, covariance, each, at, like)
 
 
 @uncounted
@@ -119,24 +142,22 @@ def gather(points, queries, i, neighbours, x, there, w):  # type: ignore[no-unty
 
 
 @uncounted
-def assemble(x, there, noise, width, m, category, variance, rate, gaps, each, stride, c, cross, like):  # type: ignore[no-untyped-def]  # noqa: E501
+def assemble(x, there, noise, width, m, covariance, gaps, each, stride, c, cross, like):  # type: ignore[no-untyped-def]
     """Packed covariance of the neighbours' observations, and covariances with the query.
 
     Summands of pair (p, q) go to place ``(p (p + 1) / 2 + q) stride`` of ``each``, those with the query after all.
     """
-    terms, columns = rate.shape
+    columns = covariance.category.size
     prior = 0.0
-    for t in range(terms):
-        prior += variance[t]
+    for t in range(covariance.variance.size):
+        prior += covariance.variance[t]
     query = m * (m + 1) // 2
     for p in range(m):
         row = p * (p + 1) // 2
         mine = load(there, p, like)
         for q in range(p):
-            at = (row + q) * stride
-            value = pair(x, p * columns, q * columns, category, variance, rate, gaps, each, at, like)
+            value = _pair(x, p * columns, q * columns, covariance, gaps, each, (row + q) * stride, like)
             store(c, row + q, value * mine * load(there, q, like))
         store(c, row + p, (prior + load(noise, p, like)) * mine + (1.0 - mine))
-        at = (query + p) * stride
-        value = pair(x, p * columns, width * columns, category, variance, rate, gaps, each, at, like)
+        value = _pair(x, p * columns, width * columns, covariance, gaps, each, (query + p) * stride, like)
         store(cross, p, value * mine)

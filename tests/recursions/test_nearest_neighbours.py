@@ -8,17 +8,18 @@ from scipy import stats
 
 from gpkit.recursions.covariance_tree import largest_covariances
 from gpkit.recursions.nearest_neighbours import condition
-from gpkit.recursions.neighbour_gradients import leave_one_out_gradient
+from gpkit.recursions.neighbour_gradients import LeftOut, leave_one_out_gradient
+from gpkit.recursions.neighbour_lanes import Covariance
 
 
 def test_lanes_do_not_mix():
     """A query's answer does not depend on which others are asked for."""
     points, category, variance, rate, relative, _, _, near = problem()
-    queries = np.random.default_rng(9).uniform(size=(12, 3)).round(1)
+    queries, covariance = np.random.default_rng(9).uniform(size=(12, 3)).round(1), Covariance(category, variance, rate)
 
     def answer(rows):
         weights, left = np.empty((len(rows), near.shape[1])), np.empty(len(rows))
-        condition(points, 0.3 * relative, queries[rows], near[rows], category, variance, rate, weights, left)
+        condition(points, 0.3 * relative, queries[rows], near[rows], covariance, weights, left)
         return weights, left
 
     together = answer(np.arange(12))
@@ -55,7 +56,7 @@ def test_weights_and_variances():
     points, category, variance, rate, relative, _, _, near = problem()
     queries = np.random.default_rng(9).uniform(size=(12, 3)).round(1)
     weights, left = np.empty(near.shape), np.empty(12)
-    condition(points, 0.3 * relative, queries, near, category, variance, rate, weights, left)
+    condition(points, 0.3 * relative, queries, near, Covariance(category, variance, rate), weights, left)
     for i in range(12):
         rows = near[i][near[i] >= 0]
         matrix = gram(points[rows], points[rows], category, variance, rate) + 0.3 * np.diag(relative[rows])
@@ -72,9 +73,8 @@ def test_density_and_its_derivatives(degrees):
 
     def value(v, r, level):
         to_v, to_r = np.empty_like(v), np.empty_like(r)
-        out, to_level = leave_one_out_gradient(
-            points, relative, target, rows, near, category, v, r, level, degrees, to_v, to_r
-        )
+        left_out = LeftOut(points, relative, target, rows, near)
+        out, to_level = leave_one_out_gradient(left_out, Covariance(category, v, r), level, degrees, to_v, to_r)
         return out, to_v, to_r, to_level
 
     got, to_v, to_r, to_level = value(variance, rate, 0.3)
@@ -111,7 +111,7 @@ def test_rows_of_largest_covariance_are_found(n):
     own = np.append(np.arange(len(queries) - 2), [-1, -1])
     for scale in (1.0, 30.0):
         out = np.empty((len(queries), min(n, 30) + 1), np.int64)
-        largest_covariances(points, queries, own, category, variance, scale * rate, out)
+        largest_covariances(points, queries, own, Covariance(category, variance, scale * rate), out)
         full = gram(queries, points, category, variance, scale * rate)
         for i, found in enumerate(out):
             allowed = np.delete(np.arange(n), own[i]) if own[i] >= 0 else np.arange(n)
