@@ -23,14 +23,16 @@
 # %%
 # %matplotlib inline
 import os
+import tempfile
 import warnings
+from pathlib import Path
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, about a widget that is not needed
 
 import numpy as np
-from matplotlib import pyplot as plt
-from matplotlib.collections import LineCollection
 
+from gpkit.diagnostics.network_plots import plot_flow, plot_node_values
+from gpkit.diagnostics.style import new_figure
 from gpkit.geometry import CellComplex
 from gpkit.models import EdgeFlowGP
 
@@ -98,20 +100,18 @@ assert error < 0.5 * np.sqrt(np.mean(flow[rest] ** 2))
 
 # %% [markdown]
 # ## The parts
+#
+# Width is the size of a flow, the arrow head its direction, colour its standard deviation.
 
 # %%
 parts = {"flow": model.predict(), **model.decompose()}
-fig, axes = plt.subplots(1, len(parts), figsize=(3.1 * len(parts), 3.3), layout="constrained")
-for ax, (name, part) in zip(axes, parts.items(), strict=True):
-    size = np.abs(part.mean)
-    ax.add_collection(LineCollection(places[town.edges], array=size, cmap="YlOrBr", clim=(0.0, size.max()), lw=2.0))
-    direction = np.sign(part.mean)[:, None] * step
-    strong = size > 0.3 * size.max()
-    ax.quiver(
-        *middle[strong].T, *direction[strong].T, angles="xy", scale_units="xy", scale=2.2, pivot="mid",
-        width=0.007, headwidth=4.5, zorder=3,
-    )  # fmt: skip
-    ax.set(title=f"{name}, up to {size.max():.2f}", aspect="equal", xticks=[], yticks=[])
+figure = new_figure(4.4 * len(parts), 3.6)
+for column, (name, part) in enumerate(parts.items()):
+    ax = figure.add_subplot(1, len(parts), column + 1)
+    plot_flow(places, town.edges, part.mean, value=np.sqrt(part.variance), value_label="Standard deviation", ax=ax)
+    ax.set_title(f"{name}, up to {np.abs(part.mean).max():.2f}")
+figure
+
 # %% [markdown]
 # ## Sources with uncertainty
 #
@@ -121,3 +121,16 @@ for ax, (name, part) in zip(axes, parts.items(), strict=True):
 divergence = model.divergence()
 sure = np.abs(divergence.mean) > 2.0 * divergence.standard_deviation
 print(f"{sure.sum()} of {town.n_nodes} nodes are sources or sinks beyond two standard deviations")
+figure = new_figure(5.4, 4.0)
+plot_node_values(places, town.edges, divergence.mean, value_label="Divergence", diverging=True, ax=figure.add_subplot())
+figure
+
+# %% [markdown]
+# ## The report
+#
+# Pictures, comparison, calibration, parts, sources and the spectrum in one file; `positions` are for the pictures.
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    html, summary = model.report(Path(folder), title="Streets", positions=places)
+    print(html.name, f"{html.stat().st_size / 1e6:.1f} MB;", summary.name)

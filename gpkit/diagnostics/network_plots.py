@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.colors import ListedColormap
 from scipy import sparse
 from scipy.sparse.csgraph import dijkstra
 
@@ -169,7 +171,8 @@ def plot_flow(
     start = np.where(np.asarray(flow) >= 0.0, lines[:, 0], lines[:, 1])
     end = np.where(np.asarray(flow) >= 0.0, lines[:, 1], lines[:, 0])
     shown = size if value is None else np.asarray(value, dtype=np.float64)
-    palette, low, high = _range(shown, False)
+    name, low, high = _range(shown, False)
+    palette = ListedColormap(colormaps[name](np.linspace(0.15, 1.0, 256)))  # its palest are lost on white
     dense = min(1.0, (400.0 / max(len(lines), 1)) ** 0.5)
     share = size / max(float(np.quantile(size, 0.98)), 1e-300)
     segments = list(np.stack([at[start], at[end]], axis=1))
