@@ -39,8 +39,12 @@ _TRUNCATED = 4
 """Neighbours that are looked at, in units of those within the radius."""
 _STEEPNESS = 1.5
 _STEPS = 30
-_GAIN = 3.0
-"""Log density that factors must win to be used, in nats over all places."""
+_GAIN = 0.25
+"""Log density that factors must win to be used, in nats a place.
+
+Errors of smooth fields are alike at neighbouring places: data simulated by the fitted kernel itself, for which all
+factors are 1, win up to about this much.
+"""
 _LEVEL = 0.95
 
 
@@ -101,7 +105,7 @@ def local_scale(points: Array, distances: Array, shares: Array, d: int) -> Local
             factors = _own_factors(smooth, squares, shares)
             smooth = _smoothed(factors, index, weights)
         gain = _log_density(smooth, squares, shares, d) - alone
-        if gain > (best.gain if best is not None else _GAIN):
+        if gain > (best.gain if best is not None else _GAIN * len(points)):
             widest = float(tree.query(points, reach + 1)[0][:, -1].max())
             spare = _spare(smooth, squares, shares, float(weights.sum(1).mean()), d)
             best = LocalScale(points, factors, reach, widest, spare, gain)
