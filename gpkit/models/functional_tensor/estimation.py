@@ -24,6 +24,7 @@ from gpkit.models.functional_tensor.settings import CONTINUOUS, LowRankSettings,
 from gpkit.models.functional_tensor.spool import Spool, is_chunked
 from gpkit.models.functional_tensor.state import Index, TensorState
 from gpkit.models.functional_tensor.table import read_target
+from gpkit.models.functional_tensor.unseen_rows import UnseenRows
 
 if TYPE_CHECKING:
     from gpkit.models.functional_tensor.model import FunctionalTensor
@@ -255,21 +256,9 @@ def _fit_residual(model: FunctionalTensor, data: _Data, state: TensorState, part
     mean, variance, _ = left_out_moments(state.members, data.index, parts)
     assert data.points is not None
     category = np.concatenate([[e.categorical] * len(e.spec.columns) for e in data.encodings]).astype(bool)
+    table = UnseenRows(data.points, category, data.y, mean[0], variance[0], model.neighbours, seed)
     observation = state.members[0].posterior.observation
     if isinstance(observation, SiteObservation):
-        state.residual = LatentResidual.fit(
-            data.points,
-            category,
-            data.y,
-            mean[0],
-            variance[0],
-            family=model.likelihood,
-            likelihood=observation.likelihood,
-            neighbours=model.neighbours,
-            seed=seed,
-        )
+        state.residual = LatentResidual.fit(table, family=model.likelihood, likelihood=observation.likelihood)
     else:
-        heavy, neighbours = model.likelihood == "student-t", model.neighbours
-        state.residual = LocalResidual.fit(
-            data.points, category, data.y, mean[0], heavy=heavy, neighbours=neighbours, seed=seed
-        )
+        state.residual = LocalResidual.fit(table, heavy=model.likelihood == "student-t")

@@ -19,8 +19,8 @@ from scipy.optimize import minimize
 from gpkit.inference.nearest_neighbours import NearestNeighbourProcess
 from gpkit.inference.threads import one_blas_thread
 from gpkit.likelihoods import Likelihood, NegativeBinomial
-from gpkit.models.functional_tensor.noise_law import judging_rows
 from gpkit.models.functional_tensor.predictions import DiscretePrediction
+from gpkit.models.functional_tensor.unseen_rows import UnseenRows
 
 __all__ = ["LatentResidual"]
 
@@ -59,38 +59,21 @@ class LatentResidual:
     left_out: DiscretePrediction
 
     @classmethod
-    def fit(
-        cls,
-        points: Array,
-        category: NDArray[np.bool_],
-        y: Array,
-        mean: Array,
-        variance: Array,
-        *,
-        family: str,
-        likelihood: Likelihood,
-        neighbours: int = 40,
-        seed: int = 0,
-    ) -> LatentResidual:
+    def fit(cls, table: UnseenRows, *, family: str, likelihood: Likelihood) -> LatentResidual:
         """Learn the process, belief and width.
 
         Args:
-            points: (N, D); codes for categories.
-            category: which columns are categories, (D,).
-            y: counts, or zeros and ones (N,).
-            mean: of the linear predictor by the low-rank part, for rows that it has not seen, (N,).
-            variance: the same, (N,).
+            table: the rows; moments are of the linear predictor.
             family: name of the likelihood.
             likelihood: of the data.
-            neighbours: how many rows each conditional distribution uses.
-            seed: of the rows that learning looks at.
         """
-        rows, some = np.arange(len(y)), judging_rows(len(y), seed)
+        points, y, mean, variance = table.points, table.y, table.mean, table.variance
+        rows, some = table.everywhere, table.judging
         with one_blas_thread():
             target, relative = _pseudo(likelihood, y, mean, variance, mean)
-            process = NearestNeighbourProcess.start(points, target, category, neighbours=neighbours)
+            process = table.process(target)
             for _ in range(2):
-                process.learn(points, target, relative, seed=seed)
+                process.learn(points, target, relative, seed=table.seed)
                 found, left = process.predict(points, target, relative, points, rows)
                 target, relative = _pseudo(likelihood, y, mean + found, left, mean)
             found, left = process.predict(points, target, relative, points, rows)

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from gpkit.inference.nearest_neighbours import NearestNeighbourProcess
 from gpkit.inference.threads import one_blas_thread
-from gpkit.models.functional_tensor.noise_law import NoiseLaw, judging_rows
+from gpkit.models.functional_tensor.noise_law import NoiseLaw
 from gpkit.models.functional_tensor.predictions import TensorPrediction
+from gpkit.models.functional_tensor.unseen_rows import UnseenRows
 
 __all__ = ["LocalResidual"]
 
@@ -47,37 +48,21 @@ class LocalResidual:
     law: NoiseLaw
 
     @classmethod
-    def fit(
-        cls,
-        points: Array,
-        category: NDArray[np.bool_],
-        y: Array,
-        low_rank: Array,
-        *,
-        heavy: bool,
-        neighbours: int = 40,
-        seed: int = 0,
-    ) -> LocalResidual:
+    def fit(cls, table: UnseenRows, *, heavy: bool) -> LocalResidual:
         """Learn both processes, then the weight and the noise from rows predicted without themselves.
 
         Args:
-            points: (N, D); codes for categories.
-            category: which columns are categories, (D,).
-            y: targets (N,) of mean zero.
-            low_rank: predictions (N,) of the low-rank part for rows that it has not seen.
+            table: the rows.
             heavy: Student-t noise.
-            neighbours: how many rows each conditional distribution uses.
-            seed: of the rows that are looked at.
         """
-        targets = np.stack([y, y - low_rank])
-        one, rows = np.ones_like(y), judging_rows(len(y), seed)
+        points, y, rows = table.points, table.y, table.judging
+        targets = np.stack([y, y - table.mean])
+        one = np.ones_like(y)
         with one_blas_thread():
-            first, second = (
-                NearestNeighbourProcess.start(points, target, category, neighbours=neighbours) for target in targets
-            )
+            first, second = (table.process(target) for target in targets)
             for process, target in zip((first, second), targets, strict=True):
-                process.learn(points, target, one, degrees=_DEGREES, seed=seed)
-            means, left = _members((first, second), points, targets, points[rows], low_rank[rows], rows)
+                process.learn(points, target, one, degrees=_DEGREES, seed=table.seed)
+            means, left = _members((first, second), points, targets, points[rows], table.mean[rows], rows)
             gap = means[0] - means[1]
             square = float(gap @ gap)
             weight = float(np.clip((gap @ (y[rows] - means[1])) / square, 0.0, 1.0)) if square > 0.0 else 1.0

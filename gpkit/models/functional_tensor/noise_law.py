@@ -14,19 +14,11 @@ from numpy.typing import NDArray
 from scipy import special
 from scipy.optimize import minimize
 
-__all__ = ["NoiseLaw", "judging_rows"]
+__all__ = ["NoiseLaw"]
 
 Array = NDArray[np.float64]
 _KNOTS = (0.1, 0.5, 0.9)
 _RIDGE = 1e-4
-_JUDGING = 5000
-
-
-def judging_rows(count: int, seed: int) -> NDArray[np.int64]:
-    """Rows that decide about the handful of numbers of a law: all, or a random part of a large table, in order."""
-    if count <= _JUDGING:
-        return np.arange(count)
-    return np.sort(np.random.default_rng(seed).permutation(count)[:_JUDGING])
 
 
 @dataclass(frozen=True, eq=False)

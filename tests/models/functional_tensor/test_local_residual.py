@@ -10,8 +10,9 @@ from scipy import stats
 from gpkit.inference.nearest_neighbours import NearestNeighbourProcess, krige
 from gpkit.models import Continuous, FunctionalTensor
 from gpkit.models.functional_tensor.local_residual import LocalResidual
-from gpkit.models.functional_tensor.noise_law import NoiseLaw, judging_rows
+from gpkit.models.functional_tensor.noise_law import NoiseLaw
 from gpkit.models.functional_tensor.predictions import DiscretePrediction, TensorPrediction
+from gpkit.models.functional_tensor.unseen_rows import UnseenRows
 from tests.recursions.test_nearest_neighbours import gram
 
 
@@ -65,7 +66,7 @@ def test_rows_far_out_do_not_decide_what_is_learned():
 def test_intervals_do_not_depend_on_what_else_is_asked():
     rng = np.random.default_rng(5)
     points, y = rng.uniform(0.0, 5.0, (300, 2)), rng.standard_normal(300)
-    fit = LocalResidual.fit(points, np.zeros(2, bool), y, 0.3 * y, heavy=True, neighbours=10)
+    fit = LocalResidual.fit(UnseenRows(points, np.zeros(2, bool), y, 0.3 * y, y, neighbours=10), heavy=True)
     new, low_rank = rng.uniform(0.0, 9.0, (40, 2)), rng.standard_normal(40)
     together = fit.predict(new, low_rank)
     alone = fit.predict(new[:1], low_rank[:1])
@@ -85,12 +86,16 @@ def test_noise_law_finds_scale_and_tails(heavy):
 
 
 def test_a_large_table_is_judged_by_a_random_part_of_its_rows():
-    np.testing.assert_array_equal(judging_rows(700, 0), np.arange(700))
-    rows = judging_rows(100_000, 0)
+    def judging(count, seed):
+        y = np.zeros(count)
+        return UnseenRows(np.zeros((count, 1)), np.zeros(1, bool), y, y, y, seed=seed).judging
+
+    np.testing.assert_array_equal(judging(700, 0), np.arange(700))
+    rows = judging(100_000, 0)
     assert len(rows) == 5000 and np.all(np.diff(rows) > 0) and rows[-1] < 100_000
     # No pattern of a sorted table, of seven days say, is seen more than others.
     assert np.bincount(rows % 7).min() > 0.9 * len(rows) / 7
-    assert not np.array_equal(rows, judging_rows(100_000, 1))
+    assert not np.array_equal(rows, judging(100_000, 1))
 
 
 def test_mixture_quantiles_densities_and_moments():
