@@ -1,6 +1,6 @@
 """Functional tensor decomposition of air quality: gpkit beside trivial baselines, a dense process and the paper.
 
-python models/funbat/run.py [--quick] [--folds 0,1] [--pollutant pm25] [--modes three] [--keep FILE]
+python models/funbat/run.py [--quick] [--folds 0,1] [--pollutant pm25] [--modes three] [--keep FILE [--again]]
 
 The Beijing tables are looked up in the folder that the environment variable GPKIT_REAL_DATA names, else in
 ../shared/data beside the repository. A simulated table takes their place where they are absent.
@@ -34,9 +34,8 @@ def main() -> None:
     parser.add_argument("--folds", help="comma-separated (default: of config.toml)")
     parser.add_argument("--pollutant", choices=("pm25", "pm10"))
     parser.add_argument("--modes", choices=tuple(MODES))
-    parser.add_argument(
-        "--keep", metavar="FILE", help="scores of folds that are done stay there and are not made again"
-    )
+    parser.add_argument("--keep", metavar="FILE", help="scores that are done stay there and are not made again")
+    parser.add_argument("--again", action="store_true", help="make the kept scores of gpkit again, those of peers not")
     options = parser.parse_args()
     config = tomllib.loads((HERE / "config.toml").read_text(encoding="utf-8"))
     if options.quick:
@@ -47,7 +46,7 @@ def main() -> None:
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("gpkit-bayes", "torch", "numpy", "numba"))
     versions += f", tensorly {metadata.version('tensorly') if find_spec('tensorly') else 'not installed'}"
     print(f"{versions}; threads: {os.environ.get('OMP_NUM_THREADS', 'not limited')}; CPU seconds, compilation apart")
-    kept = Kept(options.keep, config)
+    kept = Kept(options.keep, config, again=options.again)
     folder = real_data()
     if folder is None or options.quick:
         table = simulated(config)
@@ -207,58 +206,77 @@ def scores(
 
 
 class Kept:
-    """Scores of finished folds in a file, for the same settings."""
+    """Scores of finished models on every fold, in a file, for the same settings."""
 
-    def __init__(self, path: str | None, config: dict) -> None:
+    def __init__(self, path: str | None, config: dict, *, again: bool) -> None:
         self.path = None if path is None else Path(path)
         self.settings = {k: config[k] for k in ("seed", "rank", "model", "fit", "tensorly")}
-        self.folds: dict[str, dict] = {}
+        self.folds: dict[str, dict[str, dict[str, float]]] = {}
+        self.again = again
+        self.made: set[tuple[str, str]] = set()
         if self.path is not None and self.path.exists():
             before = json.loads(self.path.read_text(encoding="utf-8"))
             if before["settings"] == self.settings:
                 self.folds = before["folds"]
 
-    def add(self, key: str, rows: dict[str, dict[str, float]], split: list[float]) -> None:
-        self.folds[key] = {"rows": rows, "split": split}
+    def missing(self, fold: str, label: str) -> bool:
+        """Whether a model has to be run on a fold."""
+        stale = self.again and "gpkit" in label and (fold, label) not in self.made
+        return stale or label not in self.folds.get(fold, {})
+
+    def add(self, fold: str, rows: dict[str, dict[str, float]]) -> None:
+        """Scores of models on a fold; they are in the file when this returns."""
+        self.folds.setdefault(fold, {}).update(rows)
+        self.made |= {(fold, label) for label in rows}
         if self.path is not None:
             write_atomic(self.path, json.dumps({"settings": self.settings, "folds": self.folds}, indent=1))
 
 
-def one_fold(train: pd.DataFrame, test: pd.DataFrame, modes: str, config: dict) -> tuple[dict, list[float]]:
-    """Scores of every model by name, and errors of test rows with and without their triple in training."""
+PEERS = ("tensorly CP, coarsened grid", "tensorly Tucker, coarsened grid")
+OURS = {"gpkit, low rank alone": None, "**gpkit**": "local"}
+
+
+def one_fold(
+    fold: str, train: pd.DataFrame, test: pd.DataFrame, modes: str, config: dict, kept: Kept
+) -> dict[str, dict[str, float]]:
+    """Scores of every model by name; those of gpkit hold errors of rows with and without their triple in training."""
     rows = {
         "day mean": scores(test, day_mean(train, test)),
         "mean of the same triple, else day mean": scores(test, same_triple(train, test)),
     }
     if modes == "station":
         rows["day + station, least squares"] = scores(test, day_and_station(train, test))
-    rows |= tensorly_rows(train, test, modes, config)
-    for label, residual in (("gpkit, low rank alone", None), ("**gpkit**", "local")):
+    if any(kept.missing(fold, label) for label in PEERS):
+        kept.add(fold, tensorly_rows(train, test, modes, config))
+    keys = ["temperature", "pressure", "day"]
+    seen = test[keys].apply(tuple, axis=1).isin(set(train[keys].apply(tuple, axis=1))).to_numpy()
+    for label, residual in OURS.items():
+        if not kept.missing(fold, label):
+            continue
         begun = time.process_time()
         model = model_of(modes, config, residual)
         model.fit(train, "y", seed=config["seed"], progress=False, **config["fit"])
         law = model.predict(test)
-        rows[label] = scores(test, law.mean, law, time.process_time() - begun)
-    keys = ["temperature", "pressure", "day"]
-    seen = test[keys].apply(tuple, axis=1).isin(set(train[keys].apply(tuple, axis=1))).to_numpy()
-    error = (test.y - law.mean).to_numpy()
-    return rows, [float(np.sqrt(np.mean(error[mask] ** 2))) for mask in (seen, ~seen) if mask.any()]
+        row = scores(test, law.mean, law, time.process_time() - begun)
+        square = (test.y - law.mean).to_numpy() ** 2
+        row |= {
+            name: float(np.sqrt(square[part].mean())) for name, part in (("seen", seen), ("new", ~seen)) if part.any()
+        }
+        kept.add(fold, {label: row})
+    have = kept.folds.get(fold, {})
+    return rows | {label: have[label] for label in (*PEERS, *OURS) if label in have}
 
 
 def compare(name: str, modes: str, table: pd.DataFrame, folds: list[int], config: dict, kept: Kept) -> None:
     found: dict[str, list[dict[str, float]]] = {}
-    split = []
     for fold in folds:
-        key = f"{name}, {modes}, fold {fold}"
-        if key not in kept.folds:
-            held = table[f"fold{fold}"] == 1
-            kept.add(key, *one_fold(table[~held], table[held], modes, config))
-        for label, row in kept.folds[key]["rows"].items():
+        held = table[f"fold{fold}"] == 1
+        rows = one_fold(f"{name}, {modes}, fold {fold}", table[~held], table[held], modes, config, kept)
+        for label, row in rows.items():
             found.setdefault(label, []).append(row)
-        split.append(kept.folds[key]["split"])
     first_only = folds[0] == 0
     columns = ["RMSE", "MAE", "NLL", "90 %", "50 %", "CPU s"]
-    rows = []
+    rows: list[list[str]] = []
     for label, per_fold in found.items():
         rows.append(
             [label, *(f"{per_fold[0][c]:.{2 if c == 'CPU s' else 4}f}" if c in per_fold[0] else "-" for c in columns)]
@@ -276,11 +294,9 @@ def compare(name: str, modes: str, table: pd.DataFrame, folds: list[int], config
                 cells.append(f"{values.mean():.4f} ± {values.std():.4f}" if len(values) else "-")
             rows.append([label, *cells])
         show(f"{name}, {MODES[modes]}: mean and spread over folds {folds}", ["model", *columns], rows)
-    together = np.array([pair for pair in split if len(pair) == 2])
-    if len(together):
-        print(
-            f"gpkit, RMSE of test rows with / without their triple in training: {together.mean(0).round(4)}", flush=True
-        )
+    split = np.array([[row["seen"], row["new"]] for row in found["**gpkit**"] if {"seen", "new"} <= row.keys()])
+    if len(split):
+        print(f"gpkit, RMSE of test rows with / without their triple in training: {split.mean(0).round(4)}", flush=True)
     if first_only and name in config["asked"]:
         verdicts(found["**gpkit**"][0], config["asked"], config["asked"][name][modes])
 
