@@ -50,6 +50,7 @@ def likely_mixtures(
     lengths: Sequence[float],
     steps: Sequence[float],
     count: int = _COUNT,
+    spread: float = 1.0,
 ) -> list[WeightedMixtures]:
     """Hyper-parameters that stand for all that are likely, of which the given ones are the most likely.
 
@@ -59,6 +60,8 @@ def likely_mixtures(
         lengths: Of the interval of every mixture.
         steps: Of the grid of every mixture.
         count: How many beside the most likely, a power of two.
+        spread: Factor on what is thought of them before there are data: around what was found, logarithms of weights
+            vary by 3, of length scales by 1.5 and frequencies by one wave per interval.
     """
     coordinates = MixtureCoordinates(found, lengths, steps)
 
@@ -69,7 +72,8 @@ def likely_mixtures(
             return None
         return (value, coordinates.gradient(at, slopes)) if math.isfinite(value) else None
 
-    likely = likely_points(evaluate, coordinates.start, coordinates.widths, coordinates.bounded, count)
+    widths = spread * coordinates.widths
+    likely = likely_points(evaluate, coordinates.start, widths, coordinates.bounded, count)
     pairs = zip(likely.shares.tolist(), likely.points, strict=True)
     return [WeightedMixtures(share, coordinates.mixtures(at)) for share, at in pairs]
 
@@ -112,8 +116,18 @@ class MixturePosterior:
         return self._averaged([p.variance(jet, points) + (p.mean(jet, points) - middle) ** 2 for p in self.parts])
 
     def row_variance(self, at: Rows) -> Tensor:
-        """Mean of the variances (m,) of linear functionals of the parts, without how far these lie apart."""
-        return self._averaged([p.row_variance(at) for p in self.parts])
+        """Posterior variance (m,) of linear functionals at points or on one axis."""
+        points = torch.stack(at.coordinates, dim=1)
+        middle = self._rows(self, at, points)
+        return self._averaged([p.row_variance(at) + (self._rows(p, at, points) - middle) ** 2 for p in self.parts])
+
+    @staticmethod
+    def _rows(part: Any, at: Rows, points: Tensor) -> Tensor:
+        """Posterior mean (m,) of linear functionals."""
+        total = torch.zeros(len(points), dtype=torch.float64)
+        for t in at.terms:
+            total = total + t.coefficient * part.mean(t.jet, points)
+        return total
 
     def sample(self, n: int, generator: torch.Generator) -> FieldDraws:
         """N joint draws."""

@@ -252,13 +252,15 @@ class LinearEngine:
         if self._noisy is None or self.form is None:
             return posterior
         parts, shares, asked = [], [], 0
+        met = max(self._between(posterior), _FORESEEN)
         for share, mixtures in self._noisy.likely():
             asked += 1
             try:
                 part = self.conditioner.posterior(self.form, mixtures, self._rows)
             except (ConvergenceError, InvalidDataError, NotPositiveDefiniteError):
                 continue
-            if part is not None:
+            # A prior too rough for the grid holds the equations at its points alone.
+            if part is not None and self._between(part) <= met:
                 parts.append(part)
                 shares.append(share)
         posterior.diagnostics["hyperparameters"]["averaged_over"] = {"asked": asked, "used": len(parts)}
@@ -272,8 +274,10 @@ class LinearEngine:
 
     def discretisation(self, posterior: FieldPosterior) -> float:
         """Relative residual of exact equations between the points of the grid; zero where data have noise."""
-        if not self.is_exact:
-            return 0.0
+        return self._between(posterior) if self.is_exact else 0.0
+
+    def _between(self, posterior: FieldPosterior) -> float:
+        """Relative residual of the equations between the points of the grid; zero where it is not known."""
         return off_grid_residual(self.problem, posterior, self.parameters, self._points) or 0.0
 
     def _tolerance(self, posterior: Any, points: Tensor) -> float:

@@ -34,6 +34,13 @@ _OCCAM = 2.0
 """Nats a component has to be worth: the logarithm of prior range over posterior range of its weight."""
 _IDLE = 0.01
 """Nats below which components are left out together."""
+_TYPICAL = 0.32
+"""Length scale that is thought likely, relative to the interval: a spectrum half a cycle wide."""
+_SPREAD = 1.0
+"""Standard deviation of the logarithm of length scales around it."""
+_AROUND = 0.25
+"""Of what is thought of hyper-parameters before there are data, where posteriors are averaged over them: components
+that are not needed were left out, and the others are not made larger than they are by a prior that hardly is one."""
 _ROWS = 200
 _PART = 360
 _SIDE = 6
@@ -82,7 +89,7 @@ class NoisyLearner:
     def likely(self) -> list[tuple[float, Mixtures]]:
         """Mixtures that stand for all that are likely after what was learned, each with its share."""
         evidence, flat = self._at
-        found = likely_mixtures(evidence, flat, *self._units())
+        found = likely_mixtures(evidence, flat, *self._units(), spread=_AROUND)
         return [(share, self._by_field(mixtures)) for share, mixtures in found]
 
     def _by_field(self, flat: Sequence[MixtureAxis]) -> Mixtures:
@@ -120,6 +127,9 @@ class NoisyLearner:
         return [m for own in sized([tuple(axes)] * self._fields, every) for m in own]
 
     def _evidence(self, every: Sequence[Rows], start: Sequence[MixtureAxis]) -> Evidence:
+        return _preferring(self._likelihood(every, start), self._units()[0])
+
+    def _likelihood(self, every: Sequence[Rows], start: Sequence[MixtureAxis]) -> Evidence:
         """By the covariance of all rows if these are few, in the space of weights if those are, else by a part."""
         if sum(len(r) for r in every) <= _ROWS:
             found = _given(every, lambda part, scale: part_evidence(part, self._fields, self._box.dim, scale))
@@ -167,6 +177,25 @@ class NoisyLearner:
                     break
             else:
                 return mixtures
+
+
+def _preferring(evidence: Evidence, lengths: Sequence[float]) -> Evidence:
+    """With a weak preference for length scales of a third of the interval.
+
+    Beside exact equations noisy data may say nothing of how long some scales are; those that are too short for the grid
+    then hold no equation between its points.
+    """
+
+    def evaluate(mixtures: Sequence[MixtureAxis]) -> tuple[float, Sequence[Sequence[torch.Tensor]]]:
+        value, slopes = evidence(mixtures)
+        moved = []
+        for m, own, length in zip(mixtures, slopes, lengths, strict=True):
+            off = (m.lengthscales / (_TYPICAL * length)).log() / _SPREAD
+            value -= 0.5 * float(off.square().sum())
+            moved.append([own[0], own[1] - off / (_SPREAD * m.lengthscales), own[2]])
+        return value, moved
+
+    return evaluate
 
 
 def noisy_evidence(rows: Sequence[Rows], start: Sequence[MixtureAxis], lengths: Sequence[float]) -> Evidence | None:
