@@ -92,8 +92,8 @@ class Factor(ABC):
 
     def _expected(self, precision: Array, information: Array) -> float:
         """Expected logarithm of sites."""
-        second = self.covariance + self.mean[:, :, None] * self.mean[:, None, :]
-        return float((information * self.mean).sum() - 0.5 * (precision * second).sum())
+        drawn = information - 0.5 * np.matmul(precision, self.mean[:, :, None])[:, :, 0]
+        return float(np.vdot(drawn, self.mean)) - 0.5 * float(np.vdot(precision, self.covariance))
 
     def spread(self) -> SpreadOfFunctions | None:
         """What the prior sees of the posterior of the last update; None where sites are carried or not of this prior.
@@ -102,7 +102,7 @@ class Factor(ABC):
         """
         if not self.settled or self.carried is not None or not self.rank:
             return None
-        slope = self.information - (self.precision * self.mean[:, None, :]).sum(2)
+        slope = self.information - np.matmul(self.precision, self.mean[:, :, None])[:, :, 0]
         degrees, rank = self._degrees(), self.rank
         trace = self.covariance.transpose(1, 0, 2).reshape(rank, -1) @ self.precision.reshape(-1, rank)
         square = self.mean.T @ slope - trace
