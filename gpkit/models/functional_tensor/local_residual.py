@@ -4,6 +4,10 @@ Two members are combined. In the first, a nearest-neighbour process models the t
 included, as a sum of products over the modes; in the second, it models what is left of predictions of the low-rank part
 for rows that this part has not seen. Rows are predicted without themselves throughout, so that the weight of the
 members, and the law of the noise, are fitted to honest errors.
+
+Rows that are predicted without themselves have neighbours nearly always. Where a query has none (a month without data,
+beyond the end of a mode) the variance that the first member claims is beyond what was judged: its weight falls in that
+proportion, and the predictive variance is what the members claim, with that of the low-rank part.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ __all__ = ["LocalResidual"]
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
+_JUDGED = 0.95
 _DEGREES = 4.0
 """Of freedom, where the processes are learned: the law of the noise, normal or not, is fitted afterwards."""
 
@@ -37,7 +42,8 @@ class LocalResidual:
         points: the data's coordinates as numbers, (N, D).
         targets: what each process is conditioned on, (2, N): y, and y minus the low-rank part.
         processes: of the targets themselves, and of what the low-rank part leaves.
-        weight: of the first member, in [0, 1].
+        weight: of the first member where it was judged, in [0, 1].
+        reach: variances of y that the members claimed there, at most but for one row in twenty, (2,).
         law: of the noise.
     """
 
@@ -45,6 +51,7 @@ class LocalResidual:
     targets: Array
     processes: tuple[NearestNeighbourProcess, NearestNeighbourProcess]
     weight: float
+    reach: Array
     law: NoiseLaw
 
     @classmethod
@@ -69,12 +76,14 @@ class LocalResidual:
             mean = weight * means[0] + (1.0 - weight) * means[1]
             features = _features(left[0] + first.noise, left[1] + second.noise, gap)
             law = NoiseLaw.fit(y[rows] - mean, mean, features, heavy=heavy)
-        return cls(points, targets, (first, second), weight, law)
+            reach = np.quantile([features[0], features[1] + table.variance[rows]], _JUDGED, axis=1)
+        return cls(points, targets, (first, second), weight, reach, law)
 
     @cached_property
     def left_out(self) -> TensorPrediction:
         """Predictions of the rows without themselves."""
-        return self.predict(self.points, self.targets[0] - self.targets[1], np.arange(len(self.points)))
+        low_rank = self.targets[0] - self.targets[1]
+        return self.predict(self.points, low_rank, np.zeros_like(low_rank), np.arange(len(self.points)))
 
     def extended(self, points: Array, more: Array, y: Array, low_rank: Array) -> LocalResidual:
         """With more rows that can be neighbours; everything learned stays.
@@ -96,20 +105,26 @@ class LocalResidual:
         """What is left of other predictions (N,) of the low-rank part at the rows."""
         return replace(self, targets=np.stack([self.targets[0], self.targets[0] - low_rank]))
 
-    def predict(self, points: Array, low_rank: Array, own: Rows | None = None) -> TensorPrediction:
-        """Predictive law at points (M, D), given the low-rank part's mean (M,) there.
+    def predict(self, points: Array, low_rank: Array, variance: Array, own: Rows | None = None) -> TensorPrediction:
+        """Predictive law at points (M, D), given the low-rank part there.
 
         Args:
             points: of the queries.
-            low_rank: the same.
+            low_rank: mean of that part, (M,).
+            variance: of that part, (M,).
             own: the row that each query is, which is left out, or -1 (M,); None for new points.
         """
         means, left = _members(self.processes, self.points, self.targets, points, low_rank, own)
         first, second = self.processes
-        mean = self.weight * means[0] + (1.0 - self.weight) * means[1]
         features = _features(left[0] + first.noise, left[1] + second.noise, means[0] - means[1])
-        latent = self.weight * left[0] + (1.0 - self.weight) * left[1]
-        return TensorPrediction(mean[None], self.law.scale(mean, features)[None], self.law.degrees, latent)
+        claims = features[0], features[1] + variance
+        weight = self.weight * np.minimum(1.0, self.reach[0] / claims[0])
+        mean = weight * means[0] + (1.0 - weight) * means[1]
+        usual = self.weight * self.reach[0] + (1.0 - self.weight) * self.reach[1]
+        claimed = weight * claims[0] + (1.0 - weight) * claims[1]
+        scale, degrees = self.law.widened(self.law.scale(mean, features), claimed, float(usual))
+        latent = weight * left[0] + (1.0 - weight) * (left[1] + variance)
+        return TensorPrediction(mean[None], scale[None], degrees, latent)
 
 
 def _members(

@@ -286,10 +286,10 @@ class FunctionalTensor:
         if state.residual is not None:
             average = state.weights @ mean
             points = np.column_stack(numbers)
+            spread = state.weights @ (variance + (mean - average) ** 2)
             if isinstance(state.residual, LatentResidual):
-                spread = state.weights @ (variance + (mean - average) ** 2)
                 return state.residual.predict(points, average, spread)
-            return rescaled(state, state.residual.predict(points, average))
+            return rescaled(state, state.residual.predict(points, average, spread))
 
         def draw(n: int, seed: int) -> Array:
             return joint_draws(state, numbers, n, seed)

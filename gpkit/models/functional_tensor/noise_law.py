@@ -95,3 +95,24 @@ class NoiseLaw:
         raw = np.clip(self._features(mean, variances, self.knots), self.low, self.high)
         out: Array = np.exp(self.coefficients[0] + ((raw - self.centre) / self.width) @ self.coefficients[1:])
         return out
+
+    def widened(self, scale: Array, claimed: Array, usual: float) -> tuple[Array, Array | float]:
+        """Scale (M,) and degrees of freedom, one or (M,), where a model claims more variance than rows could show.
+
+        Far from all rows the features are outside their range in the fit, and the variance of the law is not what it
+        would have been there. The sum of the law and of normal errors with the missing variance stands in for it.
+
+        Args:
+            scale: of the law, (M,).
+            claimed: variance of y by the model, (M,).
+            usual: largest of these that the law was fitted to.
+        """
+        heavy = math.isfinite(self.degrees)
+        own = scale**2 * (self.degrees / (self.degrees - 2.0) if heavy else 1.0)
+        total = own + np.maximum(claimed - np.maximum(own, usual), 0.0)
+        if not np.any(total > own):
+            return scale, self.degrees
+        if not heavy:
+            return np.sqrt(total), self.degrees
+        degrees = self.degrees * (total / own) ** 2  # a sum has the share of its heavy part, squared, of the tails
+        return np.sqrt(total * (degrees - 2.0) / degrees), degrees

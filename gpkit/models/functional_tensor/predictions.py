@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -79,14 +78,14 @@ class TensorPrediction(_Predictive):
     Attributes:
         location: (S, M).
         scale: (S, M); the standard deviation of a normal law.
-        degrees: of freedom of every law; infinite for normal ones.
+        degrees: of freedom of every law, or of those of each entry (M,); infinite for normal ones.
         function_variance: posterior variance (M,) of the noise-free value.
         weights: of the laws, (S,), summing to one; equal if not given.
     """
 
     location: Array
     scale: Array
-    degrees: float
+    degrees: float | Array
     function_variance: Array
     _draw: Callable[[int, int], Array] | None = field(default=None, repr=False)
     weights: Array | None = None
@@ -96,6 +95,10 @@ class TensorPrediction(_Predictive):
         return np.full(len(self.location), 1.0 / len(self.location)) if self.weights is None else self.weights
 
     @property
+    def _normal(self) -> bool:
+        return not np.all(np.isfinite(self.degrees))
+
+    @property
     def mean(self) -> Array:
         """Mean (M,)."""
         return self._shares @ self.location
@@ -103,13 +106,14 @@ class TensorPrediction(_Predictive):
     @property
     def variance(self) -> Array:
         """Variance (M,) of y; infinite for two degrees of freedom or fewer."""
-        factor = 1.0
-        if math.isfinite(self.degrees):
-            factor = self.degrees / (self.degrees - 2.0) if self.degrees > 2.0 else math.inf
+        factor: float | Array = 1.0
+        if not self._normal:
+            beyond = np.asarray(self.degrees) - 2.0
+            factor = np.where(beyond > 0.0, self.degrees / np.where(beyond > 0.0, beyond, 1.0), np.inf)
         return self._shares @ (factor * self.scale**2 + (self.location - self.mean) ** 2)
 
     def _standard_cdf(self, z: Array) -> Array:
-        out: Array = special.stdtr(self.degrees, z) if math.isfinite(self.degrees) else special.ndtr(z)
+        out: Array = special.ndtr(z) if self._normal else special.stdtr(self.degrees, z)
         return out
 
     def cdf(self, y: npt.ArrayLike) -> Array:
@@ -119,14 +123,14 @@ class TensorPrediction(_Predictive):
     def log_density(self, y: npt.ArrayLike) -> Array:
         """Logarithm of the density at values (M,)."""
         z = (np.asarray(y) - self.location) / self.scale
-        each = stats.t.logpdf(z, self.degrees) if math.isfinite(self.degrees) else stats.norm.logpdf(z)
+        each = stats.norm.logpdf(z) if self._normal else stats.t.logpdf(z, self.degrees)
         out: Array = special.logsumexp(each - np.log(self.scale), axis=0, b=self._shares[:, None])
         return out
 
     def quantile(self, probability: float) -> Array:
         """Quantile (M,): exact for one law, else by safeguarded Newton steps to 1e-10 of the width."""
         p = _checked(probability)
-        standard = float(special.stdtrit(self.degrees, p) if math.isfinite(self.degrees) else special.ndtri(p))
+        standard = special.ndtri(p) if self._normal else special.stdtrit(self.degrees, p)
         each = self.location + standard * self.scale
         if len(each) == 1:
             return each[0]
@@ -152,15 +156,11 @@ class TensorPrediction(_Predictive):
         count, entries = self.location.shape
         which = rng.choice(count, size=(n, 1), p=self._shares)
         at = np.arange(entries)
-        white = (
-            rng.standard_t(self.degrees, (n, entries))
-            if math.isfinite(self.degrees)
-            else rng.standard_normal((n, entries))
-        )
+        white = rng.standard_normal((n, entries)) if self._normal else rng.standard_t(self.degrees, (n, entries))
         return self.location[which, at] + self.scale[which, at] * white
 
     def __repr__(self) -> str:
-        law = "normal" if not math.isfinite(self.degrees) else f"Student-t ({self.degrees:.3g} degrees)"
+        law = "normal" if self._normal else f"Student-t ({np.min(self.degrees):.3g} degrees)"
         return f"TensorPrediction({self.location.shape[1]} entries, {len(self.location)} x {law})"
 
 

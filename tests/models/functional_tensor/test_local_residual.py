@@ -66,12 +66,34 @@ def test_rows_far_out_do_not_decide_what_is_learned():
 def test_intervals_do_not_depend_on_what_else_is_asked():
     rng = np.random.default_rng(5)
     points, y = rng.uniform(0.0, 5.0, (300, 2)), rng.standard_normal(300)
-    fit = LocalResidual.fit(UnseenRows(points, np.zeros(2, bool), y, 0.3 * y, y, neighbours=10), heavy=True)
-    new, low_rank = rng.uniform(0.0, 9.0, (40, 2)), rng.standard_normal(40)
-    together = fit.predict(new, low_rank)
-    alone = fit.predict(new[:1], low_rank[:1])
+    unseen = UnseenRows(points, np.zeros(2, bool), y, 0.3 * y, np.full(300, 0.1), neighbours=10)
+    fit = LocalResidual.fit(unseen, heavy=True)
+    new, low_rank, spread = rng.uniform(0.0, 9.0, (40, 2)), rng.standard_normal(40), rng.uniform(size=40)
+    together = fit.predict(new, low_rank, spread)
+    alone = fit.predict(new[:1], low_rank[:1], spread[:1])
     assert alone.scale[0, 0] == pytest.approx(together.scale[0, 0], rel=1e-12)
     assert alone.mean[0] == pytest.approx(together.mean[0], rel=1e-12)
+    low, high = together.interval(0.9)
+    np.testing.assert_allclose(alone.interval(0.9), np.stack([low, high])[:, :1], rtol=1e-12)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "student-t"])
+def test_intervals_hold_where_months_are_missing(likelihood):
+    """Rows that the law is fitted to nearly all have neighbours; those of a gap have none."""
+    rng = np.random.default_rng(5)
+    level = np.zeros(400)
+    for day in range(1, 400):
+        level[day] = 0.6 * level[day - 1] + 0.8 * rng.standard_normal()
+    day, x = rng.integers(0, 400, 2400), rng.uniform(0.0, 3.0, 2400)
+    frame = pd.DataFrame({"x": x, "day": day.astype(float)})
+    frame["y"] = level[day] + 0.3 * np.sin(2.0 * x) + 0.1 * rng.standard_t(4, 2400)
+    gap = (frame.day // 25 % 3 == 1).to_numpy()
+    model = FunctionalTensor([Continuous("x"), Continuous("day")], rank=1, residual="local", likelihood=likelihood)
+    model.fit(frame[~gap], "y", restarts=2, progress=False)
+    law, y = model.predict(frame[gap]), frame.y[gap].to_numpy()
+    for p, least, most in ((0.9, 0.85, 0.95), (0.5, 0.42, 0.6)):
+        low, high = law.interval(p)
+        assert least < np.mean((y > low) & (y < high)) < most
 
 
 @pytest.mark.parametrize("heavy", [False, True])
