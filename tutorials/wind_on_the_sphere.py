@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -144,6 +146,7 @@ plot_singularities(
     [s.location for s in singular.found],
     [s.index for s in singular.found],
     [s.probability for s in singular.found],
+    in_mean=[s.in_mean for s in singular.found],
     vectors=field.mean,
     triangles=singular.triangles,
     normals=normals,
@@ -155,7 +158,8 @@ figure
 # ## Singular points
 #
 # Whatever the field, the indices over a sphere add up to two. The probability of each is the share of posterior draws
-# that have it too.
+# that have one of its sign nearby. Hollow marks (none here) are of points that draws have and the mean does not: a
+# saddle and a vortex close to each other, which averaging makes vanish.
 
 # %%
 print(singular)
