@@ -1,6 +1,6 @@
 """Functional tensor decomposition: sweeps, complete fits, simulated tables of known rank, growth, memory.
 
-OMP_NUM_THREADS=1 python benchmarks/functional_tensor.py [--smoke] [--only sweeps,fits,real,simulated,ranks,growth]
+OMP_NUM_THREADS=1 python benchmarks/functional_tensor.py [--smoke] [--only sweeps,fits,real,simulated,ranks,gaps,growth]
     OMP_NUM_THREADS=1 python benchmarks/functional_tensor.py --only large
 
 CPU seconds of one thread, compilation apart. Tables are synthetic: a rank-3 (or 5) Tucker tensor of smooth functions
@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _command import run_parts
 from _measure import Row, duration, slope, timings
+from _tensor_gaps import gaps
 from _tensor_tables import ranked_table
 
 from gpkit.inference.structured_vb import GaussianNoise, Layout, LowRankPosterior, MarkovFactor, component_layout
@@ -306,6 +307,7 @@ MEASURES = {
     "real": real,
     "simulated": simulated,
     "ranks": ranks,
+    "gaps": gaps,
     "growth": growth,
     "large": large,
 }

@@ -86,7 +86,7 @@ def test_fields_beside_every_single_kernel(tmp_path):
 def test_tensors_give_every_part(tmp_path):
     absent = {"GPKIT_REAL_DATA": str(tmp_path)}
     target = tmp_path / "rows.json"
-    parts = ("--only", "sweeps,fits,real,simulated,growth")
+    parts = ("--only", "sweeps,fits,real,simulated,gaps,growth")
     finished = run("--smoke", *parts, "--json", str(target), script="functional_tensor.py", environment=absent)
     assert finished.returncode == 0, finished.stderr[-2000:]
     rows = json.loads(target.read_text())["rows"]
@@ -95,6 +95,7 @@ def test_tensors_give_every_part(tmp_path):
         "Complete fits",
         "Complete fits, real table",
         "Simulated tables",
+        "Gaps",
         "Growth",
     }
     assert all((row["value"] is None) == ("absent" in row["what"]) for row in rows)
