@@ -196,8 +196,11 @@ class FieldMixture:
         shift = np.stack(means) - mean
         total = np.tensordot(weights, covariances, 1) + np.einsum("s,smi,smj->mij", weights, shift, shift)
         rest = regression.values - mean
+        # Places whose prediction rounding has spoilt say nothing.
+        sound = np.isfinite(total).all((1, 2)) & np.isfinite(rest).all(1)
+        inverse = np.linalg.pinv(np.where(sound[:, None, None], total, 0.0), hermitian=True)
         with np.errstate(all="ignore"):
-            distances = np.einsum("mi,mij,mj->m", rest, np.linalg.pinv(total, hermitian=True), rest)
+            distances = np.einsum("mi,mij,mj->m", rest, inverse, rest)
             noise = np.trace(np.tensordot(weights, noises, 1), axis1=1, axis2=2)
             shares = 1.0 - noise / np.trace(total, axis1=1, axis2=2)
         return local_scale(points.numpy(), distances, shares, d)
