@@ -221,9 +221,12 @@ def real(smoke: bool) -> list[Row]:
             fit(train[:300], sweeps=4)
             compiled = time.process_time() - begun
             part = train[:2000] if smoke else train
-            begun = time.process_time()
-            model = fit(part, **({"sweeps": 5} if smoke else {}))
-            seconds = time.process_time() - begun
+            taken = []
+            for _ in range(1 if smoke else 3):  # the least: other work on the machine only adds
+                begun = time.process_time()
+                model = fit(part, **({"sweeps": 5} if smoke else {}))
+                taken.append(time.process_time() - begun)
+            seconds = min(taken)
             error = np.sqrt(np.mean((model.predict(test).mean - test.y) ** 2))
             what = f"{len(part)} rows, {name}, {'low rank and local residual' if residual else 'low rank'}, four starts"
             told = f"RMSE {error:.4f}; {compiled:.1f} s before it for a first small fit"
