@@ -68,7 +68,7 @@ def likely_mixtures(
     def evaluate(at: Array) -> tuple[float, Array] | None:
         try:
             value, slopes = evidence(coordinates.mixtures(at))
-        except (NotPositiveDefiniteError, RuntimeError):
+        except (NotPositiveDefiniteError, torch.linalg.LinAlgError):
             return None
         return (value, coordinates.gradient(at, slopes)) if math.isfinite(value) else None
 

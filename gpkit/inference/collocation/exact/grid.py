@@ -219,7 +219,7 @@ class GridPosterior:
             priors = self._with_nugget(nugget)
             try:
                 preconditioner = RowsPreconditioner(self._nodes_rows, priors)
-            except (NotPositiveDefiniteError, RuntimeError):
+            except (NotPositiveDefiniteError, torch.linalg.LinAlgError):
                 continue
             operator = GridOperator(self._nodes_rows, priors)
             result = conjugate_gradients(operator, preconditioner.solve, right, self.tolerance, _LIMIT, start=start)

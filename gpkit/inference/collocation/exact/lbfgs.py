@@ -261,7 +261,7 @@ def learn(
         record["evaluations"] += 1
         try:
             value, derivatives = evidence(coordinates.mixtures(packed))
-        except (NotPositiveDefiniteError, RuntimeError):
+        except (NotPositiveDefiniteError, torch.linalg.LinAlgError):
             return wall(packed)
         if not math.isfinite(value):
             return wall(packed)

@@ -142,7 +142,7 @@ class Learner:
     ) -> tuple[Mixtures, dict[str, Any]] | None:
         try:
             value, _ = evidence(start)
-        except (NotPositiveDefiniteError, RuntimeError):
+        except (NotPositiveDefiniteError, torch.linalg.LinAlgError):
             return None
         if not math.isfinite(value):
             return None

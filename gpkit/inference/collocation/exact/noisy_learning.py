@@ -227,7 +227,7 @@ def _given(rows: Sequence[Rows], make: Callable[[Sequence[Rows], Scale], Evidenc
 def _value(evidence: Evidence, mixtures: Sequence[MixtureAxis]) -> float:
     try:
         value = evidence(mixtures)[0]
-    except (NotPositiveDefiniteError, RuntimeError):
+    except (NotPositiveDefiniteError, torch.linalg.LinAlgError):
         return -math.inf
     return value if math.isfinite(value) else -math.inf
 
