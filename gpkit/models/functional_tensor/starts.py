@@ -10,6 +10,7 @@ import numpy as np
 
 from gpkit.inference.structured_vb import (
     Entries,
+    GaussianNoise,
     LowRankPosterior,
     Minibatches,
     Pieces,
@@ -63,6 +64,23 @@ def first_start(
         trains = [_components_start(posterior, encodings, settings, entries, _WARM, seed)] if train else []
         grown = [_grown_start(posterior, encodings, settings, entries, seed)] if settings.grow else []
         return _best_start([(own, []) for own in (posterior, *trains, *grown)], settings, entries, _WARM)
+    if settings.likelihood == "student-t":
+        rough = copy.deepcopy(posterior)
+        rough.inherit(_normal(posterior, encodings, settings, entries, seed))
+        both = [_usual_start(own, encodings, settings, entries, seed, effects) for own in (posterior, rough)]
+        return _best_start(both, settings, entries, _WARM)
+    return _usual_start(posterior, encodings, settings, entries, seed, effects)
+
+
+def _usual_start(
+    posterior: LowRankPosterior,
+    encodings: Sequence[Encoding],
+    settings: LowRankSettings,
+    entries: Entries,
+    seed: int,
+    effects: bool,
+) -> tuple[LowRankPosterior, list[float]]:
+    """At random, or for components also after main effects."""
     starts = [_living_start(posterior, encodings, settings, entries, seed)]
     if effects:
         starts.append(_living_start(posterior, encodings, settings, entries, seed, after_effects=True))
@@ -87,6 +105,22 @@ def _components_start(
     train = copy.deepcopy(posterior)
     begin_with_components(train, components, np.random.default_rng(seed))
     return train
+
+
+def _normal(
+    posterior: LowRankPosterior, encodings: Sequence[Encoding], settings: LowRankSettings, entries: Entries, seed: int
+) -> LowRankPosterior:
+    """The same model with normal noise after some sweeps, for its kernels.
+
+    With smooth functions, as fits begin, heavy-tailed noise explains whatever varies fast, and nothing asks for shorter
+    length scales any more.
+    """
+    own = replace(settings, likelihood="gaussian")
+    normal = new_posterior(encodings, own, GaussianNoise(), seed)
+    normal.inherit(posterior)
+    for _ in range(_COMPARED):
+        normal.sweep(entries)
+    return normal
 
 
 def _effects_alone(

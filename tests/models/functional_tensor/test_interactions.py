@@ -39,3 +39,17 @@ def test_an_interaction_of_two_of_many_modes(form, rank, modes, seeds):
         model = FunctionalTensor([Continuous(f"x{k}") for k in range(modes)], form=form, rank=rank)
         model.fit(x, y, restarts=1, seed=seed, progress=False)
         assert np.sqrt(np.mean((model.predict(new).mean - truth) ** 2)) < 0.35 * baseline
+
+
+def test_heavy_tailed_noise_does_not_explain_rough_functions():
+    """A level of its own for every few days, three rows each: no outliers, whatever length scale a fit begins with."""
+    rng = np.random.default_rng(0)
+    level = np.cumsum(rng.standard_normal(400)) * 0.2 + np.where(rng.uniform(size=400) < 0.1, 2.0, 0.0)
+    day = rng.integers(0, 400, 1200)
+    x = np.column_stack([rng.uniform(size=1200), day])
+    y = level[day] * (1.0 + x[:, 0]) + 0.1 * rng.standard_normal(1200)
+    model = FunctionalTensor([Continuous("x"), Continuous("day")], rank=1, likelihood="student-t")
+    model.fit(x[:1000], y[:1000], restarts=1, progress=False)
+    seen = np.isin(day[1000:], day[:1000])
+    error = (model.predict(x[1000:]).mean - y[1000:])[seen]
+    assert np.sqrt(np.mean(error**2)) < 0.35 * y.std()
