@@ -119,6 +119,10 @@ def plot_errors(mean: npt.ArrayLike, z: npt.ArrayLike, *, value_label: str = "",
         ax.plot(middle, quartiles[:, k], color=INK if k == 1 else BLUE, lw=1.3)
     ax.axhline(0.0, color=GREY, lw=0.8)
     ax.set_ylim(-5.0, 5.0)
+    if len(m):  # a few predicted counts far above all others would leave no room for these
+        low, high = np.quantile(m, [0.002, 0.998])
+        margin = 0.05 * (high - low) or 0.5
+        ax.set_xlim(max(low - margin, m.min() - margin), min(high + margin, m.max() + margin))
     ax.set_xlabel(label(value_label))
     ax.set_ylabel("Standardised error")
     return ax

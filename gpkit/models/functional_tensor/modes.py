@@ -171,8 +171,8 @@ class _CategoricalEncoding(Encoding):
         given = np.asarray(values[0])
         if given.dtype.kind != self._levels.dtype.kind and "U" in (given.dtype.kind, self._levels.dtype.kind):
             raise InvalidDataError(
-                f"{self.spec.name!r} has levels such as {self._levels[0]!r} in the data of the fit, got "
-                f"{given.flat[0]!r}"
+                f"{self.spec.name!r} has levels such as {self._levels[:1].tolist()[0]!r} in the data of the "
+                f"fit, got {given[:1].tolist()[0]!r}"
             )
         at = np.minimum(np.searchsorted(self._levels, given), len(self._levels) - 1)
         strange = np.flatnonzero(self._levels[at] != given)
