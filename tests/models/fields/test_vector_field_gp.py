@@ -157,7 +157,7 @@ def test_draws_of_fields(fitted: VectorFieldGP, sphere: Surface) -> None:
 
 
 def test_parameters_are_sampled(sphere: Surface) -> None:
-    model = VectorFieldGP(sphere.cloud, "intrinsic:heat", rank=24, full_below=0)
+    model = VectorFieldGP(sphere.cloud, "intrinsic:heat", rank=60, full_below=0)
     model.fit(TRAIN, noisy(sphere)[TRAIN], progress=False)
     before = model.predict([1])
     data = model.sample(60, 60, 2, seed=4, progress=False)
