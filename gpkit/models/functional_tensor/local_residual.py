@@ -6,8 +6,8 @@ for rows that this part has not seen. Rows are predicted without themselves thro
 members, and the law of the noise, are fitted to honest errors.
 
 Rows that are predicted without themselves have neighbours nearly always. Where a query has none (a month without data,
-beyond the end of a mode) the variance that the first member claims is beyond what was judged: its weight falls in that
-proportion, and the predictive variance is what the members claim, with that of the low-rank part.
+beyond the end of a mode) the variance that the first member claims is beyond what was judged: its weight in the mean
+falls as the standard deviation rises, that in the variance as the variance does, to which the low-rank part's belongs.
 """
 
 from __future__ import annotations
@@ -118,8 +118,10 @@ class LocalResidual:
         first, second = self.processes
         features = _features(left[0] + first.noise, left[1] + second.noise, means[0] - means[1])
         claims = features[0], features[1] + variance
-        weight = self.weight * np.minimum(1.0, self.reach[0] / claims[0])
-        mean = weight * means[0] + (1.0 - weight) * means[1]
+        trust = np.minimum(1.0, self.reach[0] / claims[0])
+        share = self.weight * np.sqrt(trust)
+        mean = share * means[0] + (1.0 - share) * means[1]
+        weight = self.weight * trust  # its variance is what a process with few distant rows knows least about
         usual = self.weight * self.reach[0] + (1.0 - self.weight) * self.reach[1]
         claimed = weight * claims[0] + (1.0 - weight) * claims[1]
         scale, degrees = self.law.widened(self.law.scale(mean, features), claimed, float(usual))
