@@ -16,10 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpkit.errors import NotPositiveDefiniteError
 from gpkit.inference.collocation.exact.coordinates import MixtureCoordinates
 from gpkit.inference.collocation.exact.lbfgs import Evidence
-from gpkit.inference.collocation.exact.priors import MixtureAxis
+from gpkit.inference.collocation.exact.priors import NO_FACTOR, MixtureAxis
 from gpkit.inference.collocation.exact.rows import Rows
 from gpkit.inference.collocation.forms import Jet
 from gpkit.inference.collocation.likely import likely_points
@@ -68,7 +67,7 @@ def likely_mixtures(
     def evaluate(at: Array) -> tuple[float, Array] | None:
         try:
             value, slopes = evidence(coordinates.mixtures(at))
-        except (NotPositiveDefiniteError, torch.linalg.LinAlgError):
+        except NO_FACTOR:
             return None
         return (value, coordinates.gradient(at, slopes)) if math.isfinite(value) else None
 

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpkit.errors import ConvergenceError, NotPositiveDefiniteError
+from gpkit.errors import ConvergenceError
 from gpkit.inference.collocation.exact.draws import GridDraws
 from gpkit.inference.collocation.exact.krylov import KrylovResult, conjugate_gradients, preconditioned_logdet
 from gpkit.inference.collocation.exact.lift import Lift
 from gpkit.inference.collocation.exact.pencil import SylvesterPreconditioner, axis_pencil
-from gpkit.inference.collocation.exact.priors import FieldPrior, NuggetAxis
+from gpkit.inference.collocation.exact.priors import NO_FACTOR, FieldPrior, NuggetAxis
 from gpkit.inference.collocation.exact.rows import (
     Rows,
     RowTerm,
@@ -219,7 +219,7 @@ class GridPosterior:
             priors = self._with_nugget(nugget)
             try:
                 preconditioner = RowsPreconditioner(self._nodes_rows, priors)
-            except (NotPositiveDefiniteError, torch.linalg.LinAlgError):
+            except NO_FACTOR:
                 continue
             operator = GridOperator(self._nodes_rows, priors)
             result = conjugate_gradients(operator, preconditioner.solve, right, self.tolerance, _LIMIT, start=start)

@@ -22,7 +22,7 @@ from gpkit.errors import NotPositiveDefiniteError
 from gpkit.inference.collocation.exact.coordinates import MixtureCoordinates
 from gpkit.inference.collocation.exact.dense import assemble, factorise
 from gpkit.inference.collocation.exact.features import field_features
-from gpkit.inference.collocation.exact.priors import FieldPrior, MixtureAxis, WaveAxis
+from gpkit.inference.collocation.exact.priors import NO_FACTOR, FieldPrior, MixtureAxis, WaveAxis
 from gpkit.inference.collocation.exact.rows import Rows
 from gpkit.inference.collocation.exact.weights import FeaturePosterior
 
@@ -261,7 +261,7 @@ def learn(
         record["evaluations"] += 1
         try:
             value, derivatives = evidence(coordinates.mixtures(packed))
-        except (NotPositiveDefiniteError, torch.linalg.LinAlgError):
+        except NO_FACTOR:
             return wall(packed)
         if not math.isfinite(value):
             return wall(packed)

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpkit.errors import NotPositiveDefiniteError
 from gpkit.inference.collocation.exact.evidence import blocks_of_rows, part_evidence, weight_evidence
 from gpkit.inference.collocation.exact.forms import Conditioner
 from gpkit.inference.collocation.exact.kernels import Mixtures, Start
@@ -21,7 +20,7 @@ from gpkit.inference.collocation.exact.lbfgs import (
     learn,
     line_evidence,
 )
-from gpkit.inference.collocation.exact.priors import FieldPrior, MixtureAxis, WaveAxis
+from gpkit.inference.collocation.exact.priors import NO_FACTOR, FieldPrior, MixtureAxis, WaveAxis
 from gpkit.inference.collocation.exact.rows import Rows, prior_variance
 from gpkit.inference.collocation.exact.start import broadband, is_uniform, lines_along
 from gpkit.kernels.stationary import GaussianEnvelope
@@ -142,7 +141,7 @@ class Learner:
     ) -> tuple[Mixtures, dict[str, Any]] | None:
         try:
             value, _ = evidence(start)
-        except (NotPositiveDefiniteError, torch.linalg.LinAlgError):
+        except NO_FACTOR:
             return None
         if not math.isfinite(value):
             return None

@@ -13,14 +13,13 @@ from typing import Any
 
 import torch
 
-from gpkit.errors import NotPositiveDefiniteError
 from gpkit.inference.collocation.exact.averaging import likely_mixtures
 from gpkit.inference.collocation.exact.evidence import blocks_of_rows, part_evidence, weight_evidence
 from gpkit.inference.collocation.exact.forms import Conditioner
 from gpkit.inference.collocation.exact.kernels import Mixtures, Start
 from gpkit.inference.collocation.exact.lbfgs import Evidence, Learned, Scale, evidence_given, learn
 from gpkit.inference.collocation.exact.learning import sized
-from gpkit.inference.collocation.exact.priors import MixtureAxis
+from gpkit.inference.collocation.exact.priors import NO_FACTOR, MixtureAxis
 from gpkit.inference.collocation.exact.rows import Rows
 from gpkit.kernels.stationary import GaussianEnvelope
 
@@ -227,7 +226,7 @@ def _given(rows: Sequence[Rows], make: Callable[[Sequence[Rows], Scale], Evidenc
 def _value(evidence: Evidence, mixtures: Sequence[MixtureAxis]) -> float:
     try:
         value = evidence(mixtures)[0]
-    except (NotPositiveDefiniteError, torch.linalg.LinAlgError):
+    except NO_FACTOR:
         return -math.inf
     return value if math.isfinite(value) else -math.inf
 

@@ -16,9 +16,22 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from gpkit.errors import NotPositiveDefiniteError
 from gpkit.kernels.stationary import Envelope, GaussianEnvelope, mixture_derivatives, require_order
 
-__all__ = ["AxisPrior", "ConditionedAxis", "Constraint", "FieldPrior", "MixtureAxis", "NuggetAxis", "WaveAxis"]
+__all__ = [
+    "NO_FACTOR",
+    "AxisPrior",
+    "ConditionedAxis",
+    "Constraint",
+    "FieldPrior",
+    "MixtureAxis",
+    "NuggetAxis",
+    "WaveAxis",
+]
+
+NO_FACTOR = (NotPositiveDefiniteError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
+"""Raised where a prior's covariance has no Cholesky factor; torch's own error is missing from its exports."""
 
 Pair = tuple[int, int]
 
