@@ -66,12 +66,10 @@ docs: $(STAMP)
 	@echo "The documentation is at docs/_build/html/index.html"
 
 # Executed copies go to .cache: the notebooks in the repository hold the outputs of a full run.
-notebooks: $(STAMP)
-	@shopt -s nullglob; for notebook in tutorials/*.ipynb; do \
-	    echo "$$notebook"; \
-	    GPKIT_SMOKE=1 $(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute \
-	        --output-dir .cache/notebooks "$$notebook" || exit 1; \
-	done
+notebooks: $(patsubst tutorials/%.ipynb,notebook-%,$(wildcard tutorials/*.ipynb))
+
+notebook-%: $(STAMP)
+	GPKIT_SMOKE=1 $(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --output-dir .cache/notebooks tutorials/$*.ipynb
 
 tutorials: $(STAMP)
 	@shopt -s nullglob; for script in tutorials/*.py; do \
