@@ -174,7 +174,7 @@ def test_noise_that_the_file_calls_unknown(tmp_path: Path) -> None:
 
 
 def test_sampling_is_asked_for_in_the_file(rod: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sampling = '\n[solve]\ngrid = [10, 8]\ninference = "nuts"\ndraws = 60\ntune = 40\nchains = 2\n'
+    sampling = '\n[solve]\ngrid = [10, 8]\ninference = "nuts"\ndraws = 200\ntune = 100\nchains = 2\n'
     rod.write_text(ROD + sampling, encoding="utf-8")
     assert main(["pde", str(rod), "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
