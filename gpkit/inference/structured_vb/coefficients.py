@@ -14,12 +14,24 @@ __all__ = ["Coefficients", "nonnegative"]
 Array = NDArray[np.float64]
 
 
-def nonnegative(precision: Array) -> Array:
-    """Precisions (..., n, n) without the negative eigenvalues that a difference of statistics may have."""
+def nonnegative(precision: Array, information: Array, mean: Array) -> tuple[Array, Array]:
+    """Sites that a difference of statistics may have made improper, as sites that some data could have.
+
+    Information along a direction without precision would be a mean without bounds. Along eigenvectors of negative
+    precision a site of the same size holds the mean where it is.
+
+    Args:
+        precision: (..., n, n).
+        information: precision times mean, (..., n).
+        mean: of the posterior before, (..., n).
+    """
     values, vectors = np.linalg.eigh(0.5 * (precision + np.swapaxes(precision, -1, -2)))
     if not values.size or values.min() >= 0.0:
-        return precision
-    return (vectors * np.maximum(values, 0.0)[..., None, :]) @ np.swapaxes(vectors, -1, -2)
+        return precision, information
+    size, turned = np.abs(values), np.swapaxes(vectors, -1, -2)
+    along, held = (np.einsum("...ij,...j->...i", turned, v) for v in (information, mean))
+    along = np.where(values < 0.0, size * held, along)
+    return (vectors * size[..., None, :]) @ turned, np.einsum("...ij,...j->...i", vectors, along)
 
 
 class Coefficients:
@@ -62,8 +74,7 @@ class Coefficients:
         """
         matrix = precision.copy()
         if self.carried is not None:
-            matrix = nonnegative(matrix + self.carried[0])
-            information = information + self.carried[1]
+            matrix, information = nonnegative(matrix + self.carried[0], information + self.carried[1], self.mean)
         matrix[np.diag_indices_from(matrix)] += prior
         root = linalg.cholesky(matrix, lower=True, check_finite=False)
         half = linalg.lapack.dpotri(root, lower=True)[0] if self.size else root  # its other triangle is zero

@@ -60,7 +60,8 @@ class Factor(ABC):
     def set_sites(self, precision: Array, information: Array) -> None:
         """Sites of the entries, to which carried ones are added."""
         if self.carried is not None:
-            precision, information = nonnegative(precision + self.carried[0]), information + self.carried[1]
+            total = precision + self.carried[0], information + self.carried[1]
+            precision, information = nonnegative(*total, self.mean)
         self.precision, self.information = np.ascontiguousarray(precision), np.ascontiguousarray(information)
 
     def update(self) -> None:
