@@ -97,7 +97,8 @@ def _inflation(own: Array, slope: Array, shift: Array, growth: Array, laplace: A
     d = own.shape[1]
     positive = np.linalg.eigvalsh(own)[:, 0] > 0.0
     safe = np.where(positive[:, None, None], own, np.eye(d))
-    distance = np.einsum("qmi,mij,qmj->m", moved, np.linalg.inv(safe), moved) / d
+    standard = np.linalg.solve(safe, moved.transpose(1, 2, 0))
+    distance = np.einsum("qmi,miq->m", moved, standard) / d
     factor = np.exp(np.minimum(level, math.log(_LARGEST))) + distance
     return float(np.minimum(factor[positive], _LARGEST).mean()) if positive.any() else 1.0
 
