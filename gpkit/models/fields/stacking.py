@@ -10,10 +10,12 @@ Predictions are means first of all, so that the second mixture counts three time
 Both have a Dirichlet prior, centred on tempered evidences and left-out densities: dependent places would otherwise put
 all weight on what they happen to favour. A few noisy places hardly tell kernels apart by leaving one out, where the
 evidence still uses all of them: the fewer places there are, the more stacking gives way to posterior probabilities of
-the kernels, the evidence times a prior that expects smooth kernels and few summands.
+the kernels, the evidence times a prior that expects smooth kernels and few summands. No kernel is right, and the one
+that seems so by a few nats is often not the one that predicts best: the square root of the evidence is taken.
 
 References:
     Breiman, L., Stacked regressions, Machine Learning 24, 49 (1996).
+    Gruenwald, P. and van Ommen, T., Bayesian Analysis 12, 1069 (2017).
     Hoeting, J. A., Madigan, D., Raftery, A. E. and Volinsky, C. T., Statistical Science 14, 382 (1999).
     Yao, Y., Vehtari, A., Simpson, D. and Gelman, A., Bayesian Analysis 13, 917 (2018).
 """
@@ -38,7 +40,9 @@ _PRIOR_SHARE = 0.05
 """Places that the prior of the weights is worth, as a share of the observed ones."""
 _MEAN_SHARE = 0.75
 """Share of the mixture of means in what is stacked."""
-_ENOUGH = 50.0
+_EVIDENCE_POWER = 0.5
+"""Of evidences in posterior probabilities."""
+_ENOUGH = 60.0
 """Places for which stacking and posterior probabilities count the same."""
 
 
@@ -62,7 +66,7 @@ def stacking_weights(densities: Array, residuals: Array, evidences: Array, log_p
     counts = _PRIOR_SHARE * places * _softmax(_TEMPER * (evidences[usable] + densities.sum(1)) + before)
     stacked = (1.0 - _MEAN_SHARE) * _by_density(densities, counts) + _MEAN_SHARE * _by_mean(residuals, counts)
     few = 1.0 / (1.0 + (places / _ENOUGH) ** 2)
-    found = few * _softmax(evidences[usable] + before) + (1.0 - few) * stacked
+    found = few * _softmax(_EVIDENCE_POWER * evidences[usable] + before) + (1.0 - few) * stacked
     found = np.where(found < _SMALLEST, 0.0, found)
     weights[usable] = found / found.sum()
     return weights
