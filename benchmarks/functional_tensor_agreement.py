@@ -70,15 +70,17 @@ def pieces(smoke: bool) -> list[Row]:
 
 
 def streaming(smoke: bool) -> list[Row]:
-    frame, new, rows = table(900 if smoke else 6000, 0), table(500, 1), []
-    for form in ("tucker", "tensor-train"):
-        whole = fitted(frame, {"form": form})
-        for keep in (300,) if smoke else (100_000, 600, 200):
-            stream = fitted(frame[:600], {"form": form})
-            for begin in range(600, len(frame), 300):
-                part = frame[begin : begin + 300]
-                stream.update(part, part.y, keep=keep, sweeps=5)
-            rows += compared("Streaming", f"{form}, steps of 300 rows, {keep} kept", stream, whole, new)
+    rows, sizes = [], ((900, 300, (300,)),) if smoke else ((6000, 300, (100_000, 200)), (40_000, 1000, (1000, 200)))
+    for n, step, keeps in sizes:
+        frame, new = table(n, 0), table(500, 1)
+        for form in ("tucker", "cp", "tensor-train"):
+            whole = fitted(frame, {"form": form})
+            for keep in keeps:
+                stream = fitted(frame[: 2 * step], {"form": form})
+                for begin in range(2 * step, n, step):
+                    stream.update(frame[begin : begin + step], "y", keep=keep, sweeps=5)
+                name = f"{form}, {n} rows in steps of {step}, {keep} kept"
+                rows += compared("Streaming", name, stream, whole, new)
     return rows
 
 

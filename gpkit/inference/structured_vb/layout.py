@@ -117,6 +117,8 @@ class Layout(Entries):
         """The model's own expansion, or that at the posterior of sweeps that were made."""
         observation = posterior.observation
         if not observation.needs_moments:
+            if self.target is not self.y:  # another model has been here
+                self.set_observations(self.y, self.power)
             return
         if posterior.sweeps == 0:
             target, precision = observation.start(self.y)

@@ -2,9 +2,11 @@
 
 What gone entries say is carried as sites of every block of the posterior, made while the other blocks were where they
 were. When an intercept moves, the sites of a main effect do not know, and both follow a change that the old entries
-forbid. The sample, weighted to stand for all of them, corrects this: its own sites at the old posterior are taken off
+forbid. The sample, weighted to stand for half of them, corrects this: its own sites at the old posterior are taken off
 what is carried, and it takes part in the sweeps. At the old posterior this changes nothing; away from it the sites of
-the gone entries move as the sample says. While all of them fit into the sample nothing is approximated.
+the gone entries move as the sample says. The other half stays as carried: were the sample to stand for all, carried
+sites would be a difference of either sign, and where no entry holds the posterior (functions that grow while
+coefficients shrink) updates would run away. While all gone entries fit into the sample nothing is approximated.
 
 References:
     Efraimidis & Spirakis (2006), Information Processing Letters 97, 181 (weighted samples of a stream);
@@ -22,8 +24,9 @@ from numpy.typing import NDArray
 __all__ = ["LEAST_SAMPLE", "Memory"]
 
 Array = NDArray[np.float64]
-LEAST_SAMPLE = 1000
-"""Entries in the sample, however few are kept: a small one corrects less than it disturbs."""
+LEAST_SAMPLE = 10_000
+"""Entries in the sample, however few are kept: they cost little beside the paths, and a small one disturbs."""
+_SHARE = 0.5
 Index = NDArray[np.int32]
 
 
@@ -64,13 +67,16 @@ class Memory:
 
     @property
     def weight(self) -> Array:
-        """How many gone entries each stands for, (M,): never more than have gone at any of its coordinates."""
+        """How many gone entries each stands for, (M,): never more than have gone at any of its coordinates.
+
+        Half of them take part where some are missing.
+        """
         if self.complete:
             return self.power
         out = np.full(len(self.y), self.total / max(len(self.y), 1))
         for column, covered in zip(self.index, self.covered, strict=True):
             out = np.minimum(out, (covered / np.maximum(np.bincount(column, minlength=len(covered)), 1))[column])
-        return out
+        return _SHARE * out
 
     def joined(
         self, index: Sequence[Index], y: Array, part: NDArray[np.int16], power: Array, room: int, seed: int

@@ -302,7 +302,7 @@ class FunctionalTensor:
     def update(self, coordinates: Any, y: Any, *, sweeps: int = 10, forgetting: float = 1.0, keep: int = _KEPT) -> None:
         """Take in more entries, in memory that does not grow with their number.
 
-        The newest ``keep`` entries stay in memory, and a random sample of as many older ones, 1000 at least; what all
+        The newest ``keep`` entries stay in memory, and a random sample of as many older ones, 10,000 at least; what all
         older ones say is carried as Gaussian sites of the functions, the coefficients and the noise, corrected by the
         sample. The posterior at new coordinates begins as the exact prediction there; sweeps over the entries in memory
         follow. As long as every older entry is in the sample, many updates end where one fit to everything with the

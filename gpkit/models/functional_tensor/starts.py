@@ -30,6 +30,8 @@ _LIVES = 4  # starts of which all must die
 _NOTHING = 0.999  # of the squares left: nothing is explained
 _FAR = 7919  # between seeds
 _SPARE = 2  # components more than a bond has states
+_TRIES = 3  # for every new state of the bonds of a train
+_MOVED = 3  # sweeps that count as made where other noise goes on: its sites follow from the posterior
 
 
 def first_start(
@@ -60,16 +62,33 @@ def first_start(
         for _ in range(steps):
             posterior.sweep(batches)
         return posterior, []
-    if train or settings.grow:
-        trains = [_components_start(posterior, encodings, settings, entries, _WARM, seed)] if train else []
-        grown = [_grown_start(posterior, encodings, settings, entries, seed)] if settings.grow else []
-        return _best_start([(own, []) for own in (posterior, *trains, *grown)], settings, entries, _WARM)
+    if train:
+        return _train_start(posterior, encodings, settings, entries, seed)
+    if settings.grow:
+        grown = _grown_start(posterior, encodings, settings, entries, seed)
+        return _best_start([(posterior, []), (grown, [])], settings, entries, _WARM)
     if settings.likelihood == "student-t":
         rough = copy.deepcopy(posterior)
         rough.inherit(_normal(posterior, encodings, settings, entries, seed))
         both = [_usual_start(own, encodings, settings, entries, seed, effects) for own in (posterior, rough)]
         return _best_start(both, settings, entries, _WARM)
     return _usual_start(posterior, encodings, settings, entries, seed, effects)
+
+
+def _train_start(
+    posterior: LowRankPosterior, encodings: Sequence[Encoding], settings: LowRankSettings, entries: Entries, seed: int
+) -> tuple[LowRankPosterior, list[float]]:
+    """At components or grown, with heavy-tailed noise also where a train with normal noise has come to."""
+    starts = []
+    if settings.likelihood == "student-t":
+        own = replace(settings, likelihood="gaussian")
+        normal = new_posterior(encodings, own, GaussianNoise(), seed)
+        moved, _ = _train_start(normal, encodings, own, entries, seed)
+        moved.observation, moved.sweeps = copy.deepcopy(posterior.observation), _MOVED
+        starts.append(moved)
+    starts.append(_components_start(posterior, encodings, settings, entries, _WARM, seed))
+    starts.append(_grown_train(posterior, encodings, settings, entries, seed))
+    return _best_start([(own, []) for own in starts], settings, entries, _WARM)
 
 
 def _usual_start(
@@ -191,6 +210,24 @@ def _grown_start(
         grown = after
         if rank < max(settings.ranks, default=1):
             grown.fit(entries, sweeps=settings.sweeps, tolerance=settings.tolerance)
+    return grown
+
+
+def _grown_train(
+    posterior: LowRankPosterior, encodings: Sequence[Encoding], settings: LowRankSettings, entries: Entries, seed: int
+) -> LowRankPosterior:
+    """From one state of each bond upwards, the best of some tries at each: matrices that begin at random often die."""
+    grown: LowRankPosterior | None = None
+    for rank in range(1, max(settings.ranks) + 1):
+        own = replace(settings, ranks=tuple(min(rank, most) for most in settings.ranks))
+        tries = []
+        for again in range(_TRIES):
+            trial = new_posterior(encodings, own, copy.deepcopy(posterior.observation), seed + again * _FAR)
+            if grown is not None:
+                begin_resized(trial, grown, entries, np.random.default_rng(seed + again * _FAR))
+            tries.append((trial, []))
+        grown, _ = _best_start(tries, settings, entries, _PILOT)
+    assert grown is not None
     return grown
 
 
