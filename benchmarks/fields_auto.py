@@ -2,7 +2,7 @@
 
 python benchmarks/fields_auto.py [--smoke] [--held-out] [--sets "rough;swiss"] [--seeds 0,1,2] [--n 300]
 python benchmarks/fields_auto.py --coverage [--sets "sphere;wind"] [--seeds 0,1,2,3,4]
-python benchmarks/fields_auto.py --singularities [--seeds 0,1,2]
+python benchmarks/fields_auto.py --singularities [--sets "sphere;wind"] [--seeds 0,1,2,3,4]
 
 With ``--keep DIR`` every split is kept in a file as soon as it is done: a command that was stopped (or that
 ``--minutes`` ends) goes on where it was, and prints its table when it is complete.
@@ -30,7 +30,6 @@ import argparse
 import functools
 import json
 import math
-import os
 import platform
 import re
 import sys
@@ -43,28 +42,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.spatial import Delaunay, cKDTree
+from scipy.spatial import Delaunay
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "models" / "rvgp"))
 
 import _field_sets  # noqa: E402
 import _field_sets_held_out  # noqa: E402
+import _field_sets_later  # noqa: E402
+import _field_singularities  # noqa: E402
 import baselines  # noqa: E402
-import truth  # noqa: E402
+from _field_surfaces import DENSE_WIND, FLOWS, FOLDED, SURFACES, surface  # noqa: E402
 
 from gpkit.errors import DataWarning  # noqa: E402
 from gpkit.files import write_atomic  # noqa: E402
-from gpkit.geometry import CellComplex, Manifold, PointCloud  # noqa: E402
+from gpkit.geometry import CellComplex, PointCloud  # noqa: E402
 from gpkit.models import EdgeFlowGP, VectorFieldGP  # noqa: E402
 from gpkit.models.fields.predictions import ScalarPrediction  # noqa: E402
-from gpkit.models.fields.singularities import triangle_indices  # noqa: E402
 
-FOLDED = {"swiss roll": truth.swiss_roll, "hairpin": truth.hairpin}
-FLOWS = "edge flows"
-DENSE_WIND = "450 of the wind"
-SETS = {**_field_sets.SETS, **_field_sets_held_out.HELD_OUT}
+SETS = {**_field_sets_later.SETS, **_field_sets_held_out.HELD_OUT}
 _SPLITS = 5
-SURFACES = ("sphere", "torus", "bunny", *FOLDED, "wind", DENSE_WIND, FLOWS)
 
 
 def experiment(case: _field_sets.Case, n: int, seed: int) -> dict:
@@ -167,24 +163,6 @@ def row_of(runs: list[dict]) -> dict[str, float]:
     }
 
 
-def surface(name: str, rng: np.random.Generator) -> tuple[Manifold, np.ndarray, np.ndarray, np.ndarray] | None:
-    """Manifold, the nodes that count, true vectors at all nodes, and normals; None where real data are absent."""
-    root = Path(os.environ.get("GPKIT_REAL_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
-    folder = root / "vector_fields"
-    if name not in FOLDED and not folder.is_dir():
-        return None
-    if name == "bunny":
-        data, mesh, nodes = truth.whole_mesh(folder, name, 300, rng)
-        return mesh, nodes, data.vectors, data.normals
-    if name in ("wind", DENSE_WIND):
-        data = truth.wind_set(folder)
-    elif name in FOLDED:
-        data = FOLDED[name](500, rng)
-    else:
-        data = truth.mesh_set(folder, name, 300, rng)
-    return PointCloud(data.points, dim=2), np.arange(len(data.points)), data.vectors, data.normals
-
-
 def covered(name: str, noise: float, share: float, seed: int) -> tuple[float, ...] | None:
     """Of one split: what :func:`judged` says, and the error."""
     rng = np.random.default_rng([seed, 29])
@@ -273,54 +251,13 @@ def coverage(names: list[str], seeds: list[int], kept: Kept) -> None:
             )
 
 
-def singular(seeds: list[int]) -> None:
-    """Which singular points of the wind are found with their index within three sides of triangles, and which not.
-
-    Two of opposite index that are closer to each other than the observed places cannot be told from none: the third
-    column counts those that are not. "posterior" is the number of singular triangles that draws have, on average,
-    within reach of a point that the mean field misses.
-    """
-    print(
-        "| seed, share | true | found | of those apart by a data spacing | data spacing, sides | posterior at misses |"
-    )
-    print("|---|---:|---:|---:|---:|---:|")
-    for share in (0.1, 0.3):
-        for seed in seeds:
-            rng = np.random.default_rng(seed)
-            made = surface("wind", rng)
-            if made is None:
-                print("| wind is absent |  |  |  |  |  |")
-                return
-            manifold, nodes, vectors, _ = made
-            train = rng.permutation(nodes)[: round(share * len(nodes))]
-            model = VectorFieldGP(manifold, "helmholtz:matern92")
-            model.fit(train, vectors[train], progress=False)
-            found = model.singularities(draws=50)
-            true = triangle_indices(manifold, found.triangles, manifold.to_tangent(vectors)[0])
-            centres, spots = found.centres, np.flatnonzero(true)
-            spacing = float(np.median(cKDTree(manifold.points[train]).query(manifold.points[train], 2)[0][:, 1]))
-            hit, apart, chance = [], [], []
-            for spot in spots:
-                away = np.linalg.norm(centres - centres[spot], axis=1)
-                hit.append(bool((away[found.mean_index == true[spot]] <= found.radius).any()))
-                apart.append(bool(away[spots[true[spots] == -true[spot]]].min() > spacing))
-                chance.append(float(found.probability[away <= found.radius].sum()))
-            hits, resolved = np.array(hit), np.array(apart)
-            missed = f"{np.mean(np.array(chance)[~hits]):.2f}" if not hits.all() else "-"
-            print(
-                f"| {seed}, {share:g} | {len(hits)} | {hits.mean():.2f} | {hits[resolved].mean():.2f} of "
-                f"{resolved.sum()} | {3.0 * spacing / found.radius:.2f} | {missed} |",
-                flush=True,
-            )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="two small sets, for a test")
     parser.add_argument("--sets", help=f"beginnings of names, separated by semicolons, of {'; '.join(SETS)}")
     parser.add_argument("--held-out", action="store_true", help="sets that no rule was chosen by")
     parser.add_argument("--coverage", action="store_true", help="the second table")
-    parser.add_argument("--singularities", action="store_true", help="singular points of the wind")
+    parser.add_argument("--singularities", action="store_true", help="the third table")
     parser.add_argument("--seeds", help="of the splits; five or 24 by default")
     parser.add_argument("--keep", type=Path, help="folder of finished splits")
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no split after these; needs --keep")
@@ -337,12 +274,13 @@ def main() -> None:
     if options.keep is not None:
         options.keep.mkdir(parents=True, exist_ok=True)
     kept = Kept(options.keep, options.minutes)
-    if options.singularities:
-        singular(seeds)
-        return
-    if options.coverage:
+    if options.coverage or options.singularities:
         print(f"Python {platform.python_version()}, one thread; seeds {seeds}\n")
-        coverage([s for s in SURFACES if not starts or any(s.startswith(start) for start in starts)], seeds, kept)
+        of = [s for s in SURFACES if not starts or any(s.startswith(start) for start in starts)]
+        if options.singularities:
+            _field_singularities.table([s for s in of if s not in (*FOLDED, FLOWS)], seeds, kept.of)
+        else:
+            coverage(of, seeds, kept)
         print(f"\n{kept.missing} splits are left" if kept.missing else "")
         return
     versions = {p: metadata.version(p) for p in ("numpy", "scipy", "torch")}

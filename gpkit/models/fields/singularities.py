@@ -44,7 +44,9 @@ class Singularity:
         location: (D,), centre of its triangle, weighted towards the corner where the mean field is smallest.
         index: +1 for sources, sinks and vortices, -1 for saddles.
         probability: That the field has a singular point of this sign within ``radius``: the share of posterior draws
-            that have one.
+            that have one. Where the mean is not singular, places are chosen by one half of the draws, and the share is
+            that of the other half: among many places, those that some draws happen to agree on would seem likelier
+            than they are.
         triangle: Number of its triangle.
         in_mean: Whether the mean field is singular there. Close pairs of opposite index are often smoothed away in the
             mean, though most draws have them.
@@ -217,6 +219,8 @@ def _reported(
     length = np.linalg.norm(mean, axis=1)
     floor = 1e-12 * max(float(length.max(initial=0.0)), 1e-300)
     draws = drawn.shape[1]
+    # Draws are in the order of their kernels: halves by turns.
+    halves = (np.arange(0, draws, 2), np.arange(1, draws, 2)) if draws > 1 else (np.arange(1), np.arange(1))
     out = []
 
     def add(triangle: int, value: int, share: float) -> None:
@@ -232,22 +236,25 @@ def _reported(
         for triangle in own.tolist():
             add(int(triangle), int(index[triangle]), float(share[triangle] / draws))
         explained = np.unique(near[own].indices)
+        choosing, judging = (left[:, half].tocsr() for half in halves)
         while True:
             # What a place explains is not counted at the next one: one singular point is found at slightly different
             # places in different draws.
             keep = np.ones(len(triangles))
             keep[explained] = 0.0
-            left = sparse.diags(keep) @ left
-            share = _share(near, left)
-            if not len(share) or share.max() < max(least * draws, 1.0):
+            choosing, judging = sparse.diags(keep) @ choosing, sparse.diags(keep) @ judging
+            share = _share(near, choosing)
+            if not len(share) or share.max() < max(least * len(halves[0]), 1.0):
                 break
             # Many triangles have the same share around a place that draws agree on: the middle of what they have.
             best = int(share.argmax())
             around = near[best].indices
-            weight = np.asarray(left[around].sum(1)).ravel()
+            weight = np.asarray(choosing[around].sum(1)).ravel()
             centres = manifold.points[triangles[around]].mean(1)
             triangle = int(around[np.linalg.norm(centres - weight @ centres / weight.sum(), axis=1).argmin()])
-            add(triangle, sign, float(share[best] / draws))
+            found = float(_share(near[triangle], judging)[0] / len(halves[1]))
+            if found >= least:
+                add(triangle, sign, found)
             explained = np.union1d(near[best].indices, near[triangle].indices)
     return tuple(sorted(out, key=lambda s: (-s.probability, not s.in_mean)))
 
