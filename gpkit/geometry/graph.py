@@ -92,30 +92,23 @@ class Graph:
     def laplacian(self, normalised: bool = False) -> Laplacian:
         """``D - A``, or with ``normalised`` ``I - D^-1/2 A D^-1/2`` (eigenvalues in [0, 2]).
 
-        Raises:
-            InvalidDataError: the normalised Laplacian of a graph with isolated nodes.
+        Rows of nodes without edges are zero in both: such a node is a part by itself.
         """
         if not normalised:
             stiffness = (sparse.diags(self.degrees) - self.adjacency).tocsr()
             return Laplacian(stiffness, np.ones(self.n))
-        scaled = self._scaled_adjacency()
-        return Laplacian((sparse.identity(self.n) - scaled).tocsr(), np.ones(self.n))
+        joined = sparse.diags((self.degrees > 0.0).astype(np.float64))
+        return Laplacian((joined - self._scaled_adjacency()).tocsr(), np.ones(self.n))
 
     def _scaled_adjacency(self) -> Any:
-        isolated = np.flatnonzero(self.degrees == 0.0)
-        if isolated.size:
-            raise InvalidDataError(
-                f"nodes {some(isolated)} have no edge: their degree cannot be divided by; leave them out, or use the "
-                "combinatorial Laplacian, as in basis(operator='combinatorial')"
-            )
-        scale = sparse.diags(1.0 / np.sqrt(self.degrees))
+        scale = sparse.diags(1.0 / np.sqrt(np.where(self.degrees > 0.0, self.degrees, np.inf)))
         return (scale @ self.adjacency @ scale).tocsr()
 
     def walk_matrix(self, decay: float) -> Any:
         """``decay D^-1/2 A D^-1/2`` (n, n): spectral radius ``decay``.
 
         Raises:
-            InvalidDataError: a decay outside of (0, 1), or isolated nodes.
+            InvalidDataError: a decay outside of (0, 1).
         """
         if not 0.0 < decay < 1.0:
             raise InvalidDataError(f"decay must lie in (0, 1) for the series of walks to converge, got {decay}")

@@ -12,6 +12,7 @@ from scipy import sparse
 from gpkit.errors import DataWarning, InvalidDataError
 from gpkit.geometry import Graph, Mesh, PointCloud, SpectralBasis
 from gpkit.kernels import ConnectionLaplacianKernel, GraphKernel
+from gpkit.models import ScalarFieldGP
 from tests.geometry.shapes import fibonacci, random_rotation, sphere_mesh, torus
 
 # ------------------------------------------------------------------------------------------------------------ dimension
@@ -172,9 +173,17 @@ def test_isolated_vertices_of_weighted_graphs():
     heat = (vectors * np.exp(-0.125 * values)) @ vectors.T
     whole = GraphKernel(graph, "heat", operator="combinatorial", lengthscale=0.5)(x).to_dense().detach().numpy()
     np.testing.assert_allclose(whole[:12, :12], heat * 13.0 / (heat.trace() + 1.0), atol=1e-10)
-    for arguments in ({}, {"method": "grf"}):
-        with pytest.raises(InvalidDataError, match="nodes 12 have no edge"):
-            GraphKernel(graph, **arguments)
+    # The normalised Laplacian has a row of zeros there, as the other one has; walks stay where they are.
+    roots = np.sqrt(weighted.sum(0))
+    assert graph.laplacian(True).stiffness.toarray()[12].any() == 0
+    np.testing.assert_allclose(graph.laplacian(True).stiffness.toarray()[:12, :12], laplacian / np.outer(roots, roots))
+    assert graph.basis(13).null_modes == 2
+    for arguments in ({"spectral_filter": "heat"}, {"method": "precision"}, {"method": "grf", "walks": 50}):
+        found = GraphKernel(graph, **arguments)(x).to_dense().detach().numpy()
+        assert np.abs(found[12, :12]).max() == 0.0 < found[12, 12] < np.inf
+    field = ScalarFieldGP(graph, "intrinsic:matern2")
+    field.fit(np.arange(0, 12, 2), np.cos(np.arange(6.0)), progress=False)
+    assert field.predict().variance.argmax() == 12  # nobody knows anything of it
 
 
 def test_three_points_are_a_surface():
