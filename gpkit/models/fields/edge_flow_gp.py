@@ -120,7 +120,7 @@ class EdgeFlowGP(FieldGP):
         """Condition on flows along some of the edges.
 
         Args:
-            where: Edge numbers or a mask.
+            where: Edge numbers (negative ones count from the end) or a mask.
             flows: (m,), positive from the first to the second node of an edge.
             noise: None to learn one standard deviation; known ones, one or (m,); or 0 for exact observations, whose
                 unexplained part is the field's own variation between the observed places.

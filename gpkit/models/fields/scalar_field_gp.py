@@ -141,7 +141,7 @@ class ScalarFieldGP(FieldGP):
         """Condition on values at nodes or points.
 
         Args:
-            where: Node numbers, a mask, or points (m, D).
+            where: Node numbers (negative ones count from the end), a mask, or points (m, D).
             values: (m,).
             noise: None to learn one standard deviation; known ones, one or (m,); or 0 for exact observations, whose
                 unexplained part is the field's own variation between the observed places.

@@ -114,7 +114,8 @@ class VectorFieldGP(FieldGP):
         """Condition on vectors at nodes or points, all of which are used.
 
         Args:
-            where: Node numbers in any integer type, a mask of all nodes, or points (m, D) near the manifold.
+            where: Node numbers in any integer type (negative ones count from the end), a mask of all nodes, or points
+                (m, D) near the manifold.
             vectors: (m, D), in the ambient space; components outside of the tangent spaces are left out and reported.
             noise: None to learn one standard deviation per tangent coordinate; known ones, one or (m,); or 0 for exact
                 observations: what no kernel explains is then the field's own variation between the observed places,
