@@ -211,9 +211,17 @@ def test_a_derivative_whose_variance_does_not_exist_is_refused():
         found.variance(Jet(0, (3,)), torch.zeros(1, 1, dtype=torch.float64))
 
 
+def noisy(problem):
+    """The problem with a noisy first equation."""
+    first, *others = problem.equations
+    return replace(problem, equations=(replace(first, source=replace(first.source, noise=0.1)), *others))
+
+
+@pytest.mark.parametrize("zeros", [False, True])
 @pytest.mark.parametrize("name", ["1-D", "2-D Allen-Cahn", "2-D advection", "two fields"])
-def test_gradient_of_the_evidence(name, generator):
+def test_gradient_of_the_evidence(name, zeros, generator):
     problem, shape = CASES[name]
+    problem = noisy(problem) if zeros else problem
     objective = GphmObjective(problem, gphm.collocation_axes(problem.box, shape), "student-t", 200.0, 1e-3)
     state = gphm.start(problem, shape, 3, [1.5] * len(shape))
     for t in state.tensors():
@@ -221,6 +229,8 @@ def test_gradient_of_the_evidence(name, generator):
     roots = Roots.of_covariances(objective.covariances(state.kernel()))
     rows = objective.linear_rows(roots.jets(objective.all_jets, roots.weights(state.values)))
     targets = [torch.randn(r.residual.shape, generator=generator, dtype=torch.float64) for r in rows]
+    for t in targets[1:-1:2] + targets[-1:] if zeros else []:  # of equations and conditions
+        t.zero_()
     count, fields = len(problem.equations), len(problem.fields)
     given = Precisions((20.0,) * len(rows), tuple(range(count)), (1e9,) * len(rows), (1.0,) * fields)
     evidence = KernelEvidence(objective, rows, targets, given)
@@ -254,6 +264,15 @@ def test_the_evidence_is_the_likelihood_of_the_rows_with_the_values_integrated_o
         torch.zeros(9, dtype=torch.float64), design @ design.T + noise.diag()
     )
     assert found.log_evidence == pytest.approx(float(normal.log_prob(values)), rel=1e-6)
+    # Beside noise it is the likelihood of what is not zero, given what is.
+    values[-1] = 0.0
+    objective = GphmObjective(noisy(problem), objective.axes, "student-t", 200.0, 1e-3)
+    own = objective.linear_rows(roots.jets(objective.all_jets, torch.zeros(7, dtype=torch.float64)))
+    evidence = KernelEvidence(objective, own, [values[:7], values[7:8], values[8:]], found.precisions)
+    zero = torch.distributions.Normal(0.0, normal.variance[-1].sqrt()).log_prob(values[-1])
+    logs = [math.log(found.precisions.rows[i]) for i in found.precisions.free]
+    expected = pytest.approx(float(zero - normal.log_prob(values)), rel=1e-6)
+    assert evidence(state.kernel(), logs)[0] == expected and evidence.value(state.kernel(), logs) == expected
 
 
 @pytest.mark.parametrize("name", ["A2", "P1"])
@@ -287,8 +306,7 @@ def test_stated_noise_is_kept_and_intervals_hold_the_solution(generator):
 
 def test_components_are_left_out_where_the_evidence_does_not_pay_for_them(generator):
     problem, shape = CASES["2-D"]
-    noisy = replace(problem.equations[0], source=replace(problem.equations[0].source, noise=0.1))
-    objective = GphmObjective(replace(problem, equations=(noisy,)), gphm.collocation_axes(problem.box, shape))
+    objective = GphmObjective(noisy(problem), gphm.collocation_axes(problem.box, shape))
     state = gphm.start(problem, shape, 3, [1.5] * 2)
     roots = Roots.of_covariances(objective.covariances(state.kernel()))
     given = initial_precisions(objective, roots)
@@ -306,10 +324,7 @@ def test_components_are_left_out_where_the_evidence_does_not_pay_for_them(genera
 @pytest.mark.parametrize("kernel", ["gaussian", "student-t"])
 def test_derivatives_of_the_evidence_of_mixtures(kernel):
     problem, shape = CASES["2-D"]
-    noisy = replace(problem.equations[0], source=replace(problem.equations[0].source, noise=0.1))
-    objective = GphmObjective(
-        replace(problem, equations=(noisy,)), gphm.collocation_axes(problem.box, shape), kernel, 200.0, 1e-3
-    )
+    objective = GphmObjective(noisy(problem), gphm.collocation_axes(problem.box, shape), kernel, 200.0, 1e-3)
     state = gphm.start(problem, shape, 2, [1.5] * 2)
     roots = Roots.of_covariances(objective.covariances(state.kernel()))
     weights = torch.zeros(len(roots), dtype=torch.float64)

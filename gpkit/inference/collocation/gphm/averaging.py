@@ -13,7 +13,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from gpkit.errors import ConvergenceError, NotPositiveDefiniteError
 from gpkit.inference.collocation.exact.averaging import likely_mixtures
+from gpkit.inference.collocation.exact.lbfgs import Slopes
 from gpkit.inference.collocation.exact.priors import MixtureAxis
 from gpkit.inference.collocation.gphm.columns import log_inverse_lengths
 from gpkit.inference.collocation.gphm.evidence import KernelEvidence
@@ -62,11 +64,21 @@ class MixtureEvidence:
                 t[i, : len(values)] = values
         return [t.reshape(self._shape) for t in out]
 
-    def __call__(self, mixtures: Sequence[MixtureAxis]) -> tuple[float, list[tuple[Tensor, Tensor, Tensor]]]:
-        """Value, and its derivatives in weights, length scales and frequencies of every mixture."""
-        value, gradients, _ = self._evidence(self.kernel(mixtures), [])
+    def __call__(self, mixtures: Sequence[MixtureAxis], slopes: bool = True) -> tuple[float, Slopes]:
+        """Value, and its derivatives in weights, length scales and frequencies of every mixture if asked for.
+
+        Raises:
+            NotPositiveDefiniteError: There is no factor for these mixtures.
+        """
+        kernel = self.kernel(mixtures)
+        try:
+            if not slopes:
+                return -self._evidence.value(kernel, []), []
+            value, gradients, _ = self._evidence(kernel, [])
+        except ConvergenceError as error:
+            raise NotPositiveDefiniteError(str(error)) from error
         flat = [g.reshape(-1, self._shape[-1]) for g in gradients]
-        slopes = []
+        found = []
         for i, m in enumerate(mixtures):
             weight, inverse, frequency = (g[i, : len(m.weights)] for g in flat)
             with torch.enable_grad():
@@ -74,8 +86,8 @@ class MixtureEvidence:
                 (by_length,) = torch.autograd.grad(
                     log_inverse_lengths(self._objective.envelope, lengths).sum(), lengths
                 )
-            slopes.append((-weight / m.weights, -inverse * by_length, -frequency))
-        return -value, slopes
+            found.append((-weight / m.weights, -inverse * by_length, -frequency))
+        return -value, found
 
 
 def likely_posteriors(objective: GphmObjective, found: Optimum) -> list[tuple[float, GphmPosterior]]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from scipy import optimize
 from torch import Tensor
 
+from gpkit.errors import NotPositiveDefiniteError
 from gpkit.inference.collocation.forms import Jet
 from gpkit.inference.collocation.gphm.axes import along_axes, fold
 from gpkit.inference.collocation.gphm.covariances import Covariances
@@ -139,9 +141,13 @@ def most_likely_precisions(laplace: Laplace, weights: Tensor, given: Precisions)
 class KernelEvidence:
     """Minus the log evidence of linear rows as a function of kernels and free precisions, with its gradient.
 
+    Beside noisy rows those that are exactly zero say in which space the fields are, and are no data: what they say is
+    taken away. Counted as data, edges on which a field is zero and equations without a source would reward kernels of a
+    few functions that all vanish there.
+
     Args:
         objective: For grid and kernels.
-        rows: Linearised; slopes and what they should be equal to stay.
+        rows: Linearised, of all equations and then of all conditions; slopes and what they should be equal to stay.
         targets: What each row's linear part should be.
         given: Precisions; the scales are one.
     """
@@ -150,8 +156,12 @@ class KernelEvidence:
         self, objective: GphmObjective, rows: Sequence[LinearRows], targets: Sequence[Tensor], given: Precisions
     ) -> None:
         """Keep the rows."""
-        self._objective, self._rows, self._targets, self._given = objective, tuple(rows), tuple(targets), given
-        self._cells, self._dim = math.prod(objective.shape), len(objective.shape)
+        self._given, noisy = given, objective.noisy_rows
+        self._space = [i for i, t in enumerate(targets) if any(noisy) and not noisy[i] and not bool(t.any())]
+        self._data = [i for i in range(len(targets)) if i not in self._space]
+        self._counts = [t.numel() for t in targets]
+        self._every = _JointEvidence(objective, rows, targets)
+        self._zero = _JointEvidence(objective, [rows[i] for i in self._space], [targets[i] for i in self._space])
 
     def __call__(self, kernel: Sequence[Tensor], logs: Sequence[float]) -> tuple[float, list[Tensor], list[float]]:
         """Value and gradients.
@@ -164,19 +174,59 @@ class KernelEvidence:
             Minus the log evidence, its gradient with respect to the kernel, and to the logarithms.
 
         Raises:
-            NotPositiveDefiniteError: A covariance is not definite.
+            NotPositiveDefiniteError: A covariance is not definite, or rows of zero are so unlikely for this kernel that
+                the data round away.
             ConvergenceError: The precision of the values is not.
         """
-        objective = self._objective
-        covariances = objective.covariances(kernel)
         now = with_rows(self._given, logs)
-        roots = Roots.of_covariances(covariances)
-        zero = torch.zeros(len(roots), dtype=torch.float64)
-        at_zero = [replace(r, residual=-t) for r, t in zip(self._rows, self._targets, strict=True)]
-        laplace = Laplace(roots, at_zero, now.rows, now.scales)
-        mean = -laplace.solve(laplace.gradient(zero))
-        rows = [_moved(roots, r, mean) for r in at_zero]
-        value = -log_evidence(weighted(mean, roots, rows, now), laplace, rows, now)
+        value, gradients, slopes = self._every.with_slopes(kernel, now)
+        if self._space:
+            taken, others, less = self._zero.with_slopes(kernel, self._of_space(now))
+            value = self._left(value, taken, now)
+            gradients = [a - b for a, b in zip(gradients, others, strict=True)]
+            for i, slope in zip(self._space, less, strict=True):
+                slopes[i] -= slope
+        return value, gradients, [slopes[i] for i in now.free]
+
+    def value(self, kernel: Sequence[Tensor], logs: Sequence[float]) -> float:
+        """Minus the log evidence, as the call has it."""
+        now = with_rows(self._given, logs)
+        value = self._every.value(kernel, now)
+        return self._left(value, self._zero.value(kernel, self._of_space(now)), now) if self._space else value
+
+    def _of_space(self, now: Precisions) -> Precisions:
+        return Precisions(tuple(now.rows[i] for i in self._space), (), (), now.scales)
+
+    def _left(self, every: float, taken: float, now: Precisions) -> float:
+        most = sum(0.5 * self._counts[i] * math.log(now.rows[i] / (2.0 * math.pi)) for i in self._data)
+        if taken - every > most + 1.0:
+            raise NotPositiveDefiniteError("zeros are so unlikely for this kernel that the data round away")
+        return every - taken
+
+
+class _Solved(NamedTuple):
+    covariances: Covariances
+    roots: Roots
+    laplace: Laplace
+    mean: Tensor
+    rows: list[LinearRows]
+    value: float
+
+
+class _JointEvidence:
+    """Minus the log evidence of linear rows, all of which are data."""
+
+    def __init__(self, objective: GphmObjective, rows: Sequence[LinearRows], targets: Sequence[Tensor]) -> None:
+        self._objective, self._rows, self._targets = objective, tuple(rows), tuple(targets)
+        self._cells, self._dim = math.prod(objective.shape), len(objective.shape)
+
+    def value(self, kernel: Sequence[Tensor], now: Precisions) -> float:
+        """Of a kernel."""
+        return self._solved(kernel, now).value
+
+    def with_slopes(self, kernel: Sequence[Tensor], now: Precisions) -> tuple[float, list[Tensor], list[float]]:
+        """Value, its gradient with respect to the kernel, and to the logarithms of all precisions."""
+        covariances, roots, laplace, mean, rows, value = self._solved(kernel, now)
         root = laplace.draw(torch.eye(len(roots), dtype=torch.float64))
         # The mean is the first column; only it has a target.
         squares = torch.zeros(len(rows), dtype=torch.float64)
@@ -185,8 +235,19 @@ class KernelEvidence:
         for start in range(0, columns.shape[1], step):
             squares += self._pull(roots, covariances, columns[:, start : start + step], start == 0, now)
         covariances.pull_determinant()
-        slopes = [0.5 * (now.rows[i] * float(squares[i]) - rows[i].residual.numel()) for i in now.free]
-        return value, covariances.gradient(), slopes
+        pairs = zip(now.rows, squares.tolist(), rows, strict=True)
+        return value, covariances.gradient(), [0.5 * (v * s - r.residual.numel()) for v, s, r in pairs]
+
+    def _solved(self, kernel: Sequence[Tensor], now: Precisions) -> _Solved:
+        covariances = self._objective.covariances(kernel)
+        roots = Roots.of_covariances(covariances)
+        zero = torch.zeros(len(roots), dtype=torch.float64)
+        at_zero = [replace(r, residual=-t) for r, t in zip(self._rows, self._targets, strict=True)]
+        laplace = Laplace(roots, at_zero, now.rows, now.scales)
+        mean = -laplace.solve(laplace.gradient(zero))
+        rows = [_moved(roots, r, mean) for r in at_zero]
+        value = -log_evidence(weighted(mean, roots, rows, now), laplace, rows, now)
+        return _Solved(covariances, roots, laplace, mean, rows, value)
 
     def _pull(
         self, roots: Roots, covariances: Covariances, columns: Tensor, with_target: bool, now: Precisions

@@ -32,6 +32,8 @@ __all__ = ["LEFT_OUT", "KernelSearch"]
 Array = NDArray[np.float64]
 
 _REFUSED = 1e30
+_LONGEST, _LONGEST_NOISY = 100.0, 5.0
+"""Length scales in intervals. Longer ones are single waves, which noisy data cannot tell from waves that change."""
 _REACH, _LEG_STEPS, _GAIN = 3.0, 40, 0.1
 LEFT_OUT = -60.0
 """Log weight of a component that is left out."""
@@ -83,10 +85,10 @@ class KernelSearch:
     def _box(self, objective: GphmObjective, lengths: Sequence[float]) -> tuple[Array, Array]:
         fields, _, mixtures = self._state.log_weights.shape
         bounds = [(v - 30.0, v + 20.0) for v in self._at[: self._size]]
+        intervals = _LONGEST_NOISY if objective.is_noisy else _LONGEST
         ends: list[tuple[float, float]] = []
         for n, length in zip(objective.shape, lengths, strict=True):
-            # From half a step of the grid to a hundred times the axis.
-            extremes = torch.tensor([100.0 * length, 0.5 * length / (n - 1)], dtype=torch.float64)
+            extremes = torch.tensor([intervals * length, 0.5 * length / (n - 1)], dtype=torch.float64)
             longest, shortest = (float(v) for v in log_inverse_lengths(objective.envelope, extremes))
             ends += [(longest, shortest)] * mixtures
         nyquist = [(0.0, 0.5 * (n - 1)) for n in objective.shape for _ in range(mixtures)]
@@ -107,6 +109,12 @@ class KernelSearch:
             return _REFUSED, np.zeros_like(x)
         gradients[2] = gradients[2] / self._units
         return value, np.concatenate([*[g.reshape(-1).numpy() for g in gradients], slopes])
+
+    def _only_value(self, x: Array) -> float:
+        try:
+            return self._evidence.value(*self._split(x))
+        except (NotPositiveDefiniteError, ConvergenceError):
+            return _REFUSED
 
     def found(self) -> tuple[GphmState, Precisions]:
         """The state with the kernel that was found, and the precisions."""
@@ -164,7 +172,7 @@ class KernelSearch:
         mixtures = self._state.log_weights.shape[-1]
         alone = np.repeat(self._alive.reshape(-1, mixtures).sum(1) < 2, mixtures)
         candidates = np.flatnonzero(self._alive & ~alone)
-        return sorted((self._function(self._without([int(i)]))[0] - self._value, int(i)) for i in candidates)
+        return sorted((self._only_value(self._without([int(i)])) - self._value, int(i)) for i in candidates)
 
     def prune(self) -> None:
         """Leave out components that gain less evidence than they cost, and let broad ones take the place of several."""

@@ -125,8 +125,13 @@ class GphmObjective:
     @property
     def is_noisy(self) -> bool:
         """Whether an equation or a condition has noise, which a kernel could follow."""
+        return any(self.noisy_rows)
+
+    @property
+    def noisy_rows(self) -> list[bool]:
+        """Of every equation and then of every condition, whether it has noise."""
         data = [*[e.source for e in self.problem.equations], *[c.value for c in self.problem.conditions]]
-        return any(d.noise != 0.0 for d in data)
+        return [d.noise != 0.0 for d in data]
 
     def mixture(self, kernel: Sequence[Tensor], field: int, axis: int) -> MixtureAxis:
         """Covariance of an axis from log weights, log inverse lengths and frequencies, each (F, d, Q)."""
