@@ -37,8 +37,9 @@ class _EnvelopeDerivatives(torch.autograd.Function):
     def forward(ctx: Any, envelope: Envelope, order: int, lag: Tensor, lengthscale: Tensor) -> Tensor:
         ctx.envelope, ctx.order = envelope, order
         ctx.save_for_backward(lag, lengthscale)
-        shape = torch.broadcast_shapes(lag.shape, lengthscale.shape)
-        return envelope._evaluate(lag.expand(shape), lengthscale.expand(shape), order)
+        # torch.broadcast_shapes, written in Python, would take longer than what is evaluated, and its first call 0.3 s.
+        lag, lengthscale = torch.broadcast_tensors(lag, lengthscale)
+        return envelope._evaluate(lag, lengthscale, order)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

@@ -54,6 +54,7 @@ def likely_points(
     widths: Array,
     bounded: Callable[[Array], Array],
     count: int,
+    value: Callable[[Array], float | None] | None = None,
 ) -> LikelyPoints:
     """The maximum and points around it.
 
@@ -63,6 +64,7 @@ def likely_points(
         widths: Standard deviations of the parameters around it before there are data, (P,); those of zero are kept.
         bounded: The nearest point where there may be evidence.
         count: Points beside the maximum, a power of two.
+        value: Log evidence alone where that costs less; None where there is none.
     """
     free = np.flatnonzero(widths > 0.0)
     top = evaluate(centre)
@@ -75,9 +77,9 @@ def likely_points(
             off = np.zeros(len(centre))
             off[free] = share * (root @ z)
             at, square = bounded(centre + off), share**2 * float(z @ z)
-            found = evaluate(at)
+            found = _value(evaluate, at) if value is None else value(at)
             prior = float(np.sum((off[free] / widths[free]) ** 2))
-            log = -math.inf if found is None else found[0] - top[0] + 0.5 * (square - prior)
+            log = -math.inf if found is None else found - top[0] + 0.5 * (square - prior)
             if log > -_USELESS:
                 break
         points.append(at)
@@ -88,6 +90,11 @@ def likely_points(
     ratios[ratios < _NEGLIGIBLE * ratios.max()] = 0.0
     kept = ratios > 0.0
     return LikelyPoints(np.stack(points)[kept], ratios[kept] / ratios.sum(), log_volume)
+
+
+def _value(evaluate: Callable[[Array], tuple[float, Array] | None], at: Array) -> float | None:
+    found = evaluate(at)
+    return None if found is None else found[0]
 
 
 def _laplace(

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from gpkit.inference.collocation.exact.lbfgs import dense_evidence, feature_evidence, learn, line_evidence
+from gpkit.inference.collocation.exact.covariance_evidence import covariance_evidence
+from gpkit.inference.collocation.exact.lbfgs import feature_evidence, learn, line_evidence
 from gpkit.inference.collocation.exact.priors import MixtureAxis
 from gpkit.inference.collocation.exact.rows import RowTerm, grid_rows
 from gpkit.inference.collocation.exact.start import pick_frequencies
@@ -31,8 +32,12 @@ def rows():
     return [grid_rows(terms, [X], values, NOISE)]
 
 
+def dense(profile):
+    return covariance_evidence([], 1, 1, rows(), profiled=True) if profile else covariance_evidence(rows(), 1, 1)
+
+
 LINES = {
-    "dense": lambda profile: dense_evidence(rows(), profile),
+    "dense": dense,
     "features": lambda profile: feature_evidence(rows(), 1.0, profile),
     # Without noise a Gaussian covariance is singular to rounding and differences of its evidence mean nothing.
     "lines": lambda profile: line_evidence(X, WAVES, torch.eye(3, dtype=torch.float64), 0.1 if not profile else 1e-3),
@@ -66,7 +71,7 @@ def test_dense_and_weights_agree():
 
 
 def test_learning_raises_the_evidence_and_finds_the_frequency():
-    found = learn(dense_evidence(rows(), False), [mixture(2.6)], 1.0, 1 / 24)
+    found = learn(dense(False), [mixture(2.6)], 1.0, 1 / 24)
     assert found.after > found.before + 1.0
     near = found.mixtures[0].frequencies
     assert float((near - 2.0).abs().min()) < 0.5

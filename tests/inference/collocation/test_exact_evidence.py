@@ -8,14 +8,13 @@ import math
 import pytest
 import torch
 
-from gpkit.errors import NotPositiveDefiniteError
 from gpkit.inference.collocation.exact import engine as exact
+from gpkit.inference.collocation.exact.covariance_evidence import covariance_evidence
 from gpkit.inference.collocation.exact.dense import assemble
-from gpkit.inference.collocation.exact.evidence import blocks_of_rows, part_evidence, weight_evidence
-from gpkit.inference.collocation.exact.lbfgs import evidence_given
 from gpkit.inference.collocation.exact.noisy_learning import noisy_evidence
 from gpkit.inference.collocation.exact.priors import FieldPrior, MixtureAxis
-from gpkit.inference.collocation.exact.rows import RowTerm, grid_rows, jet_rows, prior_variance
+from gpkit.inference.collocation.exact.rows import RowTerm, blocks_of_rows, grid_rows, jet_rows, prior_variance
+from gpkit.inference.collocation.exact.wave_evidence import wave_evidence
 from gpkit.inference.collocation.forms import Jet
 from gpkit.kernels.stationary import GaussianEnvelope, MaternEnvelope
 from tests.inference.collocation import problems
@@ -73,7 +72,7 @@ def density(data, start):
 
 def test_evidence_of_weights_is_the_normal_density_of_all_rows():
     data, start = rows(2.0), mixtures(GaussianEnvelope())
-    evidence = weight_evidence(data, start, (1.0, 1.0), 500)
+    evidence = wave_evidence(data, start, (1.0, 1.0), 500)
     assert evidence(start)[0] == pytest.approx(density(data, start), abs=1e-4)
     assert slopes(evidence, start) < 1e-4
 
@@ -85,11 +84,11 @@ def test_evidence_of_a_part_is_the_normal_density_of_its_rows(envelope):
     generator = torch.Generator().manual_seed(0)
     data = [blocks_of_rows(equation, 30, 3, generator), face]
     assert 30 <= len(data[0]) < 45
-    evidence = part_evidence(data, 1, 2, "given")
+    evidence = covariance_evidence(data, 1, 2)
     assert evidence(start)[0] == pytest.approx(density(data, start), abs=1e-4)
     assert slopes(evidence, start) < 1e-4
     # With its best scale it is larger than at any other.
-    profiled = part_evidence(data, 1, 2, "best")(start)[0]
+    profiled = covariance_evidence([], 1, 2, data, profiled=True)(start)[0]
     others = [density(data, [start[0].times(s), start[1]]) for s in (0.3, 1.0, 3.0)]
     assert profiled > max(others) - 0.5
 
@@ -115,22 +114,27 @@ def test_rows_of_every_kind_are_in_the_evidence_of_weights():
         jet_rows(Jet(0, (1, 0)), points), values=torch.sin(9 * points[:, 0]), noise=0.1 + points[:, 1]
     )
     every = [varying, data[1], seen]
-    evidence = weight_evidence(every, start, (1.0, 1.0), 500)
+    evidence = wave_evidence(every, start, (1.0, 1.0), 500)
     assert evidence(start)[0] == pytest.approx(density(every, start), abs=1e-4)
     assert slopes(evidence, start) < 1e-4
     large = torch.linspace(0, 1, 80, dtype=torch.float64)
     many = grid_rows([RowTerm(Jet(0, (0, 0)), large[:, None])], (large, large), torch.ones(80, 80, dtype=torch.float64))
-    assert weight_evidence([many], start, (1.0, 1.0), 500) is None
+    assert wave_evidence([many], start, (1.0, 1.0), 500) is None
 
 
+@pytest.mark.parametrize("kind", ["weights", "covariance"])
 @pytest.mark.parametrize("tells", [True, False])
-def test_noisy_rows_given_exact_ones_have_the_conditional_density(tells):
+def test_noisy_rows_given_exact_ones_have_the_conditional_density(tells, kind):
     """By the dense matrix; of exact rows that are not zero all is data but what they say of the size."""
     exact, face = rows(0.0)
     start = mixtures(GaussianEnvelope())
     noisy = dataclasses.replace(face, noise=tensor(0.04)[0])
     exact = dataclasses.replace(exact, values=exact.values if tells else torch.zeros_like(exact.values))
-    evidence = noisy_evidence([exact, noisy], start, (1.0, 1.0))
+    if kind == "weights":
+        evidence = noisy_evidence([exact, noisy], start, (1.0, 1.0))
+    else:
+        start = mixtures(MaternEnvelope(4.5))
+        evidence = covariance_evidence([noisy], 1, 2, [exact], tells)
     prior = [FieldPrior(tuple(start))]
     square = max(float(exact.values.square().mean()), float(prior_variance(exact, prior).mean()))
     held = dataclasses.replace(exact, noise=torch.tensor(1e-12 * square, dtype=torch.float64))
@@ -157,13 +161,23 @@ def test_what_was_learned_and_from_what_is_said():
     assert case.error(found) < 1e-8
 
 
-def test_noisy_rows_that_would_be_more_likely_than_no_misfit_at_all_are_refused():
-    """Under a prior that hardly allows the exact rows, a difference of two large numbers is rounding."""
+@pytest.mark.parametrize("kind", ["weights", "covariance"])
+def test_noisy_rows_are_never_more_likely_than_without_any_misfit(kind):
+    """Under a prior that hardly allows the exact rows the difference of two large numbers would be rounding."""
+    equation, face = rows(0.0)
+    equation = dataclasses.replace(equation, values=1e5 * equation.values)
+    noisy = dataclasses.replace(face, noise=tensor(0.04)[0])
+    long = [dataclasses.replace(m, lengthscales=2.0 * m.lengthscales).times(0.01) for m in mixtures(GaussianEnvelope())]
+    by_waves = noisy_evidence([equation, noisy], long, (1.0, 1.0))
+    evidence = by_waves if kind == "weights" else covariance_evidence([noisy], 1, 2, [equation])
+    exact_alone = covariance_evidence([], 1, 2, [equation], profiled=True)
+    most = -0.5 * len(noisy) * math.log(2.0 * math.pi * 0.04)
+    told = evidence(long)[0] - (exact_alone(long)[0] if kind == "weights" else 0.0)
+    assert told <= most + 1e-6
 
-    def of(value):
-        return lambda _: (value, [[torch.zeros(1, dtype=torch.float64)]])
 
-    value, _ = evidence_given(of(-62_189_031.9), of(-62_189_100.0), of(-62_189_000.0), 5.0)([])
-    assert value == pytest.approx(68.1)
-    with pytest.raises(NotPositiveDefiniteError, match="round away"):
-        evidence_given(of(-62_189_031.9), of(-62_189_100.0), of(-62_193_329.7), 5.0)([])
+def test_a_value_without_its_gradient_is_the_same():
+    data, start = rows(2.0), mixtures(GaussianEnvelope())
+    for evidence in (wave_evidence(data, start, (1.0, 1.0), 500), covariance_evidence(data, 1, 2)):
+        value, nothing = evidence(start, slopes=False)
+        assert value == evidence(start)[0] and not nothing

@@ -8,7 +8,7 @@ the mixture of those at a few hyper-parameters that stand for all that are likel
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpkit.inference.collocation.exact.coordinates import MixtureCoordinates
-from gpkit.inference.collocation.exact.lbfgs import Evidence
+from gpkit.inference.collocation.exact.lbfgs import Slopes
 from gpkit.inference.collocation.exact.priors import NO_FACTOR, MixtureAxis
 from gpkit.inference.collocation.exact.rows import Rows
 from gpkit.inference.collocation.forms import Jet
@@ -44,35 +44,45 @@ class WeightedMixtures(NamedTuple):
 
 
 def likely_mixtures(
-    evidence: Evidence,
+    evidence: Callable[[Sequence[MixtureAxis]], tuple[float, Slopes]],
     found: Sequence[MixtureAxis],
     lengths: Sequence[float],
     steps: Sequence[float],
     count: int = _COUNT,
     spread: float = 1.0,
+    value: Callable[[Sequence[MixtureAxis]], float] | None = None,
 ) -> list[WeightedMixtures]:
     """Hyper-parameters that stand for all that are likely, of which the given ones are the most likely.
 
     Args:
-        evidence: Of the rows.
+        evidence: Of the rows, with its gradient.
         found: Where it is largest.
         lengths: Of the interval of every mixture.
         steps: Of the grid of every mixture.
         count: How many beside the most likely, a power of two.
         spread: Factor on what is thought of them before there are data: around what was found, logarithms of weights
             vary by 3, of length scales by 1.5 and frequencies by one wave per interval.
+        value: The evidence without its gradient, where that costs less.
     """
     coordinates = MixtureCoordinates(found, lengths, steps)
 
     def evaluate(at: Array) -> tuple[float, Array] | None:
         try:
-            value, slopes = evidence(coordinates.mixtures(at))
+            found, slopes = evidence(coordinates.mixtures(at))
         except NO_FACTOR:
             return None
-        return (value, coordinates.gradient(at, slopes)) if math.isfinite(value) else None
+        return (found, coordinates.gradient(at, slopes)) if math.isfinite(found) else None
+
+    def alone(at: Array) -> float | None:
+        assert value is not None
+        try:
+            found = value(coordinates.mixtures(at))
+        except NO_FACTOR:
+            return None
+        return found if math.isfinite(found) else None
 
     widths = spread * coordinates.widths
-    likely = likely_points(evaluate, coordinates.start, widths, coordinates.bounded, count)
+    likely = likely_points(evaluate, coordinates.start, widths, coordinates.bounded, count, alone if value else None)
     pairs = zip(likely.shares.tolist(), likely.points, strict=True)
     return [WeightedMixtures(share, coordinates.mixtures(at)) for share, at in pairs]
 

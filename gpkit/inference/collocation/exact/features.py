@@ -46,6 +46,11 @@ class AxisFeatures:
             total = total + c * self.axis.features(torch.tensor([x], dtype=torch.float64), o)[0]
         return total
 
+    @property
+    def count(self) -> int:
+        """Number of functions."""
+        return self.axis.count if self.rotation is None else self.rotation.shape[1]
+
     def __call__(self, x: Tensor, order: int) -> Tensor:
         """Derivative of every function at points, (m, r)."""
         features = self.axis.features(x, order)
@@ -62,10 +67,11 @@ class AxisFeatures:
         Returns:
             Standard deviations of the kept weights' effects, decreasing, (r,).
         """
-        parts = []
-        for o in orders:
-            part = self(x, o)
-            parts.append(part / part.pow(2).sum(1).max().sqrt().clamp_min(1e-300))
+        return self.trim([self(x, o) for o in orders], tolerance)
+
+    def trim(self, tables: Sequence[Tensor], tolerance: float) -> Tensor:
+        """:meth:`trimmed` by tables of the present functions' derivatives where they are seen, each (m, r)."""
+        parts = [table / table.pow(2).sum(1).max().sqrt().clamp_min(1e-300) for table in tables]
         _, sizes, right = torch.linalg.svd(torch.cat(parts), full_matrices=False)
         keep = sizes > tolerance * float(sizes[0])
         rotation = right[keep].T
@@ -119,6 +125,12 @@ class FieldFeatures:
         assert out is not None
         return out
 
+    def on_line(self, jet: Jet, x: Tensor, weights: Tensor) -> Tensor:
+        """A jet of the weighted sum (m,) on a line; costs no product of functions with functions."""
+        axis, waves = self.axes[0], weights.new_zeros(self.axes[0].count)
+        waves[self.index[:, 0]] = weights
+        return axis.axis.features(x, jet.orders[0]) @ (waves if axis.rotation is None else axis.rotation @ waves)
+
 
 def projections(rows: Rows, fields: Sequence[FieldFeatures]) -> list[Tensor] | None:
     """For each axis of a grid, an orthonormal basis of everything that the features and their derivatives can be.
@@ -167,7 +179,7 @@ def field_features(prior: FieldPrior, rows: Sequence[Rows], field: int, weights_
             x = torch.cat([r.coordinates[j] for r in rows if field in r.fields()])
             spreads.append(features.trimmed(torch.unique(x), sorted(orders)))
         else:
-            spreads.append(torch.ones(features(torch.zeros(1, dtype=torch.float64), 0).shape[1], dtype=torch.float64))
+            spreads.append(torch.ones(features.count, dtype=torch.float64))
         axes.append(features)
     size = spreads[0]
     for s in spreads[1:]:

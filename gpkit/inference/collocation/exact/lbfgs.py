@@ -8,9 +8,9 @@ factorisations; closed forms lead from there to weights, length scales and frequ
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from scipy import optimize
 from torch import Tensor
 
-from gpkit.errors import NotPositiveDefiniteError
 from gpkit.inference.collocation.exact.coordinates import MixtureCoordinates
-from gpkit.inference.collocation.exact.dense import assemble, factorise
+from gpkit.inference.collocation.exact.dense import factorise
 from gpkit.inference.collocation.exact.features import field_features
 from gpkit.inference.collocation.exact.priors import NO_FACTOR, FieldPrior, MixtureAxis, WaveAxis
 from gpkit.inference.collocation.exact.rows import Rows
@@ -30,26 +29,35 @@ __all__ = [
     "JITTER",
     "Evidence",
     "Learned",
-    "Scale",
-    "at_scale",
-    "dense_evidence",
-    "evidence_given",
+    "Slopes",
     "feature_evidence",
     "gradients",
     "learn",
     "line_evidence",
+    "profile_gain",
     "tracked_mixtures",
 ]
 
 Array = NDArray[np.float64]
-Evidence = Callable[[Sequence[MixtureAxis]], tuple[float, Sequence[Sequence[Tensor]]]]
-"""Log marginal likelihood of one mixture a field, and its gradient in (weights, lengthscales, frequencies) of each."""
+Slopes = Sequence[Sequence[Tensor]]
+"""Derivatives in (weights, lengthscales, frequencies) of each of some mixtures."""
 
 JITTER = 1e-11
 _WALL = 1e12
 
-Scale = Literal["given", "best", "excess"]
-"""At which scale of the priors an evidence is taken; "excess": at the given one, over that at the best."""
+
+@runtime_checkable
+class Evidence(Protocol):
+    """Log marginal likelihood as a function of mixtures."""
+
+    def __call__(self, mixtures: Sequence[MixtureAxis], slopes: bool = True) -> tuple[float, Slopes]:
+        """The value, and its gradient unless that is not asked for (then an empty list).
+
+        Args:
+            mixtures: One a field, or one for each of its axes with axes fastest.
+            slopes: Whether to take the gradient.
+        """
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,64 +107,15 @@ def _value(quadratic: float, logdet: float, n: int, profile: bool) -> tuple[floa
     return -0.5 * (quadratic / scale + logdet + n * math.log(scale) + n * math.log(2.0 * math.pi)), scale
 
 
-def evidence_given(every: Evidence, exact: Evidence, plain: Evidence, most: float) -> Evidence:
-    """Of noisy rows given the exact ones: the evidence of all rows without that of the exact ones.
-
-    Beside noisy data exact rows are constraints and no data. Counted as data, equations without a source would reward
-    any prior that makes fields small, since a residual of zero at many places is then no surprise. Sources and values
-    that are not zero still tell length scales and frequencies, whatever the size of the fields is: of them only what
-    they say of the size is taken away ("excess").
+def profile_gain(quadratic: float, count: int) -> tuple[float, float]:
+    """What the log density of values gains by the best scale of the priors, and one less the inverse of that scale.
 
     Args:
-        every: Of all rows.
-        exact: Of those without noise, or its excess over that at the best scale of the priors.
-        plain: Of those without noise.
-        most: What noisy rows have at most, where nothing is left of them. More than that given the exact ones is
-            rounding, of priors that hardly allow what is exact, and is refused.
+        quadratic: Quadratic form of the values at the given scale.
+        count: Number of values.
     """
-
-    def evaluate(mixtures: Sequence[MixtureAxis]) -> tuple[float, Sequence[Sequence[Tensor]]]:
-        value, slopes = every(mixtures)
-        taken, others = exact(mixtures)
-        if value - (taken if plain is exact else plain(mixtures)[0]) > most + 1.0:
-            raise NotPositiveDefiniteError("exact rows are so unlikely under this prior that the noisy ones round away")
-        pairs = zip(slopes, others, strict=True)
-        return value - taken, [[a - b for a, b in zip(x, y, strict=True)] for x, y in pairs]
-
-    return evaluate
-
-
-def at_scale(quadratic: float, logdet: float, n: int, scale: Scale) -> tuple[float, float, bool]:
-    """Log evidence, the factor on the quadratic form in its gradient, and whether the log-determinant is in it."""
-    best = max(quadratic / max(n, 1), 1e-300)
-    given = -0.5 * (quadratic + logdet + n * math.log(2.0 * math.pi))
-    if scale == "given":
-        return given, 1.0, True
-    gained = 0.5 * (quadratic - n - n * math.log(best))
-    return (given + gained, 1.0 / best, True) if scale == "best" else (-gained, 1.0 - 1.0 / best, False)
-
-
-def dense_evidence(rows: Sequence[Rows], profile: bool) -> Evidence:
-    """Evidence of rows on one axis through the Cholesky factor of their covariance.
-
-    Args:
-        rows: With values.
-        profile: Whether the scale of the prior is at its best value for every choice of the rest.
-    """
-    values = torch.cat([r.values if r.values is not None else torch.zeros(len(r)) for r in rows])
-
-    def evaluate(mixtures: Sequence[MixtureAxis]) -> tuple[float, Sequence[Sequence[Tensor]]]:
-        tracked, leaves = tracked_mixtures(mixtures)
-        with torch.enable_grad():
-            gram = assemble(rows, [FieldPrior((m,)) for m in tracked])
-        factor = factorise(gram.detach(), JITTER)
-        weights = factor.solve(values[:, None])[:, 0]
-        value, scale = _value(float(values @ weights), float(factor.logdet()), len(values), profile)
-        inverse = torch.cholesky_inverse(factor.factor) * factor.scale[:, None] * factor.scale
-        slope = 0.5 * (torch.outer(weights, weights) / scale - inverse)
-        return value, gradients((slope * gram).sum(), leaves)
-
-    return evaluate
+    best = max(quadratic / max(count, 1), 1e-300)
+    return 0.5 * (quadratic - count - count * math.log(best)), 1.0 - 1.0 / best
 
 
 def feature_evidence(rows: Sequence[Rows], length: float, profile: bool) -> Evidence:
@@ -168,15 +127,17 @@ def feature_evidence(rows: Sequence[Rows], length: float, profile: bool) -> Evid
         profile: As in :func:`dense_evidence`.
     """
 
-    def evaluate(mixtures: Sequence[MixtureAxis]) -> tuple[float, Sequence[Sequence[Tensor]]]:
-        tracked, leaves = tracked_mixtures(mixtures)
-        with torch.enable_grad():
+    def evaluate(mixtures: Sequence[MixtureAxis], slopes: bool = True) -> tuple[float, Slopes]:
+        tracked, leaves = tracked_mixtures(mixtures) if slopes else (list(mixtures), [])
+        with torch.set_grad_enabled(slopes):
             circles = [WaveAxis.of_mixture(m, length) for m in tracked]
         fixed = [WaveAxis(c.frequencies, c.powers.detach()) for c in circles if c is not None]
         features = [field_features(FieldPrior((c,)), rows, f, 100_000) for f, c in enumerate(fixed)]
         posterior = FeaturePosterior(rows, [f for f in features if f is not None], fit_scale=False)
         total, position = torch.zeros((), dtype=torch.float64), 0
         value, scale = posterior.evidence(profile)
+        if not slopes:
+            return value, []
         second = posterior.second_moments(scale)
         for circle in circles:
             assert circle is not None
@@ -209,9 +170,9 @@ def line_evidence(x: Tensor, lines: Tensor, moments: Tensor, noise: float) -> Ev
     orders = range(len(moments))
     pairs = [(a, b) for a in orders for b in orders if float(moments[a, b]) != 0.0]
 
-    def evaluate(mixtures: Sequence[MixtureAxis]) -> tuple[float, Sequence[Sequence[Tensor]]]:
-        tracked, leaves = tracked_mixtures(mixtures)
-        with torch.enable_grad():
+    def evaluate(mixtures: Sequence[MixtureAxis], slopes: bool = True) -> tuple[float, Slopes]:
+        tracked, leaves = tracked_mixtures(mixtures) if slopes else (list(mixtures), [])
+        with torch.set_grad_enabled(slopes):
             blocks = tracked[0].blocks(x, x, pairs)
             gram = sum((moments[a, b] * blocks[a, b] for a, b in pairs), torch.zeros(len(x), len(x), dtype=x.dtype))
             gram = gram + noise * torch.eye(len(x), dtype=x.dtype)
@@ -219,6 +180,8 @@ def line_evidence(x: Tensor, lines: Tensor, moments: Tensor, noise: float) -> Ev
         weights = factor.solve(lines)
         quadratic = float((lines * weights).sum()) / lines.shape[1]
         value, scale = _value(quadratic, float(factor.logdet()), len(x), noise == 0.0)
+        if not slopes:
+            return value, []
         inverse = torch.cholesky_inverse(factor.factor) * factor.scale[:, None] * factor.scale
         slope = 0.5 * (weights @ weights.T / (lines.shape[1] * scale) - inverse)
         return value, gradients((slope * gram).sum(), leaves)

@@ -9,20 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpkit.inference.collocation.exact.evidence import blocks_of_rows, part_evidence, weight_evidence
+from gpkit.inference.collocation.exact.covariance_evidence import covariance_evidence
 from gpkit.inference.collocation.exact.forms import Conditioner
 from gpkit.inference.collocation.exact.kernels import Mixtures, Start
 from gpkit.inference.collocation.exact.lbfgs import (
     Evidence,
     Learned,
-    dense_evidence,
     feature_evidence,
     learn,
     line_evidence,
 )
 from gpkit.inference.collocation.exact.priors import NO_FACTOR, FieldPrior, MixtureAxis, WaveAxis
-from gpkit.inference.collocation.exact.rows import Rows, prior_variance
+from gpkit.inference.collocation.exact.rows import Rows, blocks_of_rows, prior_variance
 from gpkit.inference.collocation.exact.start import broadband, is_uniform, lines_along
+from gpkit.inference.collocation.exact.wave_evidence import wave_evidence
 from gpkit.kernels.stationary import GaussianEnvelope
 
 __all__ = ["Learner", "sized"]
@@ -80,7 +80,7 @@ class Learner:
             length, step = box.lengths[0], box.lengths[0] / max(len(self._axes[0]) - 1, 1)
             size = float(self.mixtures[0][0].weights.sum() / self.start.mixtures[0][0].weights.sum())
             tried = [[c.times(size)] * len(self.mixtures) for c in self.start.candidates[0]]
-            best = max(tried, key=lambda m: self._evidence(every, m)(m)[0])
+            best = max(tried, key=lambda m: self._evidence(every, m)(m, slopes=False)[0])
             result = learn(self._evidence(every, best), best, length, step)
             self.learned = [result]
             rows_seen = sum(len(r) for r in every)
@@ -113,7 +113,7 @@ class Learner:
             return None
         if any(not r.is_grid or any(t.coefficient.dim() for t in r.terms) for r in every):
             return None
-        found = weight_evidence(every, flat, self.problem.box.lengths, _REFINED_WEIGHTS)
+        found = wave_evidence(every, flat, self.problem.box.lengths, _REFINED_WEIGHTS)
         said = {"evidence": "exact, of all rows, in the space of weights", "points": sum(len(r) for r in every)}
         return None if found is None else self._climb(found, flat, said)
 
@@ -131,7 +131,7 @@ class Learner:
         parts = [blocks_of_rows(r, _PART, _SIDE, generator) if r.is_grid else r for r in rows]
         parts += [blocks_of_rows(r, _PART_OF_FACE, _SIDE, generator) for r in self._conditions]
         mixtures = self._conditioner.rougher(start, self._smoothness(rows)) if rougher else start
-        found = part_evidence(parts, len(self.problem.fields), self.problem.box.dim, "best")
+        found = covariance_evidence([], len(self.problem.fields), self.problem.box.dim, parts, profiled=True)
         many = sum(len(r) for r in parts)
         said = {"evidence": f"exact, of {many} of the rows, in blocks of neighbours", "points": many}
         return self._climb(found, [m for own in mixtures for m in own], said)
@@ -140,7 +140,7 @@ class Learner:
         self, evidence: Evidence, start: list[MixtureAxis], said: dict[str, Any]
     ) -> tuple[Mixtures, dict[str, Any]] | None:
         try:
-            value, _ = evidence(start)
+            value, _ = evidence(start, slopes=False)
         except NO_FACTOR:
             return None
         if not math.isfinite(value):
@@ -163,7 +163,7 @@ class Learner:
         waves = [WaveAxis.of_mixture(m, length) for m in mixtures]
         if all(w is not None for w in waves) and sum(2 * len(w.powers) for w in waves if w) <= _EVIDENCE_WEIGHTS:
             return feature_evidence(rows, length, True)
-        return dense_evidence(rows, True)
+        return covariance_evidence([], len(mixtures), 1, rows, profiled=True)
 
     def _learn_axes(self, rows: Rows, blind: list[set[int]]) -> None:
         """Learn the axes of a field, one after another, from lines of the values of rows that are about it alone.
@@ -187,7 +187,7 @@ class Learner:
             evidence = line_evidence(x, lines, moments, float(rows.noise.mean()))
             size = float(self.mixtures[f][j].weights.sum())
             tried = [c.times(size) for c in self.start.candidates[j]]
-            best = max(tried, key=lambda m: evidence([m])[0])
+            best = max(tried, key=lambda m: evidence([m], slopes=False)[0])
             result = learn(evidence, [best], length, step, iterations=20)
             self.learned.append(result)
             self._set_axis(f, j, result.mixtures[0])

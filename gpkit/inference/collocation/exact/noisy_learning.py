@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from gpkit.inference.collocation.exact.averaging import likely_mixtures
-from gpkit.inference.collocation.exact.evidence import blocks_of_rows, part_evidence, weight_evidence
+from gpkit.inference.collocation.exact.covariance_evidence import covariance_evidence
 from gpkit.inference.collocation.exact.forms import Conditioner
 from gpkit.inference.collocation.exact.kernels import Mixtures, Start
-from gpkit.inference.collocation.exact.lbfgs import Evidence, Learned, Scale, evidence_given, learn
+from gpkit.inference.collocation.exact.lbfgs import Evidence, Learned, Slopes, learn
 from gpkit.inference.collocation.exact.learning import sized
 from gpkit.inference.collocation.exact.priors import NO_FACTOR, MixtureAxis
-from gpkit.inference.collocation.exact.rows import Rows
+from gpkit.inference.collocation.exact.rows import Rows, blocks_of_rows
+from gpkit.inference.collocation.exact.wave_evidence import wave_evidence
 from gpkit.kernels.stationary import GaussianEnvelope
 
 __all__ = ["NoisyLearner", "noisy_evidence"]
@@ -75,7 +76,7 @@ class NoisyLearner:
         """
         every = [*rows, *self._data]
         flat = self._best_start(every)
-        evidence = self._evidence(every, flat)
+        evidence, _ = self._evidence(every, flat)
         flat = self._climb(evidence, flat)
         pruned = self._pruned(evidence, flat)
         if len(_components(pruned)) < len(_components(flat)):
@@ -88,7 +89,9 @@ class NoisyLearner:
     def likely(self) -> list[tuple[float, Mixtures]]:
         """Mixtures that stand for all that are likely after what was learned, each with its share."""
         evidence, flat = self._at
-        found = likely_mixtures(evidence, flat, *self._units(), spread=_AROUND)
+        found = likely_mixtures(
+            evidence, flat, *self._units(), spread=_AROUND, value=lambda m: evidence(m, slopes=False)[0]
+        )
         return [(share, self._by_field(mixtures)) for share, mixtures in found]
 
     def _by_field(self, flat: Sequence[MixtureAxis]) -> Mixtures:
@@ -115,7 +118,7 @@ class NoisyLearner:
         for j, own in enumerate(options):
             for option in own if j == 0 else own[1:]:
                 trial = self._all([option if k == j else c for k, c in enumerate(chosen)], every)
-                value = _value(self._evidence(every, trial), trial) - _OCCAM * len(_components(trial))
+                value = self._evidence(every, trial)[1] - _OCCAM * len(_components(trial))
                 if value > score:
                     best, score, kept = trial, value, option
                     chosen[j] = kept
@@ -125,27 +128,39 @@ class NoisyLearner:
         """The same mixtures for every field, in the size of the data."""
         return [m for own in sized([tuple(axes)] * self._fields, every) for m in own]
 
-    def _evidence(self, every: Sequence[Rows], start: Sequence[MixtureAxis]) -> Evidence:
-        return _preferring(self._likelihood(every, start), self._units()[0])
+    def _evidence(self, every: Sequence[Rows], start: Sequence[MixtureAxis]) -> tuple[Evidence, float]:
+        """By the covariance of all rows if these are few, in the space of weights if those are, else by a part.
 
-    def _likelihood(self, every: Sequence[Rows], start: Sequence[MixtureAxis]) -> Evidence:
-        """By the covariance of all rows if these are few, in the space of weights if those are, else by a part."""
+        Returns:
+            The evidence, and its value at the start.
+        """
         if sum(len(r) for r in every) <= _ROWS:
-            found = _given(every, lambda part, scale: part_evidence(part, self._fields, self._box.dim, scale))
-            if found is not None and math.isfinite(_value(found, start)):
+            found = self._tried(self._by_covariance(every), start)
+            if found is not None:
                 self._say("by their covariance", every)
                 return found
         if all(isinstance(m.envelope, GaussianEnvelope) for m in start):
-            found = noisy_evidence(every, start, self._box.lengths)
-            if found is not None and math.isfinite(_value(found, start)):
+            found = self._tried(noisy_evidence(every, start, self._box.lengths), start)
+            if found is not None:
                 self._say("in the space of weights", every)
                 return found
         generator = torch.Generator().manual_seed(0)
         parts = [blocks_of_rows(r, _PART, _SIDE, generator) if r.is_grid and len(r) > _PART else r for r in every]
-        found = _given(parts, lambda part, scale: part_evidence(part, self._fields, self._box.dim, scale))
-        assert found is not None
         self._say("in blocks of neighbours", parts)
-        return found
+        evidence = _preferring(self._by_covariance(parts), self._units()[0])
+        return evidence, _value(evidence, start)
+
+    def _tried(self, likelihood: Evidence | None, start: Sequence[MixtureAxis]) -> tuple[Evidence, float] | None:
+        """With the preference for length scales, and what it is at the start; None where there is none."""
+        if likelihood is None:
+            return None
+        evidence = _preferring(likelihood, self._units()[0])
+        value = _value(evidence, start)
+        return (evidence, value) if math.isfinite(value) else None
+
+    def _by_covariance(self, every: Sequence[Rows]) -> Evidence:
+        noisy, exact, tells = _split(every)
+        return covariance_evidence(noisy, self._fields, self._box.dim, exact, tells)
 
     def _say(self, how: str, rows: Sequence[Rows]) -> None:
         many = sum(len(r) for r in rows)
@@ -185,14 +200,14 @@ def _preferring(evidence: Evidence, lengths: Sequence[float]) -> Evidence:
     then hold no equation between its points.
     """
 
-    def evaluate(mixtures: Sequence[MixtureAxis]) -> tuple[float, Sequence[Sequence[torch.Tensor]]]:
-        value, slopes = evidence(mixtures)
-        moved = []
-        for m, own, length in zip(mixtures, slopes, lengths, strict=True):
-            off = (m.lengthscales / (_TYPICAL * length)).log() / _SPREAD
-            value -= 0.5 * float(off.square().sum())
-            moved.append([own[0], own[1] - off / (_SPREAD * m.lengthscales), own[2]])
-        return value, moved
+    def evaluate(mixtures: Sequence[MixtureAxis], slopes: bool = True) -> tuple[float, Slopes]:
+        value, found = evidence(mixtures, slopes)
+        offs = [(m.lengthscales / (_TYPICAL * n)).log() / _SPREAD for m, n in zip(mixtures, lengths, strict=True)]
+        value -= 0.5 * sum(float(off.square().sum()) for off in offs)
+        if not slopes:
+            return value, []
+        triples = zip(mixtures, found, offs, strict=True)
+        return value, [[own[0], own[1] - off / (_SPREAD * m.lengthscales), own[2]] for m, own, off in triples]
 
     return evaluate
 
@@ -205,27 +220,26 @@ def noisy_evidence(rows: Sequence[Rows], start: Sequence[MixtureAxis], lengths: 
         start: Gaussian mixtures where learning will start, one per axis of every field.
         lengths: Of the axes.
     """
-    return _given(rows, lambda part, scale: weight_evidence(part, start, lengths, _WEIGHTS, scale, careful=True))
+    noisy, exact, tells = _split(rows)
+    return wave_evidence(noisy, start, lengths, _WEIGHTS, exact, tells, careful=True)
 
 
-def _given(rows: Sequence[Rows], make: Callable[[Sequence[Rows], Scale], Evidence | None]) -> Evidence | None:
-    """Evidence of noisy rows given the exact ones; None where there is none of a kind."""
+def _split(rows: Sequence[Rows]) -> tuple[list[Rows], list[Rows], bool]:
+    """Noisy rows, exact rows, and whether the exact ones tell more than constraints do.
+
+    Beside noisy data exact rows are constraints and no data. Counted as data, equations without a source would reward
+    any prior that makes fields small, since a residual of zero at many places is then no surprise. Sources and values
+    that are not zero still tell length scales and frequencies, whatever the size of the fields is: of them their
+    density at the best scale of the priors is added.
+    """
     exact = [r for r in rows if not float(r.noise.max()) > 0.0]
-    if not exact:
-        return make(rows, "given")
-    tells = any(r.values is not None and bool((r.values != 0.0).any()) for r in exact)
-    every, plain = make(rows, "given"), make(exact, "given")
-    taken = make(exact, "excess") if tells else plain
-    if every is None or plain is None or taken is None:
-        return None
-    variances = torch.cat([r.noise.expand(len(r)) for r in rows])
-    most = -0.5 * float((2.0 * math.pi * variances[variances > 0.0]).log().sum())
-    return evidence_given(every, taken, plain, most)
+    noisy = [r for r in rows if float(r.noise.max()) > 0.0]
+    return noisy, exact, any(r.values is not None and bool((r.values != 0.0).any()) for r in exact)
 
 
 def _value(evidence: Evidence, mixtures: Sequence[MixtureAxis]) -> float:
     try:
-        value = evidence(mixtures)[0]
+        value = evidence(mixtures, slopes=False)[0]
     except NO_FACTOR:
         return -math.inf
     return value if math.isfinite(value) else -math.inf

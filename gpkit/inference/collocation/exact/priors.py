@@ -9,7 +9,7 @@ whole faces of the box.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -189,30 +189,40 @@ class WaveAxis:
         """Whether the first wave is a constant, which has one weight instead of two."""
         return len(self.frequencies) > 0 and float(self.frequencies[0]) == 0.0
 
+    @property
+    def count(self) -> int:
+        """Number of weights."""
+        return 2 * len(self.powers) - int(self.has_constant)
+
     def features(self, x: Tensor, order: int) -> Tensor:
         """Derivative of the waves times their standard deviations, (m, 2 K), or one fewer if the mean is among them."""
+        return self.derivatives(x, [order])[order]
+
+    def derivatives(self, x: Tensor, orders: Iterable[int]) -> dict[int, Tensor]:
+        """:meth:`features` of several orders."""
         rate = 2.0 * math.pi * self.frequencies
         # Reduced by whole turns first: the phase of a high frequency would lose digits.
         turns = torch.remainder(x[:, None] * self.frequencies, 1.0)
         cos, sin = torch.cos(2.0 * math.pi * turns), torch.sin(2.0 * math.pi * turns)
-        first, second = ((cos, sin), (-sin, cos), (-cos, -sin), (sin, -cos))[order % 4]
-        scale = self.powers.sqrt() * rate**order
-        second = second * scale
-        if self.has_constant:
-            second = second[:, 1:]
-        return torch.cat([first * scale, second], dim=1)
+        deviations, skipped, out = self.powers.sqrt(), int(self.has_constant), {}
+        for order in orders:
+            first, second = ((cos, sin), (-sin, cos), (-cos, -sin), (sin, -cos))[order % 4]
+            scale = deviations * rate**order
+            out[order] = torch.cat([first * scale, second[:, skipped:] * scale[skipped:]], dim=1)
+        return out
 
     def blocks(self, x: Tensor, y: Tensor, pairs: Sequence[Pair]) -> dict[Pair, Tensor]:
         """See :class:`AxisPrior`."""
-        left = {a: self.features(x, a) for a in {a for a, _ in pairs}}
-        right = dict(left) if y is x else {}
-        for b in {b for _, b in pairs} - right.keys():
-            right[b] = self.features(y, b)
+        if y is x:
+            left = right = self.derivatives(x, {o for pair in pairs for o in pair})
+        else:
+            left = self.derivatives(x, {a for a, _ in pairs})
+            right = self.derivatives(y, {b for _, b in pairs})
         return {(a, b): left[a] @ right[b].T for a, b in pairs}
 
     def variances(self, x: Tensor, pairs: Sequence[Pair]) -> dict[Pair, Tensor]:
         """See :class:`AxisPrior`."""
-        f = {o: self.features(x[:1], o) for o in {o for pair in pairs for o in pair}}
+        f = self.derivatives(x[:1], {o for pair in pairs for o in pair})
         return {(a, b): (f[a] * f[b]).sum(1).expand(len(x)) for a, b in pairs}
 
 

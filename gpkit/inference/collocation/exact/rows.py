@@ -6,7 +6,9 @@ are products along the axes and are never formed unless asked for.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +22,7 @@ __all__ = [
     "RowTerm",
     "Rows",
     "apply",
+    "blocks_of_rows",
     "chunks",
     "contract",
     "dense",
@@ -27,6 +30,7 @@ __all__ = [
     "grid_rows",
     "jet_rows",
     "prior_variance",
+    "scattered",
 ]
 
 _CHUNK = 4_000_000
@@ -280,18 +284,24 @@ def _at_points(factors: Sequence[Tensor], tensor: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def scattered(rows: Rows) -> Rows:
+    """The same rows one by one; those on one axis are so already."""
+    if not rows.is_grid or len(rows.coordinates) == 1:
+        return rows
+    mesh = torch.meshgrid(*rows.coordinates, indexing="ij")
+    terms = tuple(
+        RowTerm(t.jet, t.coefficient.expand(rows.shape).reshape(-1) if t.coefficient.dim() else t.coefficient)
+        for t in rows.terms
+    )
+    return dataclasses.replace(rows, terms=terms, coordinates=tuple(m.reshape(-1) for m in mesh), is_grid=False)
+
+
 def chunks(rows: Rows, step: int) -> Iterator[tuple[int, Rows]]:
     """Consecutive parts of at most ``step`` rows; a grid is flattened unless it fits."""
     if len(rows) <= step:
         yield 0, rows
         return
-    if rows.is_grid and len(rows.coordinates) > 1:
-        mesh = torch.meshgrid(*rows.coordinates, indexing="ij")
-        terms = tuple(
-            RowTerm(t.jet, t.coefficient.expand(rows.shape).reshape(-1) if t.coefficient.dim() else t.coefficient)
-            for t in rows.terms
-        )
-        rows = Rows(terms, tuple(m.reshape(-1) for m in mesh), False)
+    rows = scattered(rows)
     for start in range(0, len(rows), step):
         sl = slice(start, start + step)
         terms = tuple(
@@ -299,6 +309,32 @@ def chunks(rows: Rows, step: int) -> Iterator[tuple[int, Rows]]:
             for t in rows.terms
         )
         yield start, Rows(terms, tuple(x[sl] for x in rows.coordinates), rows.is_grid)
+
+
+def blocks_of_rows(rows: Rows, count: int, side: int, generator: torch.Generator) -> Rows:
+    """About ``count`` rows of a grid, in cubes of ``side`` neighbours along every axis at random places."""
+    shape = rows.shape
+    sides = [min(side, n) for n in shape]
+    chosen: set[int] = set()
+    strides = [math.prod(shape[j + 1 :]) for j in range(len(shape))]
+    while len(chosen) < min(count, len(rows)):
+        starts = [int(torch.randint(0, n - s + 1, (), generator=generator)) for n, s in zip(shape, sides, strict=True)]
+        cube = itertools.product(*[range(a, a + s) for a, s in zip(starts, sides, strict=True)])
+        chosen |= {sum(i * s for i, s in zip(index, strides, strict=True)) for index in cube}
+    index = torch.tensor(sorted(chosen), dtype=torch.long)
+    flat = scattered(rows)
+    terms = tuple(
+        RowTerm(t.jet, t.coefficient.expand(len(flat))[index] if t.coefficient.dim() else t.coefficient)
+        for t in flat.terms
+    )
+    assert rows.values is not None
+    return dataclasses.replace(
+        flat,
+        terms=terms,
+        coordinates=tuple(x[index] for x in flat.coordinates),
+        values=rows.values[index],
+        noise=rows.noise[index] if rows.noise.dim() else rows.noise,
+    )
 
 
 def prior_variance(rows: Rows, priors: Sequence[FieldPrior]) -> Tensor:

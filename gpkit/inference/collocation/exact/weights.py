@@ -20,7 +20,7 @@ from gpkit.inference.collocation.exact.lift import Lift
 from gpkit.inference.collocation.exact.rows import Rows, chunks, contract, jet_rows
 from gpkit.inference.collocation.forms import Jet
 
-__all__ = ["ROUNDING", "FeaturePosterior", "SeenRows", "design"]
+__all__ = ["ROUNDING", "FeaturePosterior", "SeenRows", "design", "project"]
 
 ROUNDING = 1e-13
 _CHOLESKY_ROUNDING = 1e-7
@@ -71,6 +71,19 @@ def design(rows: Rows, fields: Sequence[FieldFeatures], onto: Sequence[Tensor] |
     return torch.cat(parts, dim=1)
 
 
+def project(values: Tensor, onto: Sequence[Tensor]) -> tuple[Tensor, float]:
+    """Values on a grid in orthonormal bases along its axes, and the sum of squares of what is left over.
+
+    Args:
+        values: One mode per axis.
+        onto: Bases, of orthonormal columns.
+    """
+    inside = contract([q.T for q in onto], values[..., None], True)
+    # The difference of two squares would lose what rounding leaves: the rest is measured on the grid.
+    back = contract(list(onto), inside, True)[..., 0]
+    return inside.reshape(-1), float((values - back).square().sum())
+
+
 class FeaturePosterior:
     """Posterior of the weights of all fields.
 
@@ -96,7 +109,7 @@ class FeaturePosterior:
         self.fields = tuple(fields)
         self.lifts = lifts
         self.rounding: float = rounding
-        self._like = like
+        self._like, self._fits_scale = like, fit_scale
         weights = sum(len(f) for f in fields)
         self.scale = 1.0
         if like is not None and fit_scale:
@@ -140,7 +153,9 @@ class FeaturePosterior:
         a, y = torch.cat([p.design for p in seen]), torch.cat([p.values for p in seen])
         self._count_rows(rows, seen)
         dual = len(a) < weights and len(a) <= _LARGEST_DUAL
-        if weights <= _LARGEST_SVD or dual:
+        # Singular values tell what the rows determine, by which the prior's scale is fitted; a triangle costs less.
+        is_small = weights <= _LARGEST_SVD or dual
+        if is_small and (self._fits_scale or weights > max(_LARGEST_SVD, 2 * len(a))):
             self._by_singular_values(a, y)
         elif 2.0 * (len(a) + weights) * weights**2 <= _LARGEST_QR:
             self._by_triangle(a, y)
@@ -185,12 +200,9 @@ class FeaturePosterior:
             return SeenRows(a / sd[:, None], values / sd, 2.0 * float(sd.log().sum()), 0.0, len(r), mean, sd)
         prior_mean = float((a * a).sum()) / len(r)
         one = self._deviation(r, prior_mean, rounding)
-        inside = contract([q.T for q in onto], values.reshape(*r.shape, 1), True).reshape(-1)
-        # The difference of two squares would lose what rounding leaves: the rest is measured on the grid.
-        back = contract(list(onto), inside.reshape(*[q.shape[1] for q in onto], 1), True).reshape(-1)
-        rest = float(((values - back) ** 2).sum()) / one**2
+        inside, rest = project(values.reshape(r.shape), onto)
         log_noise = 2.0 * len(r) * math.log(one)
-        return SeenRows(a / one, inside / one, log_noise, rest, len(r), prior_mean / self.scale, one)
+        return SeenRows(a / one, inside / one, log_noise, rest / one**2, len(r), prior_mean / self.scale, one)
 
     @staticmethod
     def _deviation(r: Rows, prior: float, rounding: float) -> float:
@@ -226,15 +238,15 @@ class FeaturePosterior:
     def _by_triangle(self, a: Tensor, y: Tensor) -> None:
         """``A^T A + I = R^T R`` by orthogonal transformations of (A; I), without squaring."""
         size = a.shape[1]
-        stacked = torch.cat([a, torch.eye(size, dtype=torch.float64)])
-        basis, triangle = torch.linalg.qr(stacked)
-        inside = basis[: len(y)].T @ y
-        self.mean_weights = torch.linalg.solve_triangular(triangle, inside[:, None], upper=True)[:, 0]
+        stacked = torch.cat([torch.cat([a, y[:, None]], dim=1), torch.eye(size, size + 1, dtype=torch.float64)])
+        triangle = torch.linalg.qr(stacked, mode="r").R[:size]
+        root = triangle[:, :size]
+        self.mean_weights = torch.linalg.solve_triangular(root, triangle[:, size:], upper=True)[:, 0]
         outside = y - a @ self.mean_weights
         # At the optimum |y - A w|^2 + |w|^2 is the quadratic form of the values.
         self._misfit = self._quadratic + float((outside**2).sum())
         self._quadratic = self._misfit + float((self.mean_weights**2).sum())
-        self._finish_factor(triangle.T * triangle.diagonal().sign())
+        self._finish_factor(root.T * root.diagonal().sign())
 
     def _by_cholesky(self, a: Tensor, y: Tensor) -> None:
         """The same by the normal matrix, with as much ridge as squaring needs."""
@@ -267,22 +279,28 @@ class FeaturePosterior:
 
     def mean(self, jet: Jet, points: Tensor) -> Tensor:
         """Posterior mean of a jet at points (m, d)."""
-        mean = self._evaluate(jet_rows(jet, points), lambda a: a @ (math.sqrt(self.scale) * self.mean_weights))
+        weights = math.sqrt(self.scale) * self.mean_weights
+        if points.shape[1] == 1:
+            mean = self.fields[jet.field].on_line(jet, points[:, 0], self._own(jet.field, weights))
+        else:
+            mean = self._evaluate(jet_rows(jet, points), lambda a: a @ weights)
         return mean if self.lifts is None else mean + self.lifts[jet.field].at(jet, points)
 
     def mean_on_grid(self, jet: Jet, axes: Sequence[Tensor]) -> Tensor:
         """Posterior mean of a jet on a tensor grid."""
         if len(axes) == 1:
             return self.mean(jet, axes[0][:, None])
-        features = self.fields[jet.field]
-        offset = sum(len(f) for f in self.fields[: jet.field])
-        weights = self.mean_weights[offset : offset + len(features)]
+        features, weights = self.fields[jet.field], self._own(jet.field, self.mean_weights)
         tensor = torch.zeros([int(i) + 1 for i in features.index.max(0).values], dtype=torch.float64)
         tensor[tuple(features.index.T)] = math.sqrt(self.scale) * weights
         for j, (axis, x, order) in enumerate(zip(features.axes, axes, jet.orders, strict=True)):
             factor = axis(x, order)[:, : tensor.shape[j]]
             tensor = torch.tensordot(factor, tensor, dims=([1], [j])).movedim(0, j)
         return tensor if self.lifts is None else tensor + self.lifts[jet.field].on_grid(jet, axes)
+
+    def _own(self, field: int, weights: Tensor) -> Tensor:
+        """Weights of one field."""
+        return torch.split(weights, [len(f) for f in self.fields])[field]
 
     def _spread(self, a: Tensor) -> Tensor:
         """Rows times a square root of the weights' posterior covariance."""
