@@ -192,34 +192,39 @@ def apply(function: Any, *arguments: Any, label: str = "") -> Expression:
     return Apply(function, tuple(convert(a) for a in arguments), label)
 
 
-def sin(x: Any) -> Expression:
-    """Sine."""
-    return Apply(torch.sin, (convert(x),), "sin")
+def sin(x: Any) -> Any:
+    """Sine of an expression, or of a tensor."""
+    return _pointwise(torch.sin, x)
 
 
-def cos(x: Any) -> Expression:
-    """Cosine."""
-    return Apply(torch.cos, (convert(x),), "cos")
+def cos(x: Any) -> Any:
+    """Cosine of an expression, or of a tensor."""
+    return _pointwise(torch.cos, x)
 
 
-def exp(x: Any) -> Expression:
-    """Exponential."""
-    return Apply(torch.exp, (convert(x),), "exp")
+def exp(x: Any) -> Any:
+    """Exponential of an expression, or of a tensor."""
+    return _pointwise(torch.exp, x)
 
 
-def log(x: Any) -> Expression:
-    """Natural logarithm."""
-    return Apply(torch.log, (convert(x),), "log")
+def log(x: Any) -> Any:
+    """Natural logarithm of an expression, or of a tensor."""
+    return _pointwise(torch.log, x)
 
 
-def tanh(x: Any) -> Expression:
-    """Hyperbolic tangent."""
-    return Apply(torch.tanh, (convert(x),), "tanh")
+def tanh(x: Any) -> Any:
+    """Hyperbolic tangent of an expression, or of a tensor."""
+    return _pointwise(torch.tanh, x)
 
 
-def sqrt(x: Any) -> Expression:
-    """Square root."""
-    return power(convert(x), 0.5)
+def sqrt(x: Any) -> Any:
+    """Square root of an expression, or of a tensor."""
+    return x.sqrt() if isinstance(x, torch.Tensor) else power(convert(x), 0.5)
+
+
+def _pointwise(function: Callable[[torch.Tensor], torch.Tensor], x: Any) -> Any:
+    """The same name serves in equations and in the functions of coordinates that are given with them."""
+    return function(x) if isinstance(x, torch.Tensor) else Apply(function, (convert(x),), function.__name__)
 
 
 def _spatial(expression: Expression, axes: Sequence[str] | None) -> tuple[str, ...]:

@@ -67,6 +67,13 @@ def test_derivatives_of_composed_expressions_match_autograd(orders: tuple[int, .
     torch.testing.assert_close(with_field(d(e, *along)), derivative(direct, orders, POINTS), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("name", ["sin", "cos", "exp", "log", "tanh", "sqrt"])
+def test_functions_of_expressions_are_functions_of_tensors_too(name: str) -> None:
+    x = torch.linspace(0.1, 2.0, 5, dtype=torch.float64)
+    assert torch.equal(getattr(pde, name)(x), getattr(torch, name)(x))
+    assert not isinstance(getattr(pde, name)(2.0), Tensor)
+
+
 def test_given_functions_are_differentiated_by_autograd() -> None:
     u = Field("u", BOX)
 
