@@ -18,12 +18,14 @@ __all__ = ["table"]
 
 
 def listed(name: str, noise: float, share: float, seed: int) -> dict | None:
-    """Singular points that one split lists, and the true ones."""
+    """Singular points that one split lists, and the true ones; nothing where a coarse cloud has no orientation."""
     rng = np.random.default_rng([seed, 37])
     found = surface(name, rng)
     if found is None:
         return None
     manifold, nodes, vectors, _ = found
+    if not manifold.orientable:
+        return {}
     coordinates = manifold.to_tangent(vectors)[0]
     observed = manifold.to_ambient(coordinates + noise * math.sqrt(0.5) * rng.standard_normal(coordinates.shape))
     train = rng.permutation(nodes)[: round(share * len(nodes))]
@@ -69,7 +71,7 @@ def table(names: list[str], seeds: list[int], kept: Callable[[str, Callable[[], 
             noise = 0.0 if "wind" in name else 0.1
             make = functools.partial(listed, name, noise, share)
             made = [kept(f"singular {name} {share} {s}", functools.partial(make, s)) for s in seeds]
-            runs = [run for run in made if run is not None]
+            runs = [run for run in made if run]
             if not runs:
                 print(f"| {name}, {share:g} | absent, or not finished |")
                 continue

@@ -19,7 +19,7 @@ from gpkit.geometry.neighbours import (
 )
 from gpkit.geometry.transport import determinants, polar
 
-__all__ = ["PointCloud", "connected_parts"]
+__all__ = ["PointCloud", "as_manifold", "connected_parts"]
 
 _FAR = 3.0
 """A place is far from the cloud if its nearest node is further away than this many of that node's bandwidths."""
@@ -208,3 +208,19 @@ def connected_parts(points: Any, n_neighbors: int = 20) -> list[Integers]:
     count, labels = component_labels(undirected_edges(indices), len(coordinates))
     parts = [np.flatnonzero(labels == c) for c in range(count)]
     return sorted(parts, key=len, reverse=True)
+
+
+def as_manifold(domain: Any) -> Manifold:
+    """A manifold as it is; a table of points (n, D) as the cloud of them.
+
+    Raises:
+        InvalidDataError: neither, or points that cannot be used.
+    """
+    if isinstance(domain, Manifold):
+        return domain
+    if type(domain).__module__.startswith("gpkit."):
+        raise InvalidDataError(
+            f"vector fields live on a PointCloud, a Mesh or points (n, D), not on a {type(domain).__name__}: functions "
+            "on it are modelled by ScalarFieldGP, flows along its edges by EdgeFlowGP"
+        )
+    return PointCloud(domain)

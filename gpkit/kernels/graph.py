@@ -12,7 +12,7 @@ from linear_operator.operators import LinearOperator, to_linear_operator
 from torch import Tensor
 
 from gpkit.errors import InvalidDataError
-from gpkit.geometry.cell_complex import HodgeBasis
+from gpkit.geometry.cell_complex import CellComplex, HodgeBasis
 from gpkit.geometry.graph import Graph
 from gpkit.kernels.markov import MarkovKernel
 from gpkit.kernels.spectral import LogResponse, SpectralKernel
@@ -165,7 +165,7 @@ class GraphKernel(gpytorch.kernels.Kernel):
         part: the kernel that does the work.
 
     Raises:
-        InvalidDataError: an unknown method.
+        InvalidDataError: an unknown method, or not a graph.
     """
 
     has_lengthscale = False
@@ -185,6 +185,8 @@ class GraphKernel(gpytorch.kernels.Kernel):
     ) -> None:
         super().__init__()
         self.method = method
+        if not isinstance(graph, Graph):
+            raise InvalidDataError(f"a graph kernel needs a gpkit.geometry.Graph, got {type(graph).__name__}")
         if kwargs and method != "grf":
             raise InvalidDataError(f"method={method!r} does not take {', '.join(kwargs)}")
         part: gpytorch.kernels.Kernel
@@ -216,10 +218,13 @@ class HodgeKernel(gpytorch.kernels.Kernel):
     Inputs are edge numbers (m, 1). The spectra of the parts are put side by side: the operator is one eigenbasis.
 
     Args:
-        basis: of the complex.
+        basis: of a complex, as its ``hodge_basis`` makes it; or the complex, for the default numbers of modes.
         spectral_filter: name of the filter of the gradient and of the curl part.
         lengthscale: start value for both.
         nu: smoothness of Matern filters.
+
+    Raises:
+        InvalidDataError: neither a complex nor a basis of one.
 
     References:
         Yang et al. (2024), AISTATS.
@@ -228,9 +233,17 @@ class HodgeKernel(gpytorch.kernels.Kernel):
     has_lengthscale = False
 
     def __init__(
-        self, basis: HodgeBasis, spectral_filter: str = "matern", *, lengthscale: Any = None, nu: float = 1.5
+        self,
+        basis: HodgeBasis | CellComplex,
+        spectral_filter: str = "matern",
+        *,
+        lengthscale: Any = None,
+        nu: float = 1.5,
     ) -> None:
         super().__init__()
+        basis = basis.hodge_basis() if isinstance(basis, CellComplex) else basis
+        if not isinstance(basis, HodgeBasis):
+            raise InvalidDataError(f"edge flows live on a CellComplex or a basis of one, got {type(basis).__name__}")
         self.basis = basis
         parts = {}
         for name, part in basis.parts.items():

@@ -115,6 +115,10 @@ class SpectralKernel(gpytorch.kernels.Kernel):
         batch_shape: torch.Size | None = None,
         active_dims: Any = None,
     ) -> None:
+        if not isinstance(basis, SpectralBasis):
+            raise InvalidDataError(
+                f"a spectral kernel needs a SpectralBasis, such as manifold.scalar_basis(), got {type(basis).__name__}"
+            )
         shape = torch.Size() if batch_shape is None else torch.Size(batch_shape)
         if isinstance(spectral_filter, SpectralFilter):
             shape = spectral_filter.batch_shape
@@ -268,6 +272,6 @@ class ConnectionLaplacianKernel(SpectralKernel):
             basis = manifold.connection_basis(rank, solver=solver, cache=cache)
         else:
             basis = manifold
-        if basis.kind != "connection":
+        if isinstance(basis, SpectralBasis) and basis.kind != "connection":
             raise InvalidDataError(f"a connection kernel needs a basis of vector fields, got a {basis.kind} basis")
         super().__init__(basis, spectral_filter, **kwargs)

@@ -38,6 +38,13 @@ def mixture_quantile(means: Array, variances: Array, weights: Array, probability
     return np.asarray(0.5 * (low + high))
 
 
+def _tail(probability: float) -> float:
+    """What a central interval leaves out at each end."""
+    if not 0.0 < probability < 1.0:
+        raise InvalidDataError(f"a probability lies in (0, 1), got {probability}")
+    return 0.5 * (1.0 - probability)
+
+
 @dataclass(frozen=True, eq=False)
 class FieldPrediction:
     """A tangent vector field at m places: a mixture of S normal distributions (S = 1 for one kernel, one fit).
@@ -102,9 +109,9 @@ class FieldPrediction:
         Raises:
             InvalidDataError: unless 0 < probability < 1.
         """
+        tail = _tail(probability)
         means = np.einsum("mad,smd->sma", self.frames, self.component_means)
         variances = np.einsum("mai,smij,maj->sma", self.frames, self.component_covariances, self.frames)
-        tail = 0.5 * (1.0 - probability)
         low, high = (mixture_quantile(means, variances, self.weights, p) for p in (tail, 1.0 - tail))
         return low, high
 
@@ -218,7 +225,7 @@ class ScalarPrediction:
 
     def interval(self, probability: float = 0.95) -> tuple[Array, Array]:
         """Central interval (low, high), each (m,)."""
-        tail = 0.5 * (1.0 - probability)
+        tail = _tail(probability)
         return self.quantile(tail), self.quantile(1.0 - tail)
 
     def sample(self, n: int = 1, seed: int = 0) -> Array:

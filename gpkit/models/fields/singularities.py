@@ -155,7 +155,7 @@ def find_singularities(
         draws: Number of posterior draws.
         seed: Of the draws.
         radius: Distance within which a draw's singularity is the same one; 3 median sides of triangles if not given.
-        least: Probability from which places are reported where draws are singular, but the mean is not.
+        least: Share of half of the draws from which places are reported where these are singular, but the mean is not.
 
     Raises:
         InvalidDataError: not an oriented surface, no draw, or no probability.
@@ -214,7 +214,7 @@ def _reported(
         mean: Coordinates of the mean field, (n, 2).
         index: Of the mean field, (T,).
         drawn: Indices of the draws, sparse (T, draws).
-        least: Probability below which places that the mean does not have are left out.
+        least: Share of the choosing half of the draws below which places that the mean does not have are left out.
     """
     length = np.linalg.norm(mean, axis=1)
     floor = 1e-12 * max(float(length.max(initial=0.0)), 1e-300)
@@ -253,7 +253,7 @@ def _reported(
             centres = manifold.points[triangles[around]].mean(1)
             triangle = int(around[np.linalg.norm(centres - weight @ centres / weight.sum(), axis=1).argmin()])
             found = float(_share(near[triangle], judging)[0] / len(halves[1]))
-            if found >= least:
+            if found > 0.0:
                 add(triangle, sign, found)
             explained = np.union1d(near[best].indices, near[triangle].indices)
     return tuple(sorted(out, key=lambda s: (-s.probability, not s.in_mean)))

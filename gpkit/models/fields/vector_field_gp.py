@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpkit.errors import InvalidDataError
-from gpkit.geometry import Manifold, PointCloud, SpectralBasis
+from gpkit.geometry import Manifold, SpectralBasis
+from gpkit.geometry.point_cloud import as_manifold
 from gpkit.kernels.markov import MarkovKernel
 from gpkit.models.fields.calculus import FieldFunctional, curl_operator, divergence_operator
 from gpkit.models.fields.field_gp import FieldGP
@@ -55,7 +56,7 @@ class VectorFieldGP(FieldGP):
         **settings: Unpack[PlacedFieldSettings],
     ) -> None:
         super().__init__(kernel, **settings)
-        self.manifold: Manifold = manifold if isinstance(manifold, Manifold) else PointCloud(manifold)
+        self.manifold = as_manifold(manifold)
         self._adopt(self.manifold.n, self.manifold.dim)
 
     # -- geometry -------------------------------------------------------------------------------------------------
@@ -181,7 +182,8 @@ class VectorFieldGP(FieldGP):
             draws: Number of joint posterior draws of the field.
             seed: Of the draws.
             radius: Distance within which a draw's singularity counts as the same; 3 median triangle sides by default.
-            least: Probability from which places are reported that the mean field does not have.
+            least: Share of half of the draws from which places are reported that the mean field does not have; their
+                probability is the share of the other half.
 
         Raises:
             InvalidDataError: not fitted, not an oriented surface, or ``least`` is no probability.

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpkit.errors import ConvergenceError, InvalidDataError, NotPositiveDefiniteError
-from gpkit.geometry import Manifold, PointCloud, SpectralBasis
+from gpkit.geometry import Manifold, SpectralBasis
+from gpkit.geometry.point_cloud import as_manifold
 from gpkit.inference.log_parameters import LogFit, maximise_log
 from gpkit.kernels import MaternKernel, StateSpaceKernel
 from gpkit.models.fields.kernels import Setting, candidates, make_terms
@@ -96,7 +97,7 @@ class VectorMovieGP:
         temporal: str | StateSpaceKernel = "matern32",
         rank: int = 100,
     ) -> None:
-        self.manifold: Manifold = manifold if isinstance(manifold, Manifold) else PointCloud(manifold)
+        self.manifold = as_manifold(manifold)
         self.kernel, self.rank = kernel, rank
         smoothness = {"matern12": 0.5, "matern32": 1.5, "matern52": 2.5}
         if isinstance(temporal, str) and temporal not in smoothness:

@@ -112,6 +112,23 @@ def test_pairs_that_the_mean_does_not_have() -> None:
     assert len(find_singularities(cloud, smooth, draw, draws=30, least=0.7)) == 2
 
 
+def test_chance_is_not_believed() -> None:
+    """Noise has singular points anywhere: where draws happen to agree, new draws have as few as elsewhere."""
+    cloud = PointCloud(fibonacci(100), dim=2, n_neighbors=8)
+
+    def draw(count: int, seed: int) -> Array:
+        return np.random.default_rng(seed).standard_normal((count, cloud.n, 2))
+
+    axis = np.array([0.0, 0.0, 1.0])
+    turn = cloud.to_tangent(np.cross(axis, cloud.points))[0]
+    found = find_singularities(cloud, turn, draw, draws=60, radius=1e-6, least=0.2)
+    others = [s for s in found.found if not s.in_mean]
+    fresh = triangle_indices(cloud, found.triangles, draw(400, 10**6))
+    rates = [float((np.sign(s.index) * fresh[:, s.triangle] > 0).mean()) for s in others]
+    assert len(others) > 30
+    assert np.mean([s.probability for s in others]) == pytest.approx(np.mean(rates), abs=0.03)
+
+
 def test_open_surfaces_have_a_border() -> None:
     cloud = PointCloud(sheet(300, np.random.default_rng(2)), dim=2)
     triangles = surface_triangles(cloud)
