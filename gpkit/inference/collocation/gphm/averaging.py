@@ -21,7 +21,7 @@ from gpkit.inference.collocation.gphm.columns import log_inverse_lengths
 from gpkit.inference.collocation.gphm.evidence import KernelEvidence
 from gpkit.inference.collocation.gphm.laplace import Laplace
 from gpkit.inference.collocation.gphm.learning import LEFT_OUT
-from gpkit.inference.collocation.gphm.newton import Optimum, target
+from gpkit.inference.collocation.gphm.newton import Optimum, targets
 from gpkit.inference.collocation.gphm.objective import GphmObjective
 from gpkit.inference.collocation.gphm.posterior import GphmPosterior
 from gpkit.inference.collocation.gphm.roots import Roots
@@ -47,7 +47,7 @@ class MixtureEvidence:
     def __init__(self, objective: GphmObjective, found: Optimum) -> None:
         """Keep rows and targets."""
         roots, self.rows = found.laplace.roots, found.laplace.rows
-        self.targets = [target(roots, r, found.weights) for r in self.rows]
+        self.targets = targets(objective, roots, self.rows, found.weights)
         self._objective, self._shape = objective, found.state.log_weights.shape
         # Precisions are those that were found.
         given = replace(found.precisions, free=(), scales=(1.0,) * len(found.precisions.scales))

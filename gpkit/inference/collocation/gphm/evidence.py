@@ -157,7 +157,9 @@ class KernelEvidence:
     ) -> None:
         """Keep the rows."""
         self._given, noisy = given, objective.noisy_rows
-        self._space = [i for i, t in enumerate(targets) if any(noisy) and not noisy[i] and not bool(t.any())]
+        # sin(pi) is not quite zero.
+        zero = [float((t**2).max()) * v <= 1.0 for t, v in zip(targets, given.highest, strict=True)]
+        self._space = [i for i, is_zero in enumerate(zero) if is_zero and any(noisy) and not noisy[i]]
         self._data = [i for i in range(len(targets)) if i not in self._space]
         self._counts = [t.numel() for t in targets]
         self._every = _JointEvidence(objective, rows, targets)

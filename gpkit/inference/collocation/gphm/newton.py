@@ -31,7 +31,7 @@ from gpkit.inference.collocation.gphm.learning import LEFT_OUT, KernelSearch
 from gpkit.inference.collocation.gphm.objective import GphmObjective, GphmState
 from gpkit.inference.collocation.gphm.roots import Roots
 
-__all__ = ["Optimum", "initial_precisions", "optimise", "optimise_values", "target"]
+__all__ = ["Optimum", "initial_precisions", "optimise", "optimise_values", "targets"]
 
 _STEPS = 60
 _SMALL_STEP = 1e-7
@@ -135,10 +135,10 @@ def optimise(objective: GphmObjective, state: GphmState, learn: bool, progress: 
         if learn:
             values = roots.values(found.weights)
             rows = found.laplace.rows
-            targets = [target(roots, r, found.weights) for r in rows]
+            wanted = targets(objective, roots, rows, found.weights)
             # Rows that are not linear are linearised again before the kernel is what fits them best.
             budget = _KERNEL_STEPS if objective.problem.is_linear else _ROUND_STEPS
-            state, precisions, more = _learned(objective, state, rows, targets, precisions, budget, progress)
+            state, precisions, more = _learned(objective, state, rows, wanted, precisions, budget, progress)
             evidence += more
             roots = Roots.of_covariances(objective.covariances(state.kernel()))
             found = replace(found, weights=roots.weights(values))
@@ -155,7 +155,7 @@ def _learned(
     objective: GphmObjective,
     state: GphmState,
     rows: Sequence[LinearRows],
-    targets: Sequence[Tensor],
+    wanted: Sequence[Tensor],
     given: Precisions,
     steps: int,
     progress: bool,
@@ -166,22 +166,39 @@ def _learned(
     trace: list[float] = []
     if stated:
         # What the first kernel does not explain is noise to it: it finds its way while the noise may be larger.
-        loose = [1.0 / (_FIRST_NOISE**2 * max(_mean_square(t), 1e-300)) for t in targets]
+        loose = [1.0 / (_FIRST_NOISE**2 * max(_mean_square(t), 1e-300)) for t in wanted]
         first = tuple(min(v, loose[i]) if i in stated else v for i, v in enumerate(given.rows))
         search = KernelSearch(
-            objective, state, rows, targets, replace(given, rows=first, free=(*given.free, *stated)), progress
+            objective, state, rows, wanted, replace(given, rows=first, free=(*given.free, *stated)), progress
         )
         search.maximise(steps)
         trace, state = search.trace, search.found()[0]
-    search = KernelSearch(objective, state, rows, targets, given, progress)
+    search = KernelSearch(objective, state, rows, wanted, given, progress)
     search.maximise(steps)
     if objective.is_noisy:
         search.prune()
     return *search.found(), trace + search.trace
 
 
-def target(roots: Roots, rows: LinearRows, weights: Tensor) -> Tensor:
-    """What the linear part of a row should be."""
+def targets(objective: GphmObjective, roots: Roots, rows: Sequence[LinearRows], weights: Tensor) -> list[Tensor]:
+    """What the linear part of every row should be, as exactly as it is known.
+
+    Args:
+        objective: Of the problem.
+        roots: Of the fields.
+        rows: Linearised at the weights.
+        weights: (W,).
+    """
+    linear = [e.is_linear for e in objective.problem.equations] + [True] * len(objective.problem.conditions)
+    # Of what is linear it is the right side, without the rounding of any field: zeros are zero.
+    at_zero = objective.linear_rows(roots.jets(objective.all_jets, torch.zeros_like(weights)))
+    return [
+        -zero.residual if own else _target(roots, r, weights)
+        for r, zero, own in zip(rows, at_zero, linear, strict=True)
+    ]
+
+
+def _target(roots: Roots, rows: LinearRows, weights: Tensor) -> Tensor:
     total = -rows.residual
     for jet, c in rows.slopes.items():
         total = total + c * roots.jet(jet, weights, rows.face)
