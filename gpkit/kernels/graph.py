@@ -172,7 +172,7 @@ class GraphKernel(gpytorch.kernels.Kernel):
 
     def __init__(
         self,
-        graph: Graph,
+        graph: Graph | Any,
         spectral_filter: str | SpectralFilter | LogResponse = "matern",
         *,
         method: str = "spectral",
@@ -234,7 +234,7 @@ class HodgeKernel(gpytorch.kernels.Kernel):
 
     def __init__(
         self,
-        basis: HodgeBasis | CellComplex,
+        basis: HodgeBasis | CellComplex | Any,
         spectral_filter: str = "matern",
         *,
         lengthscale: Any = None,

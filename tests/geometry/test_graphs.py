@@ -13,7 +13,7 @@ from scipy.spatial import Delaunay
 
 from gpkit.errors import ConvergenceError, DataWarning, InvalidDataError, StructureLostError
 from gpkit.geometry import CellComplex, Graph, log_distances, proximity, repair
-from gpkit.kernels import GraphKernel, HodgeKernel, walk_modulation
+from gpkit.kernels import GraphKernel, HodgeKernel, SpectralKernel, walk_modulation
 from gpkit.operators import EigenbasisLinearOperator, RandomFeatureLinearOperator, WalkFeatures, conjugate_gradients
 
 
@@ -193,6 +193,13 @@ def test_graphs_that_are_refused():
             GraphKernel(loops, **arguments)
     with pytest.raises(InvalidDataError, match="decay"):
         loops.walk_matrix(1.0)
+    for make, message in (
+        (lambda: HodgeKernel(loops), "on a CellComplex or a basis of one, got Graph"),
+        (lambda: GraphKernel(loops.basis(2)), "needs a gpkit.geometry.Graph, got SpectralBasis"),
+        (lambda: SpectralKernel(loops), "needs a SpectralBasis"),
+    ):
+        with pytest.raises(InvalidDataError, match=message):
+            make()
 
 
 # ---------------------------------------------------------------------------------------------------------- complexes

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from gpkit.errors import DataWarning, InvalidDataError
-from gpkit.geometry import PointCloud
+from gpkit.geometry import Graph, PointCloud
 from gpkit.kernels import ConnectionLaplacianKernel
 from gpkit.models import VectorFieldGP
 from tests.models.fields.conftest import Surface, field
@@ -58,6 +58,8 @@ def test_accuracy_at_nodes_and_between(fitted: VectorFieldGP, sphere: Surface) -
     assert angle(between.mean, sphere.other_vectors) < 1.25 * angle(inside.mean, sphere.vectors[rest]) + 0.5
     assert 0.85 <= inside.covers(sphere.vectors[rest]).mean() <= 1.0
     low, high = between.interval(0.95)
+    with pytest.raises(InvalidDataError, match="got 1.5"):
+        between.interval(1.5)
     assert (low <= between.mean).all() and (between.mean <= high).all()
     trivial = np.degrees(np.arccos(0.0))
     assert angle(between.mean, sphere.other_vectors) < 0.1 * trivial
@@ -265,6 +267,8 @@ def test_bad_settings(sphere: Surface) -> None:
     ):
         with pytest.raises(InvalidDataError, match=message):
             VectorFieldGP(sphere.cloud, kernel)
+    with pytest.raises(InvalidDataError, match="not on a Graph: functions on it are modelled by ScalarFieldGP"):
+        VectorFieldGP(Graph(np.ones((4, 4))))
     with pytest.raises(InvalidDataError, match="rank"):
         VectorFieldGP(sphere.cloud, rank=0)
     with pytest.raises(InvalidDataError, match="call fit"):
