@@ -22,19 +22,21 @@ DENSE_WIND = "450 of the wind"
 SURFACES = ("sphere", "torus", "bunny", *FOLDED, "wind", DENSE_WIND, FLOWS)
 
 
-def surface(name: str, rng: np.random.Generator) -> tuple[Manifold, np.ndarray, np.ndarray, np.ndarray] | None:
+def surface(
+    name: str, rng: np.random.Generator, n: int = 300
+) -> tuple[Manifold, np.ndarray, np.ndarray, np.ndarray] | None:
     """Manifold, the nodes that count, true vectors at all nodes, and normals; None where real data are absent."""
     root = Path(os.environ.get("GPKIT_REAL_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
     folder = root / "vector_fields"
     if name not in FOLDED and not folder.is_dir():
         return None
     if name == "bunny":
-        data, mesh, nodes = truth.whole_mesh(folder, name, 300, rng)
+        data, mesh, nodes = truth.whole_mesh(folder, name, n, rng)
         return mesh, nodes, data.vectors, data.normals
     if name in ("wind", DENSE_WIND):
         data = truth.wind_set(folder)
     elif name in FOLDED:
         data = FOLDED[name](500, rng)
     else:
-        data = truth.mesh_set(folder, name, 300, rng)
+        data = truth.mesh_set(folder, name, n, rng)
     return PointCloud(data.points, dim=2), np.arange(len(data.points)), data.vectors, data.normals
