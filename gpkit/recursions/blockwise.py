@@ -14,20 +14,20 @@ SLOT_DT, SLOT_Y, SLOT_R, SLOT_TDOT, SLOT_INVD, SLOT_U, SLOT_A = 0, 1, 2, 3, 4, 5
 
 
 @uncounted
-def shape_n(order):  # type: ignore[no-untyped-def]
+def shape_n(order):
     """Number of blocks and their size."""
     return load(order[1], 0, 0), order[0]
 
 
 @uncounted
-def dimension_n(order):  # type: ignore[no-untyped-def]
+def dimension_n(order):
     """State dimension J."""
     nb, b = shape_n(order)
     return nb * b
 
 
 @uncounted
-def total_variance_n(order, prior, lane, w):  # type: ignore[no-untyped-def]
+def total_variance_n(order, prior, lane, w):
     """k(0) of one lane."""
     nb, b = shape_n(order)
     total = 0.0
@@ -37,7 +37,7 @@ def total_variance_n(order, prior, lane, w):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def diagonal_n(order, component):  # type: ignore[no-untyped-def]
+def diagonal_n(order, component):
     """Word of a state or adjoint record, and of the prior, that holds a diagonal entry."""
     nb, b = shape_n(order)
     i = component // b
@@ -47,32 +47,32 @@ def diagonal_n(order, component):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def inverse_slot_n(order):  # type: ignore[no-untyped-def]
+def inverse_slot_n(order):
     """Slot of the reciprocal innovation variance."""
     return SLOT_INVD
 
 
 @uncounted
-def transition_slot_n(order):  # type: ignore[no-untyped-def]
+def transition_slot_n(order):
     """First slot of the transition."""
     return SLOT_A
 
 
 @uncounted
-def triangle_words(nb, b):  # type: ignore[no-untyped-def]
+def triangle_words(nb, b):
     """Words of a symmetric matrix."""
     return nb * (nb + 1) // 2 * b * b
 
 
 @uncounted
-def element_words(nb, b):  # type: ignore[no-untyped-def]
+def element_words(nb, b):
     """Words of an element: m, Delta, T, J and eta."""
     j = nb * b
     return 2 * j + triangle_words(nb, b) + 2 * j * j
 
 
 @uncounted
-def sizes_n(order):  # type: ignore[no-untyped-def]
+def sizes_n(order):
     """``(slots, state, element, adjoint, prior)`` in words per lane."""
     nb, b = shape_n(order)
     j = nb * b
@@ -83,7 +83,7 @@ def sizes_n(order):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def offsets(nb, b):  # type: ignore[no-untyped-def]
+def offsets(nb, b):
     """Slots of g, m', e and A-bar."""
     g = SLOT_A + nb * b * b
     m = g + nb * b
@@ -92,7 +92,7 @@ def offsets(nb, b):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def gain(prior, matrix, start, out, out_start, nb, b, like):  # type: ignore[no-untyped-def]
+def gain(prior, matrix, start, out, out_start, nb, b, like):
     """``w = p - Delta h`` into ``out``; returns ``h . w``."""
     bb = b * b
     total = broadcast(0.0, like)
@@ -117,7 +117,7 @@ def gain(prior, matrix, start, out, out_start, nb, b, like):  # type: ignore[no-
 
 
 @uncounted
-def congruence(transition, offset, matrix, start, out, out_start, nb, b, like):  # type: ignore[no-untyped-def]
+def congruence(transition, offset, matrix, start, out, out_start, nb, b, like):
     """``out = A matrix A^T`` by blocks; ``transition[offset:]`` holds the diagonal blocks of A."""
     bb = b * b
     base = 0
@@ -140,7 +140,7 @@ def congruence(transition, offset, matrix, start, out, out_start, nb, b, like): 
 
 
 @uncounted
-def advance(transition, offset, vector, start, out, out_start, stride, nb, b, like):  # type: ignore[no-untyped-def]
+def advance(transition, offset, vector, start, out, out_start, stride, nb, b, like):
     """``out = A vector``; the entries of ``out`` are ``stride`` apart."""
     for _ in range(nb):
         for _ in range(b):
@@ -154,7 +154,7 @@ def advance(transition, offset, vector, start, out, out_start, stride, nb, b, li
 
 
 @uncounted
-def advance_transposed(transition, offset, vector, out, nb, b, like):  # type: ignore[no-untyped-def]
+def advance_transposed(transition, offset, vector, out, nb, b, like):
     """``out = A^T vector``."""
     for i in range(nb):
         for q in range(b):
@@ -165,7 +165,7 @@ def advance_transposed(transition, offset, vector, out, nb, b, like):  # type: i
 
 
 @uncounted
-def multiply(matrix, base, vector, start, out, out_start, nb, b, like):  # type: ignore[no-untyped-def]
+def multiply(matrix, base, vector, start, out, out_start, nb, b, like):
     """``out = matrix vector`` for a symmetric matrix."""
     bb = b * b
     for i in range(nb):
@@ -188,7 +188,7 @@ def multiply(matrix, base, vector, start, out, out_start, nb, b, like):  # type:
 
 
 @uncounted
-def entry(matrix, base, i, r, k, q, b, like):  # type: ignore[no-untyped-def]
+def entry(matrix, base, i, r, k, q, b, like):
     """Entry ((i, r), (k, q)) of a symmetric record that starts at ``base``."""
     if i >= k:
         return load(matrix, base + ((i * (i + 1) // 2 + k) * b + r) * b + q, like)
@@ -196,7 +196,7 @@ def entry(matrix, base, i, r, k, q, b, like):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def rank_one(source, source_base, left, right, out, base, ws, nb, b, like):  # type: ignore[no-untyped-def]
+def rank_one(source, source_base, left, right, out, base, ws, nb, b, like):
     """``out = source + left right^T`` for a symmetric matrix; the vectors are at ``ws[left:]`` and ``ws[right:]``."""
     at = 0
     for i in range(nb):
@@ -210,7 +210,7 @@ def rank_one(source, source_base, left, right, out, base, ws, nb, b, like):  # t
 
 
 @uncounted
-def downdate(source, source_base, seen, seen_base, kappa, out, base, nb, b, like):  # type: ignore[no-untyped-def]
+def downdate(source, source_base, seen, seen_base, kappa, out, base, nb, b, like):
     """``out = C - h f^T - f h^T + kappa h h^T`` for a symmetric C, ``f = seen[seen_base:]``."""
     at = 0
     for i in range(nb):

@@ -13,7 +13,7 @@ from gpkit.recursions.simd import load, store, view
 
 
 @uncounted
-def _closed_loop2(prior, element, lane, w, d11, d12, d22):  # type: ignore[no-untyped-def]
+def _closed_loop2(prior, element, lane, w, d11, d12, d22):
     """``E = P_inf - Delta``, ``M = (I + E J)^-1`` and ``T M`` of one lane."""
     e11 = load(prior, 2 * w + lane, 0.0) - d11
     e12 = load(prior, 3 * w + lane, 0.0) - d12
@@ -42,7 +42,7 @@ def _closed_loop2(prior, element, lane, w, d11, d12, d22):  # type: ignore[no-un
 
 
 @uncounted
-def combine2(order, prior, element, lane, w, state_in, state_out, lane_out):  # type: ignore[no-untyped-def]
+def combine2(order, prior, element, lane, w, state_in, state_out, lane_out):
     """State that leaves block ``lane`` given the one that enters; written to lane ``lane_out`` of ``state_out``."""
     m1 = load(state_in, lane, 0.0)
     m2 = load(state_in, w + lane, 0.0)
@@ -75,7 +75,7 @@ def combine2(order, prior, element, lane, w, state_in, state_out, lane_out):  # 
 
 
 @uncounted
-def combine_adjoint2(order, prior, element, lane, w, state_in, adjoint, adjoint_out, lane_out):  # type: ignore[no-untyped-def]
+def combine_adjoint2(order, prior, element, lane, w, state_in, adjoint, adjoint_out, lane_out):
     """Adjoint that leaves block ``lane`` backwards, given the one at its end (both in the layout of ADJOINT)."""
     m1 = load(state_in, lane, 0.0)
     m2 = load(state_in, w + lane, 0.0)
@@ -110,7 +110,7 @@ def combine_adjoint2(order, prior, element, lane, w, state_in, adjoint, adjoint_
 
 
 @uncounted
-def _dense(matrix, at, lane, w, s, out, nb, b):  # type: ignore[no-untyped-def]
+def _dense(matrix, at, lane, w, s, out, nb, b):
     """One lane of a symmetric record that starts at word ``at``, as a dense matrix."""
     j = nb * b
     for i in range(nb):
@@ -124,14 +124,14 @@ def _dense(matrix, at, lane, w, s, out, nb, b):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def _subtract(s, x, y, size):  # type: ignore[no-untyped-def]
+def _subtract(s, x, y, size):
     """``x = x - y``."""
     for k in range(size):
         store(s, x + k, load(s, x + k, 0.0) - load(s, y + k, 0.0))
 
 
 @uncounted
-def _store_symmetric(s, dense, matrix, at, lane, w, nb, b):  # type: ignore[no-untyped-def]
+def _store_symmetric(s, dense, matrix, at, lane, w, nb, b):
     """One lane of a symmetric record, from the symmetric part of a dense matrix."""
     j = nb * b
     for i in range(nb):
@@ -144,7 +144,7 @@ def _store_symmetric(s, dense, matrix, at, lane, w, nb, b):  # type: ignore[no-u
 
 
 @uncounted
-def _product(s, x, x_row, x_col, y, y_row, y_col, out, n):  # type: ignore[no-untyped-def]
+def _product(s, x, x_row, x_col, y, y_row, y_col, out, n):
     """``out = x y``, all (n, n); the strides of x and y allow for transposes."""
     for i in range(n):
         for c in range(n):
@@ -155,7 +155,7 @@ def _product(s, x, x_row, x_col, y, y_row, y_col, out, n):  # type: ignore[no-un
 
 
 @uncounted
-def _invert(s, x, out, n):  # type: ignore[no-untyped-def]
+def _invert(s, x, out, n):
     """``out = x^-1`` by Gauss-Jordan elimination with partial pivoting; x is overwritten."""
     for k in range(n):
         for c in range(n):
@@ -181,7 +181,7 @@ def _invert(s, x, out, n):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def _closed_loop(prior, element, lane, w, state, s, nb, b):  # type: ignore[no-untyped-def]
+def _closed_loop(prior, element, lane, w, state, s, nb, b):
     """``E = P_inf - Delta``, ``J``, ``M = (I + E J)^-1``, ``T`` and ``T M`` of a lane, one after the other in ``s``."""
     j = nb * b
     jj = j * j
@@ -204,7 +204,7 @@ def _closed_loop(prior, element, lane, w, state, s, nb, b):  # type: ignore[no-u
 
 
 @uncounted
-def combine_n(order, prior, element, lane, w, state_in, state_out, lane_out):  # type: ignore[no-untyped-def]
+def combine_n(order, prior, element, lane, w, state_in, state_out, lane_out):
     """State that leaves block ``lane`` given the one that enters; written to lane ``lane_out`` of ``state_out``."""
     nb, b = shape_n(order)
     j = nb * b
@@ -231,7 +231,7 @@ def combine_n(order, prior, element, lane, w, state_in, state_out, lane_out):  #
 
 
 @uncounted
-def combine_adjoint_n(order, prior, element, lane, w, state_in, adjoint, adjoint_out, lane_out):  # type: ignore[no-untyped-def]
+def combine_adjoint_n(order, prior, element, lane, w, state_in, adjoint, adjoint_out, lane_out):
     """Adjoint that leaves block ``lane`` backwards, given the one at its end."""
     nb, b = shape_n(order)
     j = nb * b

@@ -47,7 +47,7 @@ class _Tree(NamedTuple):
 
 
 @numba.njit(inline="always")
-def _widest(points, order, begin, end, covariance):  # type: ignore[no-untyped-def]
+def _widest(points, order, begin, end, covariance):
     """The column along which the covariance falls most from one end of some rows to the other."""
     best, column = -1.0, 0
     for k in range(points.shape[1]):
@@ -67,7 +67,7 @@ def _widest(points, order, begin, end, covariance):  # type: ignore[no-untyped-d
 
 
 @numba.njit(inline="always")
-def _halve(key, order, begin, end, middle):  # type: ignore[no-untyped-def]
+def _halve(key, order, begin, end, middle):
     """Reorder rows ``begin .. end - 1`` so that none before ``middle`` has a larger key than one from there on."""
     low, high = begin, end - 1
     while low < high:
@@ -91,7 +91,7 @@ def _halve(key, order, begin, end, middle):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**ENTRY)
-def _build(points, covariance, levels):  # type: ignore[no-untyped-def]
+def _build(points, covariance, levels):
     """Order of the rows, where each part of the last level begins, and the corners of the boxes (2, D, boxes)."""
     count, columns = points.shape
     parts = 8**levels
@@ -132,7 +132,7 @@ def _build(points, covariance, levels):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def _covariances(low, high, at, query, covariance, gaps, each, out, like):  # type: ignore[no-untyped-def]
+def _covariances(low, high, at, query, covariance, gaps, each, out, like):
     """Covariances of a query with the nearest corners of eight boxes from ``at`` on; rows are boxes of no size."""
     for k in range(query.size):
         below = load(view(low[k], at), 0, like) - query[k]
@@ -144,7 +144,7 @@ def _covariances(low, high, at, query, covariance, gaps, each, out, like):  # ty
 
 
 @uncounted
-def _search(tree, query, own, covariance, room, stack, bound, kept, which, like):  # type: ignore[no-untyped-def]
+def _search(tree, query, own, covariance, room, stack, bound, kept, which, like):
     """Keep the largest covariances and their rows, in decreasing order; returns how many there are."""
     order, starts, low, high, rows = tree.order, tree.starts, tree.low, tree.high, tree.rows
     w = width_of(like)
@@ -191,7 +191,7 @@ def _search(tree, query, own, covariance, room, stack, bound, kept, which, like)
 
 
 @numba.njit(**ENTRY)
-def _search_all(tree, queries, own, covariance, out):  # type: ignore[no-untyped-def]
+def _search_all(tree, queries, own, covariance, out):
     room = np.empty((queries.shape[1] + covariance.variance.size + 2) * LANES)
     levels = 1
     while 8**levels < tree.starts.size:

@@ -167,13 +167,13 @@ contract_prior = _by_kind(
 
 
 @uncounted
-def _derivatives(order, task, ws, steps, prior, par, weights, adjoint, grad_p, grad, like):  # type: ignore[no-untyped-def]
+def _derivatives(order, task, ws, steps, prior, par, weights, adjoint, grad_p, grad, like):
     reverse(order, ws, steps, weights, adjoint, grad_p, like)
     contract(order, ws, steps, par, grad, like)
 
 
 @uncounted
-def _posterior(order, task, ws, steps, prior, par, weights, adjoint, grad_p, grad, like):  # type: ignore[no-untyped-def]
+def _posterior(order, task, ws, steps, prior, par, weights, adjoint, grad_p, grad, like):
     smooth(order, ws, steps, prior, adjoint, like)
 
 

@@ -25,7 +25,7 @@ _TWO_OVER_PI = 0.6366197723675814
 
 
 @uncounted
-def exp_and_expm1(x):  # type: ignore[no-untyped-def]
+def exp_and_expm1(x):
     """``(exp(x), exp(x) - 1)``, the second without cancellation near zero."""
     x = select_less(x, -708.0, -708.0, x)
     x = select_less(709.0, x, 709.0, x)
@@ -52,7 +52,7 @@ def exp_and_expm1(x):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def pivot_margin(d, scale):  # type: ignore[no-untyped-def]
+def pivot_margin(d, scale):
     """What is left of a pivot above rounding: positive where ``d`` exceeds a few units in the last place of ``scale``.
 
     A pivot below that is the rounding error of a singular matrix. Rows without information (d infinite) pass.
@@ -61,7 +61,7 @@ def pivot_margin(d, scale):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def sine_cosine(x):  # type: ignore[no-untyped-def]
+def sine_cosine(x):
     """``(sin(x), cos(x))``; the absolute error is about 1e-16 for arguments up to 1e9."""
     n = round_even(x * _TWO_OVER_PI)
     r = ((x - n * _HALF_PI_1) - n * _HALF_PI_2) - n * _HALF_PI_3

@@ -50,7 +50,7 @@ unlike that of the sequential recursion, does not cancel: below these shares the
 
 
 @uncounted
-def _states_differ(order, prior, found, expected, w, lane_found, lane_expected, size, variance):  # type: ignore[no-untyped-def]  # noqa: E501
+def _states_differ(order, prior, found, expected, w, lane_found, lane_expected, size, variance):
     """Whether two states differ by more than rounding.
 
     Each component is compared on its own scale, what is left of its variance (P = P_inf - Delta) after the data: at
@@ -79,7 +79,7 @@ def _states_differ(order, prior, found, expected, w, lane_found, lane_expected, 
 
 
 @uncounted
-def _adjoints_differ(order, found, expected, w, lane, size):  # type: ignore[no-untyped-def]
+def _adjoints_differ(order, found, expected, w, lane, size):
     """Whether the adjoint that left a lane is not the one composed for the lane before, each entry by itself."""
     dimension = dispatch.dimension(order)
     largest = 0.0
@@ -101,7 +101,7 @@ def _adjoints_differ(order, found, expected, w, lane, size):  # type: ignore[no-
 
 
 @uncounted
-def _filter_segment(order, ws, steps, prior, entering, leaving, state, acc, variance, like):  # type: ignore[no-untyped-def]
+def _filter_segment(order, ws, steps, prior, entering, leaving, state, acc, variance, like):
     """Filter all lanes of a segment from the composed states ``entering``.
 
     Returns the sum of the lanes' log-determinants; ``nan`` where the state that leaves a lane is not the one that was
@@ -121,7 +121,7 @@ def _filter_segment(order, ws, steps, prior, entering, leaving, state, acc, vari
 
 
 @uncounted
-def blocks_evidence(order, task, series, params, t, y, r, n, weights, gradient, grad, alpha, kappa, tbar, scratch):  # type: ignore[no-untyped-def]  # noqa: E501
+def blocks_evidence(order, task, series, params, t, y, r, n, weights, gradient, grad, alpha, kappa, tbar, scratch):
     """One series, its time blocks in SIMD lanes; returns ``(inv_quad, logdet)``.
 
     ``weights`` are the cotangents of ``-inv_quad/2`` and ``-logdet/2``; ``grad`` and ``tbar`` must be zero on entry.
@@ -224,7 +224,7 @@ def blocks_evidence(order, task, series, params, t, y, r, n, weights, gradient, 
 
 
 @uncounted
-def lanes_evidence(  # type: ignore[no-untyped-def]
+def lanes_evidence(
     like, order, task, params, t, y, r, lengths, series, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad,
     scratch,
 ):  # fmt: skip
@@ -317,7 +317,7 @@ def lanes_evidence(  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**ENTRY)
-def sequential_evidence(  # type: ignore[no-untyped-def]
+def sequential_evidence(
     order, task, params, t, y, r, lengths, series, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad
 ):
     """Each of ``series`` in scalar registers, one point after the other."""
@@ -331,7 +331,7 @@ def sequential_evidence(  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**ENTRY)
-def singles_evidence(  # type: ignore[no-untyped-def]
+def singles_evidence(
     order, task, params, t, y, r, lengths, series, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad
 ):
     """Each of ``series`` cut into time blocks; returns whether any was left for :func:`sequential_evidence`.
@@ -363,7 +363,7 @@ def singles_evidence(  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**ENTRY)
-def groups_evidence(  # type: ignore[no-untyped-def]
+def groups_evidence(
     order, task, params, t, y, r, lengths, groups, weights, gradient, grad, alpha, kappa, tbar, quad, logdet, bad
 ):
     """Groups of as many series as there are lanes (rows of ``groups``), one series per lane."""

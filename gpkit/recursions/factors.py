@@ -25,7 +25,7 @@ FACTOR_PARAMETERS = {EXPONENTIAL: 1, SHO: 2, MATERN32: 1, CELERITE: 4, MATERN52:
 
 
 @uncounted
-def dimension(kind):  # type: ignore[no-untyped-def]
+def dimension(kind):
     """State dimension of a factor."""
     if kind == EXPONENTIAL:
         return 1
@@ -33,7 +33,7 @@ def dimension(kind):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def parameters(kind):  # type: ignore[no-untyped-def]
+def parameters(kind):
     """Number of parameters of a factor."""
     if kind == SHO:
         return 2
@@ -41,7 +41,7 @@ def parameters(kind):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def factor(kind, par, at, dt, out, base, ld, like):  # type: ignore[no-untyped-def]
+def factor(kind, par, at, dt, out, base, ld, like):
     """Write the transition of one factor (parameters from ``at``) as a matrix with leading dimension ``ld``."""
     if kind == EXPONENTIAL:
         a, _ = exp_and_expm1(-load(par, at, like) * dt)
@@ -85,12 +85,12 @@ def factor(kind, par, at, dt, out, base, ld, like):  # type: ignore[no-untyped-d
 
 
 @uncounted
-def _accumulate(grad, at, value, like):  # type: ignore[no-untyped-def]
+def _accumulate(grad, at, value, like):
     store(grad, at, load(grad, at, like) + value)
 
 
 @uncounted
-def factor_adjoint(kind, par, at, dt, out, base, ld, bar, bar_base, bar_ld, grad, like):  # type: ignore[no-untyped-def]
+def factor_adjoint(kind, par, at, dt, out, base, ld, bar, bar_base, bar_ld, grad, like):
     """Add the derivatives of one factor's parameters to ``grad``; returns the derivative with respect to dt."""
     if kind == EXPONENTIAL:
         rate = load(par, at, like)
@@ -133,7 +133,7 @@ def factor_adjoint(kind, par, at, dt, out, base, ld, bar, bar_base, bar_ld, grad
 
 
 @uncounted
-def kronecker(out, base, m, right, right_base, d, b, like):  # type: ignore[no-untyped-def]
+def kronecker(out, base, m, right, right_base, d, b, like):
     """``out = out (m x m) x right (d x d, leading dimension 3)`` in place; ``out`` has leading dimension b."""
     # From the last entry to the first, so that none is overwritten before it is read.
     for i in range(m - 1, -1, -1):
@@ -146,7 +146,7 @@ def kronecker(out, base, m, right, right_base, d, b, like):  # type: ignore[no-u
 
 
 @uncounted
-def prior_entry(kind, par, at, lane, w, r, q):  # type: ignore[no-untyped-def]
+def prior_entry(kind, par, at, lane, w, r, q):
     """Entry of the stationary covariance of a factor with unit variance; parameters from ``at``."""
     if kind == CELERITE:
         a = load(par, at * w + lane, 0.0)

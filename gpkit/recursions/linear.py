@@ -34,7 +34,7 @@ _CHUNK = 256
 
 
 @numba.njit(**ENTRY)
-def transition_blocks(order, params, t, nb, b):  # type: ignore[no-untyped-def]
+def transition_blocks(order, params, t, nb, b):
     """Transitions (N, nb, b, b) between consecutive times and ``p`` (nb * b,) of a closed-form structure."""
     n = t.shape[0]
     slots, _, _, _, size_prior = dispatch.sizes(order)
@@ -60,7 +60,7 @@ def transition_blocks(order, params, t, nb, b):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**ENTRY)
-def pull_back(order, params, t, nb, b, blocks, blocks_bar, p_bar):  # type: ignore[no-untyped-def]
+def pull_back(order, params, t, nb, b, blocks, blocks_bar, p_bar):
     """Derivatives with respect to parameters and times from those with respect to the generators."""
     n = t.shape[0]
     slots, _, _, _, size_prior = dispatch.sizes(order)
@@ -92,7 +92,7 @@ def pull_back(order, params, t, nb, b, blocks, blocks_bar, p_bar):  # type: igno
 
 
 @uncounted
-def _apply(block, vector, out):  # type: ignore[no-untyped-def]
+def _apply(block, vector, out):
     """``out = A vector``; block (nb, b, b), vectors (J, C)."""
     nb, b, _ = block.shape
     for i in range(nb):
@@ -105,7 +105,7 @@ def _apply(block, vector, out):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def _apply_transpose(block, vector, out):  # type: ignore[no-untyped-def]
+def _apply_transpose(block, vector, out):
     """``out = A^T vector``."""
     nb, b, _ = block.shape
     for i in range(nb):
@@ -118,7 +118,7 @@ def _apply_transpose(block, vector, out):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**ENTRY)
-def factor(blocks, p, r, floor):  # type: ignore[no-untyped-def]
+def factor(blocks, p, r, floor):
     """``(gains, D, bad)``: gains w/D (N, J), innovation variances D, first row where D is not positive (or -1).
 
     With ``floor`` a pivot below a few units in the last place of the variance counts as zero and is skipped, which
@@ -174,7 +174,7 @@ def factor(blocks, p, r, floor):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**ENTRY)
-def lower_solve(blocks, gains, rhs):  # type: ignore[no-untyped-def]
+def lower_solve(blocks, gains, rhs):
     """Innovations ``v = L^-1 rhs`` for unit lower triangular L."""
     n, columns = rhs.shape
     b = blocks.shape[2]
@@ -195,7 +195,7 @@ def lower_solve(blocks, gains, rhs):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**ENTRY)
-def upper_solve(blocks, gains, rhs):  # type: ignore[no-untyped-def]
+def upper_solve(blocks, gains, rhs):
     """``L^-T rhs`` for unit lower triangular L."""
     n, columns = rhs.shape
     b = blocks.shape[2]
@@ -219,7 +219,7 @@ def upper_solve(blocks, gains, rhs):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**ENTRY)
-def lower_multiply(blocks, gains, rhs):  # type: ignore[no-untyped-def]
+def lower_multiply(blocks, gains, rhs):
     """``L rhs`` for unit lower triangular L."""
     n, columns = rhs.shape
     b = blocks.shape[2]
@@ -241,7 +241,7 @@ def lower_multiply(blocks, gains, rhs):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**ENTRY)
-def upper_multiply(blocks, gains, rhs):  # type: ignore[no-untyped-def]
+def upper_multiply(blocks, gains, rhs):
     """``L^T rhs`` for unit lower triangular L."""
     n, columns = rhs.shape
     b = blocks.shape[2]
@@ -265,7 +265,7 @@ def upper_multiply(blocks, gains, rhs):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**ENTRY)
-def multiply(blocks, p, r, rhs):  # type: ignore[no-untyped-def]
+def multiply(blocks, p, r, rhs):
     """``(K + diag(r)) rhs``."""
     n, columns = rhs.shape
     b = blocks.shape[2]
@@ -301,7 +301,7 @@ def multiply(blocks, p, r, rhs):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**ENTRY)
-def bilinear(blocks, p, left, right):  # type: ignore[no-untyped-def]
+def bilinear(blocks, p, left, right):
     """Derivatives of ``sum_c left_c^T K right_c`` with respect to the transitions and p."""
     n, columns = right.shape
     nb, b = blocks.shape[1], blocks.shape[2]

@@ -24,7 +24,7 @@ __all__ = ["condition"]
 
 
 @uncounted
-def _condition(points, noise, queries, neighbours, covariance, weights, left, room, like):  # type: ignore[no-untyped-def]
+def _condition(points, noise, queries, neighbours, covariance, weights, left, room, like):
     w = width_of(like)
     count, width = neighbours.shape
     terms, columns = covariance.rate.shape
@@ -66,7 +66,7 @@ def _condition(points, noise, queries, neighbours, covariance, weights, left, ro
 
 
 @numba.njit(**ENTRY)
-def condition(points, noise, queries, neighbours, covariance, weights, left):  # type: ignore[no-untyped-def]
+def condition(points, noise, queries, neighbours, covariance, weights, left):
     """Kriging weights (Q, m) and conditional variances (Q,) of the noise-free process at the queries.
 
     Args:

@@ -38,7 +38,7 @@ class LeftOut(NamedTuple):
 
 
 @uncounted
-def _pull(x, a, b, covariance, pull, each, at, to_variance, to_rate, gaps, like):  # type: ignore[no-untyped-def]
+def _pull(x, a, b, covariance, pull, each, at, to_variance, to_rate, gaps, like):
     """Add ``pull`` times the derivatives of the covariance of a pair; ``to_variance`` is still times v."""
     terms, columns = covariance.rate.shape
     for k in range(columns):
@@ -52,7 +52,7 @@ def _pull(x, a, b, covariance, pull, each, at, to_variance, to_rate, gaps, like)
 
 
 @uncounted
-def _leave_one_out(left_out, covariance, level, degrees, to_variance, to_rate, out, room, like):  # type: ignore[no-untyped-def]
+def _leave_one_out(left_out, covariance, level, degrees, to_variance, to_rate, out, room, like):
     points, relative, target = left_out.points, left_out.relative, left_out.target
     rows, neighbours = left_out.rows, left_out.neighbours
     variance = covariance.variance
@@ -170,7 +170,7 @@ def _leave_one_out(left_out, covariance, level, degrees, to_variance, to_rate, o
 
 
 @numba.njit(**ENTRY)
-def leave_one_out_gradient(left_out, covariance, level, degrees, to_variance, to_rate):  # type: ignore[no-untyped-def]
+def leave_one_out_gradient(left_out, covariance, level, degrees, to_variance, to_rate):
     """Negative mean log-density of rows given their neighbours, with derivatives.
 
     The noise variance of row n is ``level * relative[n]``. The density is normal, or with finite ``degrees`` Student-t

@@ -28,7 +28,7 @@ class Covariance(NamedTuple):
 
 
 @uncounted
-def distance(gap, categorical, like):  # type: ignore[no-untyped-def]
+def distance(gap, categorical, like):
     """Of two values in one column, from their difference."""
     size = select_less(gap, 0.0, -gap, gap)
     if categorical:
@@ -37,7 +37,7 @@ def distance(gap, categorical, like):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def summed(gaps, covariance, each, at, like):  # type: ignore[no-untyped-def]
+def summed(gaps, covariance, each, at, like):
     """The covariance at these distances in all columns; the summands go to ``each`` from ``at`` on."""
     terms, columns = covariance.rate.shape
     total = broadcast(0.0, like)
@@ -52,7 +52,7 @@ def summed(gaps, covariance, each, at, like):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def _pair(x, a, b, covariance, gaps, each, at, like):  # type: ignore[no-untyped-def]
+def _pair(x, a, b, covariance, gaps, each, at, like):
     """Covariance of rows that begin at ``a`` and ``b`` of ``x``."""
     for k in range(covariance.category.size):
         store(gaps, k, distance(load(x, a + k, like) - load(x, b + k, like), covariance.category[k], like))
@@ -60,7 +60,7 @@ def _pair(x, a, b, covariance, gaps, each, at, like):  # type: ignore[no-untyped
 
 
 @uncounted
-def factor(c, m, like):  # type: ignore[no-untyped-def]
+def factor(c, m, like):
     """Cholesky factor of a packed lower triangle (row by row) in place; the diagonal becomes its reciprocal."""
     for q in range(m):
         own = q * (q + 1) // 2
@@ -99,7 +99,7 @@ def factor(c, m, like):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def solve(c, m, b, like):  # type: ignore[no-untyped-def]
+def solve(c, m, b, like):
     """``b`` becomes the solution with the factor and its transpose."""
     for p in range(m):
         own = p * (p + 1) // 2
@@ -119,7 +119,7 @@ def solve(c, m, b, like):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def gather(points, queries, i, neighbours, x, there, w):  # type: ignore[no-untyped-def]
+def gather(points, queries, i, neighbours, x, there, w):
     """Rows of the neighbours and the query, lane by lane; how many neighbours the lane with most has.
 
     Lanes beyond the last query repeat it; a neighbour that is not there stands where the query does.
@@ -142,7 +142,7 @@ def gather(points, queries, i, neighbours, x, there, w):  # type: ignore[no-unty
 
 
 @uncounted
-def assemble(x, there, noise, width, m, covariance, gaps, each, stride, c, cross, like):  # type: ignore[no-untyped-def]
+def assemble(x, there, noise, width, m, covariance, gaps, each, stride, c, cross, like):
     """Packed covariance of the neighbours' observations, and covariances with the query.
 
     Summands of pair (p, q) go to place ``(p (p + 1) / 2 + q) stride`` of ``each``, those with the query after all.

@@ -32,43 +32,43 @@ PRIOR = 1
 
 
 @uncounted
-def sizes1(order):  # type: ignore[no-untyped-def]
+def sizes1(order):
     """``(slots, state, element, adjoint, prior)`` in words per lane."""
     return SLOTS, STATE, ELEMENT, ADJOINT, PRIOR
 
 
 @uncounted
-def dimension1(order):  # type: ignore[no-untyped-def]
+def dimension1(order):
     """State dimension."""
     return 1
 
 
 @uncounted
-def total_variance1(order, prior, lane, w):  # type: ignore[no-untyped-def]
+def total_variance1(order, prior, lane, w):
     """k(0) of one lane."""
     return load(prior, lane, 0.0)
 
 
 @uncounted
-def diagonal1(order, component):  # type: ignore[no-untyped-def]
+def diagonal1(order, component):
     """Word of a state or adjoint record, and of the prior, that holds a diagonal entry."""
     return 1, 0
 
 
 @uncounted
-def inverse_slot1(order):  # type: ignore[no-untyped-def]
+def inverse_slot1(order):
     """Slot of the reciprocal innovation variance."""
     return SLOT_INVD
 
 
 @uncounted
-def transition_slot1(order):  # type: ignore[no-untyped-def]
+def transition_slot1(order):
     """First slot of the transition."""
     return SLOT_A
 
 
 @uncounted
-def forward1(order, ws, steps, prior, state, acc, like):  # type: ignore[no-untyped-def]
+def forward1(order, ws, steps, prior, state, acc, like):
     """Filter ``steps`` rows from ``state`` (updated in place); adds inv_quad, exponent and mantissa to ``acc``."""
     p = load(prior, 0, like)
     m = load(state, 0, like)
@@ -113,7 +113,7 @@ def forward1(order, ws, steps, prior, state, acc, like):  # type: ignore[no-unty
 
 
 @uncounted
-def element1(order, ws, steps, prior, element, like):  # type: ignore[no-untyped-def]
+def element1(order, ws, steps, prior, element, like):
     """Map of a block of rows as a function of the state that enters it (an associative-scan element)."""
     p = load(prior, 0, like)
     delta = p
@@ -144,7 +144,7 @@ def element1(order, ws, steps, prior, element, like):  # type: ignore[no-untyped
 
 
 @uncounted
-def combine1(order, prior, element, lane, w, state_in, state_out, lane_out):  # type: ignore[no-untyped-def]
+def combine1(order, prior, element, lane, w, state_in, state_out, lane_out):
     """State that leaves block ``lane`` given the one that enters; written to lane ``lane_out`` of ``state_out``."""
     e = load(prior, lane, 0.0) - load(state_in, w + lane, 0.0)
     t = load(element, 2 * w + lane, 0.0)
@@ -158,7 +158,7 @@ def combine1(order, prior, element, lane, w, state_in, state_out, lane_out):  # 
 
 
 @uncounted
-def combine_adjoint1(order, prior, element, lane, w, state_in, adjoint, adjoint_out, lane_out):  # type: ignore[no-untyped-def]
+def combine_adjoint1(order, prior, element, lane, w, state_in, adjoint, adjoint_out, lane_out):
     """Adjoint that leaves block ``lane`` backwards, given the one at its end."""
     information = load(element, 3 * w + lane, 0.0)
     e = load(prior, lane, 0.0) - load(state_in, w + lane, 0.0)
@@ -172,7 +172,7 @@ def combine_adjoint1(order, prior, element, lane, w, state_in, adjoint, adjoint_
 
 
 @uncounted
-def reverse1(order, ws, steps, weights, adjoint, grad_p, like):  # type: ignore[no-untyped-def]
+def reverse1(order, ws, steps, weights, adjoint, grad_p, like):
     """Adjoint of ``steps`` rows, last to first; see :func:`gpkit.recursions.order2.reverse2`."""
     wq = load(weights, 0, like)
     wd = load(weights, 1, like)
@@ -206,7 +206,7 @@ def reverse1(order, ws, steps, weights, adjoint, grad_p, like):  # type: ignore[
 
 
 @uncounted
-def smooth1(order, ws, steps, prior, adjoint, like):  # type: ignore[no-untyped-def]
+def smooth1(order, ws, steps, prior, adjoint, like):
     """Posterior mean and variance of every row, last to first; see :func:`gpkit.recursions.order2.smooth2`."""
     lam = load(adjoint, 0, like)
     info = load(adjoint, 1, like)
@@ -229,13 +229,13 @@ def smooth1(order, ws, steps, prior, adjoint, like):  # type: ignore[no-untyped-
 
 
 @uncounted
-def unpack1(order, ws, row, flat, base, size):  # type: ignore[no-untyped-def]
+def unpack1(order, ws, row, flat, base, size):
     """Copy a row's transition (at word ``row``) to ``flat``."""
     store(flat, base, load(ws, row, 0.0))
 
 
 @uncounted
-def pack1(order, ws, row, first, flat, flat_bar, base, size, valid):  # type: ignore[no-untyped-def]
+def pack1(order, ws, row, first, flat, flat_bar, base, size, valid):
     """Copy a transition and its derivative into a row; the derivative is zero where not ``valid``."""
     store(ws, row + SLOT_A, load(flat, base, 0.0))
     store(ws, row + SLOT_ABAR, load(flat_bar, base, 0.0) if valid else 0.0)

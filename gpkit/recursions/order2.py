@@ -41,43 +41,43 @@ PRIOR = 5
 
 
 @uncounted
-def sizes2(order):  # type: ignore[no-untyped-def]
+def sizes2(order):
     """``(slots, state, element, adjoint, prior)`` in words per lane."""
     return SLOTS, STATE, ELEMENT, ADJOINT, PRIOR
 
 
 @uncounted
-def dimension2(order):  # type: ignore[no-untyped-def]
+def dimension2(order):
     """State dimension."""
     return 2
 
 
 @uncounted
-def total_variance2(order, prior, lane, w):  # type: ignore[no-untyped-def]
+def total_variance2(order, prior, lane, w):
     """k(0) of one lane."""
     return load(prior, lane, 0.0)
 
 
 @uncounted
-def diagonal2(order, component):  # type: ignore[no-untyped-def]
+def diagonal2(order, component):
     """Word of a state or adjoint record, and of the prior, that holds a diagonal entry."""
     return 2 + 2 * component, 2 + 2 * component
 
 
 @uncounted
-def inverse_slot2(order):  # type: ignore[no-untyped-def]
+def inverse_slot2(order):
     """Slot of the reciprocal innovation variance."""
     return SLOT_INVD
 
 
 @uncounted
-def transition_slot2(order):  # type: ignore[no-untyped-def]
+def transition_slot2(order):
     """First slot of the transition."""
     return SLOT_A
 
 
 @uncounted
-def forward2(order, ws, steps, prior, state, acc, like):  # type: ignore[no-untyped-def]
+def forward2(order, ws, steps, prior, state, acc, like):
     """Filter ``steps`` rows from ``state`` (updated in place); adds inv_quad, exponent and mantissa to ``acc``."""
     p1 = load(prior, 0, like)
     p2 = load(prior, 1, like)
@@ -147,7 +147,7 @@ def forward2(order, ws, steps, prior, state, acc, like):  # type: ignore[no-unty
 
 
 @uncounted
-def element2(order, ws, steps, prior, element, like):  # type: ignore[no-untyped-def]
+def element2(order, ws, steps, prior, element, like):
     """Map of a block of rows as a function of the state that enters it (an associative-scan element).
 
     The block is filtered from an exactly known entering state (Delta = P_inf), carrying its response T to that state,
@@ -229,7 +229,7 @@ def element2(order, ws, steps, prior, element, like):  # type: ignore[no-untyped
 
 
 @uncounted
-def reverse2(order, ws, steps, weights, adjoint, grad_p, like):  # type: ignore[no-untyped-def]
+def reverse2(order, ws, steps, weights, adjoint, grad_p, like):
     """Adjoint of ``steps`` rows, last to first, from ``adjoint`` (updated in place).
 
     ``weights`` holds the cotangents of ``-inv_quad / 2`` and ``-logdet / 2``. Rows receive alpha = K^-1 y,
@@ -303,7 +303,7 @@ def reverse2(order, ws, steps, weights, adjoint, grad_p, like):  # type: ignore[
 
 
 @uncounted
-def smooth2(order, ws, steps, prior, adjoint, like):  # type: ignore[no-untyped-def]
+def smooth2(order, ws, steps, prior, adjoint, like):
     """Posterior mean and variance of every row, last to first, from ``adjoint`` (updated in place).
 
     With the filtered covariance's column ``s = p - e h`` and the information of later data pulled back to the row
@@ -353,7 +353,7 @@ def smooth2(order, ws, steps, prior, adjoint, like):  # type: ignore[no-untyped-
 
 
 @uncounted
-def unpack2(order, ws, row, flat, base, size):  # type: ignore[no-untyped-def]
+def unpack2(order, ws, row, flat, base, size):
     """Copy a row's transition (a, s, b from word ``row``) to ``flat`` as a dense matrix."""
     s = load(ws, row + 1, 0.0)
     store(flat, base, load(ws, row, 0.0))
@@ -363,7 +363,7 @@ def unpack2(order, ws, row, flat, base, size):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def pack2(order, ws, row, first, flat, flat_bar, base, size, valid):  # type: ignore[no-untyped-def]
+def pack2(order, ws, row, first, flat, flat_bar, base, size, valid):
     """Copy a dense transition and its derivative into a row; the derivative is zero where not ``valid``."""
     store(ws, row + SLOT_A, load(flat, base, 0.0))
     store(ws, row + SLOT_S, load(flat, base + 1, 0.0))

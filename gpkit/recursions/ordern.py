@@ -34,7 +34,7 @@ from gpkit.recursions.simd import broadcast, exponent_and_mantissa, load, select
 
 
 @uncounted
-def forward_n(order, ws, steps, prior, state, acc, like):  # type: ignore[no-untyped-def]
+def forward_n(order, ws, steps, prior, state, acc, like):
     """Filter ``steps`` rows from ``state`` (updated in place); adds inv_quad, exponent and mantissa to ``acc``."""
     nb, b = shape_n(order)
     j = nb * b
@@ -79,7 +79,7 @@ def forward_n(order, ws, steps, prior, state, acc, like):  # type: ignore[no-unt
 
 
 @uncounted
-def element_n(order, ws, steps, prior, element, like):  # type: ignore[no-untyped-def]
+def element_n(order, ws, steps, prior, element, like):
     """Map of a block of rows as a function of the state that enters it: m, Delta, T (J x J), J (J x J), eta."""
     nb, b = shape_n(order)
     j = nb * b
@@ -128,7 +128,7 @@ def element_n(order, ws, steps, prior, element, like):  # type: ignore[no-untype
 
 
 @uncounted
-def reverse_n(order, ws, steps, weights, adjoint, grad_p, like):  # type: ignore[no-untyped-def]
+def reverse_n(order, ws, steps, weights, adjoint, grad_p, like):
     """Adjoint of ``steps`` rows, last to first; see :func:`gpkit.recursions.order2.reverse2`."""
     nb, b = shape_n(order)
     bb = b * b
@@ -204,7 +204,7 @@ def reverse_n(order, ws, steps, weights, adjoint, grad_p, like):  # type: ignore
 
 
 @uncounted
-def leave_out(ws, row, slot_g, scratch, j, like):  # type: ignore[no-untyped-def]
+def leave_out(ws, row, slot_g, scratch, j, like):
     """``alpha`` and ``kappa`` of a row from c, then C g, in ``scratch``."""
     alpha = load(ws, row + SLOT_U, like)
     kappa = load(ws, row + SLOT_INVD, like)
@@ -216,7 +216,7 @@ def leave_out(ws, row, slot_g, scratch, j, like):  # type: ignore[no-untyped-def
 
 
 @uncounted
-def smooth_n(order, ws, steps, prior, adjoint, like):  # type: ignore[no-untyped-def]
+def smooth_n(order, ws, steps, prior, adjoint, like):
     """Posterior mean and variance of every row, last to first; see :func:`gpkit.recursions.order2.smooth2`."""
     nb, b = shape_n(order)
     bb = b * b
@@ -257,14 +257,14 @@ def smooth_n(order, ws, steps, prior, adjoint, like):  # type: ignore[no-untyped
 
 
 @uncounted
-def unpack_n(order, ws, row, flat, base, size):  # type: ignore[no-untyped-def]
+def unpack_n(order, ws, row, flat, base, size):
     """Copy a row's transition (at word ``row``) to ``flat``."""
     for k in range(size):
         store(flat, base + k, load(ws, row + k, 0.0))
 
 
 @uncounted
-def pack_n(order, ws, row, first, flat, flat_bar, base, size, valid):  # type: ignore[no-untyped-def]
+def pack_n(order, ws, row, first, flat, flat_bar, base, size, valid):
     """Copy a transition and its derivative into a row; the derivative is zero where not ``valid``."""
     nb, b = shape_n(order)
     bar = row + offsets(nb, b)[3]

@@ -137,7 +137,7 @@ def _caller(result: Any) -> Any:
     """
 
     @intrinsic
-    def call(typing_context, kind, address, order, *arguments):  # type: ignore[no-untyped-def]
+    def call(typing_context, kind, address, order, *arguments):
         given = arguments[0] if len(arguments) == 1 and isinstance(arguments[0], tuple) else arguments
         taken = [types.unliteral(argument) for argument in given]
 
@@ -177,17 +177,17 @@ _call_sequential = _caller(types.none)
 
 
 @inner
-def _part(array, start, length):  # type: ignore[no-untyped-def]
+def _part(array, start, length):
     return array[start : start + length]
 
 
 @inner
-def _row(array, start, length):  # type: ignore[no-untyped-def]
+def _row(array, start, length):
     return array[start : start + length].reshape((1, length))
 
 
 @inner
-def _likelihood(integers, order, params, t, y, r, bar, alpha, kappa, tbar, scalars):  # type: ignore[no-untyped-def]
+def _likelihood(integers, order, params, t, y, r, bar, alpha, kappa, tbar, scalars):
     """``-(inv_quad + logdet) / 2`` and whether the covariance is positive definite; time blocks where they serve."""
     lengths = np.full(1, t.shape[1], dtype=np.int64)
     failed = np.zeros(1, dtype=np.int64)
@@ -211,7 +211,7 @@ def _likelihood(integers, order, params, t, y, r, bar, alpha, kappa, tbar, scala
 
 
 @inner
-def evaluate(integers, reals, u, gradient):  # type: ignore[no-untyped-def]
+def evaluate(integers, reals, u, gradient):
     """``(log density, return code)`` at ``u`` (D,); fills ``gradient`` (D,), with zeros where the code is not 0."""
     d, n, p, w, k = integers[_D], integers[_N], integers[_P], integers[_W], integers[_K]
     n_constants = integers[_CONSTANTS]
@@ -291,14 +291,14 @@ def evaluate(integers, reals, u, gradient):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**ENTRY)
-def evaluate_rows(integers, reals, points, values, gradients, status):  # type: ignore[no-untyped-def]
+def evaluate_rows(integers, reals, points, values, gradients, status):
     """Log density (B,), gradient (B, D) and return code (B,) at every row of ``points`` (B, D)."""
     for b in range(points.shape[0]):
         values[b], status[b] = evaluate(integers, reals, points[b], gradients[b])
 
 
 @intrinsic
-def _pointer(typing_context, address):  # type: ignore[no-untyped-def]
+def _pointer(typing_context, address):
     """The address in an integer as a ``void *``."""
 
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -307,7 +307,7 @@ def _pointer(typing_context, address):  # type: ignore[no-untyped-def]
     return types.voidptr(address), lower
 
 
-def _log_density(dimension, u, gradient, value, data):  # type: ignore[no-untyped-def]
+def _log_density(dimension, u, gradient, value, data):
     length = numba.carray(data, (1,), np.int64)[0]
     integers = numba.carray(data, (length,), np.int64)
     reals = numba.carray(_pointer(integers[_REALS_ADDRESS]), (integers[_REALS_LENGTH],), np.float64)
@@ -317,7 +317,7 @@ def _log_density(dimension, u, gradient, value, data):  # type: ignore[no-untype
     return code
 
 
-def _copy(dimension, expanded, source, target, data):  # type: ignore[no-untyped-def]
+def _copy(dimension, expanded, source, target, data):
     for i in range(dimension):
         target[i] = source[i]
     return 0

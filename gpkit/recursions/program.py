@@ -19,13 +19,13 @@ from gpkit.recursions.transitions import CELERITE
 
 
 @uncounted
-def _given(order):  # type: ignore[no-untyped-def]
+def _given(order):
     """Whether transitions are data."""
     return load(order[1], 1, 0) < 0
 
 
 @uncounted
-def _fill_term(program, position, count, par, at, dt, out, base, small, small_base, b, like):  # type: ignore[no-untyped-def]
+def _fill_term(program, position, count, par, at, dt, out, base, small, small_base, b, like):
     """Transition of the product of the first ``count`` factors of a term; returns its size."""
     kind = load(program, position, 0)
     factor(kind, par, at, dt, out, base, b, like)
@@ -41,7 +41,7 @@ def _fill_term(program, position, count, par, at, dt, out, base, small, small_ba
 
 
 @uncounted
-def _count_parameters(program, position, count):  # type: ignore[no-untyped-def]
+def _count_parameters(program, position, count):
     """Number of parameters of the first ``count`` factors of a term."""
     total = 0
     for f in range(count):
@@ -50,7 +50,7 @@ def _count_parameters(program, position, count):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def fill_n(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
+def fill_n(order, ws, steps, par, like):
     """Transitions of every term over each row's time step."""
     if _given(order):
         return
@@ -75,7 +75,7 @@ def fill_n(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def _contract_last(bar, left, size, small, small_bar, d, b, like):  # type: ignore[no-untyped-def]
+def _contract_last(bar, left, size, small, small_bar, d, b, like):
     """Split the derivative ``bar`` of ``left (size x size) x small (d x d)``; that of ``left`` replaces ``bar``."""
     for r in range(d):
         for q in range(d):
@@ -97,7 +97,7 @@ def _contract_last(bar, left, size, small, small_bar, d, b, like):  # type: igno
 
 
 @uncounted
-def contract_n(order, ws, steps, par, grad, like):  # type: ignore[no-untyped-def]
+def contract_n(order, ws, steps, par, grad, like):
     """Pull transition derivatives back to the factor parameters; leaves d/d(dt) in each row."""
     slots = sizes_n(order)[0]
     if _given(order):
@@ -143,7 +143,7 @@ def contract_n(order, ws, steps, par, grad, like):  # type: ignore[no-untyped-de
 
 
 @uncounted
-def set_prior_n(order, par, prior, lane, w):  # type: ignore[no-untyped-def]
+def set_prior_n(order, par, prior, lane, w):
     """Write p and P_inf of one lane."""
     program = order[1]
     nb, b = shape_n(order)
@@ -180,7 +180,7 @@ def set_prior_n(order, par, prior, lane, w):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def _first_column(program, position, count, skip, par, at, lane, w, size, index):  # type: ignore[no-untyped-def]
+def _first_column(program, position, count, skip, par, at, lane, w, size, index):
     """Entry ``index`` of the first column of a term's covariance per unit variance, leaving out factor ``skip``."""
     product = 1.0
     for f in range(count):
@@ -193,7 +193,7 @@ def _first_column(program, position, count, skip, par, at, lane, w, size, index)
 
 
 @uncounted
-def contract_prior_n(order, par, grad_p, grad, lane, w):  # type: ignore[no-untyped-def]
+def contract_prior_n(order, par, grad_p, grad, lane, w):
     """Pull the derivative with respect to p back to variances and celerite coefficients."""
     program = order[1]
     nb, b = shape_n(order)
@@ -230,7 +230,7 @@ def contract_prior_n(order, par, grad_p, grad, lane, w):  # type: ignore[no-unty
 
 
 @uncounted
-def load_given(order, ws, steps, w, lane, series, start, n):  # type: ignore[no-untyped-def]
+def load_given(order, ws, steps, w, lane, series, start, n):
     """Copy given transitions into one lane (identity where there is no next datum)."""
     if not _given(order):
         return
@@ -251,7 +251,7 @@ def load_given(order, ws, steps, w, lane, series, start, n):  # type: ignore[no-
 
 
 @uncounted
-def store_given(order, ws, steps, w, lane, series, start, n):  # type: ignore[no-untyped-def]
+def store_given(order, ws, steps, w, lane, series, start, n):
     """Copy the derivatives with respect to given transitions out of one lane."""
     if not _given(order):
         return

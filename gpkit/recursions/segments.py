@@ -16,7 +16,7 @@ _SEGMENT = 128
 
 
 @uncounted
-def load_lane(ws, steps, slots, w, lane, t, y, r, start, n):  # type: ignore[no-untyped-def]
+def load_lane(ws, steps, slots, w, lane, t, y, r, start, n):
     """Copy ``steps`` points from ``start`` into one lane; rows past ``n`` carry no information."""
     row = lane
     for k in range(start, start + steps):
@@ -32,7 +32,7 @@ def load_lane(ws, steps, slots, w, lane, t, y, r, start, n):  # type: ignore[no-
 
 
 @uncounted
-def store_lane(ws, steps, slots, w, lane, alpha, kappa, tbar, start, n):  # type: ignore[no-untyped-def]
+def store_lane(ws, steps, slots, w, lane, alpha, kappa, tbar, start, n):
     """Copy alpha, kappa and the derivative with respect to t of one lane to the outputs."""
     row = lane
     for k in range(start, min(start + steps, n)):
@@ -46,21 +46,21 @@ def store_lane(ws, steps, slots, w, lane, alpha, kappa, tbar, start, n):  # type
 
 
 @uncounted
-def copy(source, target, size):  # type: ignore[no-untyped-def]
+def copy(source, target, size):
     """Copy ``size`` words."""
     for k in range(size):
         store(target, k, load(source, k, 0.0))
 
 
 @uncounted
-def fill_with(array, first, last, value):  # type: ignore[no-untyped-def]
+def fill_with(array, first, last, value):
     """Set words ``first`` to ``last``, exclusive."""
     for k in range(first, last):
         store(array, k, value)
 
 
 @uncounted
-def reset(acc, w):  # type: ignore[no-untyped-def]
+def reset(acc, w):
     """Quadratic form and exponents 0, mantissas 1, lowest variances infinite."""
     fill_with(acc, 0, 2 * w, 0.0)
     fill_with(acc, 2 * w, 3 * w, 1.0)
@@ -68,7 +68,7 @@ def reset(acc, w):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def fold_logdet(acc, lane, w):  # type: ignore[no-untyped-def]
+def fold_logdet(acc, lane, w):
     """Natural logarithm of one lane's determinant; empties the mantissa."""
     value = load(acc, w + lane, 0.0) * math.log(2.0) + math.log(load(acc, 2 * w + lane, 0.0))
     store(acc, w + lane, 0.0)
@@ -77,7 +77,7 @@ def fold_logdet(acc, lane, w):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def segmentation(n, w, longest):  # type: ignore[no-untyped-def]
+def segmentation(n, w, longest):
     """``(steps, segments)``: rows of a lane per segment when w lanes share n points; ``longest`` for a single one."""
     steps = max((n + w - 1) // w, 1)
     if steps > longest:
@@ -86,7 +86,7 @@ def segmentation(n, w, longest):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def scratch_words(order, n, w, longest, n_params):  # type: ignore[no-untyped-def]
+def scratch_words(order, n, w, longest, n_params):
     """Room that a driver needs for series of up to n points."""
     slots, size_state, size_element, size_adjoint, size_prior = dispatch.sizes(order)
     steps = min(max((n + w - 1) // w, 1), longest)
@@ -96,7 +96,7 @@ def scratch_words(order, n, w, longest, n_params):  # type: ignore[no-untyped-de
 
 
 @uncounted
-def load_blocks(order, ws, steps, slots, w, t, y, r, series, start, n):  # type: ignore[no-untyped-def]
+def load_blocks(order, ws, steps, slots, w, t, y, r, series, start, n):
     """Consecutive runs of ``steps`` points in the lanes, from ``start``."""
     for lane in range(w):
         load_lane(ws, steps, slots, w, lane, t, y, r, start + lane * steps, n)
@@ -104,7 +104,7 @@ def load_blocks(order, ws, steps, slots, w, t, y, r, series, start, n):  # type:
 
 
 @uncounted
-def load_series(order, ws, steps, slots, w, t, y, r, lengths, series, start):  # type: ignore[no-untyped-def]
+def load_series(order, ws, steps, slots, w, t, y, r, lengths, series, start):
     """The same ``steps`` points of one series per lane."""
     for lane in range(w):
         b = series[lane]
@@ -114,7 +114,7 @@ def load_series(order, ws, steps, slots, w, t, y, r, lengths, series, start):  #
 
 
 @uncounted
-def longest_series(lengths):  # type: ignore[no-untyped-def]
+def longest_series(lengths):
     """Largest of the lengths."""
     longest = 0
     for k in range(lengths.shape[0]):

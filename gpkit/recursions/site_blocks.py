@@ -12,7 +12,7 @@ __all__ = ["advance", "congruence", "transpose"]
 
 
 @uncounted
-def transpose(shape, step, out):  # type: ignore[no-untyped-def]
+def transpose(shape, step, out):
     """``out`` are the transposed transitions."""
     b = len(shape[0])
     for k in range(step.shape[0]):
@@ -22,7 +22,7 @@ def transpose(shape, step, out):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def advance(shape, step, which, x, out):  # type: ignore[no-untyped-def]
+def advance(shape, step, which, x, out):
     """``out = A x``."""
     b = len(shape[0])
     for k in range(len(shape[2])):
@@ -35,7 +35,7 @@ def advance(shape, step, which, x, out):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def congruence(shape, step, which, source, out, room):  # type: ignore[no-untyped-def]
+def congruence(shape, step, which, source, out, room):
     """``out = A source A^T`` for a symmetric matrix, by pairs of blocks; ``room`` is (b, b)."""
     b = len(shape[0])
     for k in range(len(shape[2])):

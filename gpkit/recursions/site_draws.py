@@ -15,7 +15,7 @@ __all__ = ["means", "propagate"]
 
 
 @numba.njit(**ENTRY)
-def means(prior, lam, eta, stored, out):  # type: ignore[no-untyped-def]
+def means(prior, lam, eta, stored, out):
     """Write the posterior means (C, N, R) for informations ``eta`` (C, N, R), after a forward pass with ``lam``."""
     count, n, functions = eta.shape
     which, owner = prior.which, prior.owner
@@ -75,7 +75,7 @@ def means(prior, lam, eta, stored, out):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**ENTRY)
-def propagate(prior, roots, white, out):  # type: ignore[no-untyped-def]
+def propagate(prior, roots, white, out):
     """Add paths of the prior to ``out`` (C, N, R), from white noise (C, N, D).
 
     ``roots`` (N, nb, b, b) are those of the covariances that enter at each node.

@@ -37,7 +37,7 @@ _PLAIN = 1e-2
 
 
 @uncounted
-def _plain_factor(n, lam, lower, d, order):  # type: ignore[no-untyped-def]
+def _plain_factor(n, lam, lower, d, order):
     """``lam = L D L^T`` in the order as it is; False unless pivots are of a size, and far from rounding errors."""
     largest = lam[0, 0]
     for q in range(1, n):
@@ -62,7 +62,7 @@ def _plain_factor(n, lam, lower, d, order):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def _factor(n, lam, lower, d, rest, order):  # type: ignore[no-untyped-def]
+def _factor(n, lam, lower, d, rest, order):
     """``lam = L D L^T``, the largest pivot first, columns of L as rows of ``lower``; False if it is not semidefinite.
 
     Largest first keeps the scalar updates accurate, whatever the sizes of the precisions. A pivot is rounding error in
@@ -109,7 +109,7 @@ def _factor(n, lam, lower, d, rest, order):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def _gain(shape, lam, s, r, k_out, w_out, room):  # type: ignore[no-untyped-def]
+def _gain(shape, lam, s, r, k_out, w_out, room):
     """Write K (R, R) and w (R,) of one node; returns ``(log|I + Lam S|, whether Lam is positive semidefinite)``."""
     n = len(shape[1])
     if n == 1:
@@ -172,7 +172,7 @@ def _gain(shape, lam, s, r, k_out, w_out, room):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def _gain_dual(shape, lam, s, r, k_out, w_out, room):  # type: ignore[no-untyped-def]
+def _gain_dual(shape, lam, s, r, k_out, w_out, room):
     """The same for complex arguments, imaginary parts to first order.
 
     ``dK = F dLam F^T - K dS K`` and ``dw = F (dr - dLam S w) - K dS w`` with ``F = I - K S``.

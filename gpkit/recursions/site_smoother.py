@@ -19,7 +19,7 @@ __all__ = ["backward"]
 
 
 @uncounted
-def _transition_derivatives(shape, step, which, m, delta, psi, info, columns, bar):  # type: ignore[no-untyped-def]
+def _transition_derivatives(shape, step, which, m, delta, psi, info, columns, bar):
     """Add ``psi m^T + (N - psi psi^T) A Delta``, its diagonal blocks, to ``bar`` (nb, b, b)."""
     b = len(shape[0])
     d = len(shape[0]) * len(shape[2])
@@ -41,7 +41,7 @@ def _transition_derivatives(shape, step, which, m, delta, psi, info, columns, ba
 
 
 @uncounted
-def _multiply(shape, left, right, out):  # type: ignore[no-untyped-def]
+def _multiply(shape, left, right, out):
     """``out = left right`` of small square matrices."""
     n = len(shape[1])
     for i in range(n):
@@ -53,7 +53,7 @@ def _multiply(shape, left, right, out):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def _look_back(shape, wt, s, gains, weights, mu, psi, info, yt, v, e, z, ez, kz, mean, covariance):  # type: ignore[no-untyped-def]
+def _look_back(shape, wt, s, gains, weights, mu, psi, info, yt, v, e, z, ez, kz, mean, covariance):
     """Posterior moments of a node; leaves ``Y^T = W^T N``, ``v = W^T psi``, E, Z, E Z and K Z."""
     functions = len(shape[1])
     d = len(shape[0]) * len(shape[2])
@@ -94,7 +94,7 @@ def _look_back(shape, wt, s, gains, weights, mu, psi, info, yt, v, e, z, ez, kz,
 
 
 @uncounted
-def _between(shape, turned, which, wt, e, later, moved, room, out):  # type: ignore[no-untyped-def]
+def _between(shape, turned, which, wt, e, later, moved, room, out):
     """``Cov(u_j, u_j+1) = E W^T A^T (H^T - N W)``, with the last factor, of node j + 1, transposed in ``later``."""
     functions = len(shape[1])
     d = len(shape[0]) * len(shape[2])
@@ -110,7 +110,7 @@ def _between(shape, turned, which, wt, e, later, moved, room, out):  # type: ign
 
 
 @uncounted
-def _later(shape, owner, s, gains, e, ez, yt, room, later):  # type: ignore[no-untyped-def]
+def _later(shape, owner, s, gains, e, ez, yt, room, later):
     """``(H^T - N W)^T = H - (S - E Z) K H - E Y^T`` of a node."""
     functions = len(shape[1])
     d = len(shape[0]) * len(shape[2])
@@ -132,7 +132,7 @@ def _later(shape, owner, s, gains, e, ez, yt, room, later):  # type: ignore[no-u
 
 
 @uncounted
-def _absorb(shape, owner, gains, weights, yt, v, kz, ky, a, psi, info, bar, derivatives):  # type: ignore[no-untyped-def]
+def _absorb(shape, owner, gains, weights, yt, v, kz, ky, a, psi, info, bar, derivatives):
     """Take the node's site into psi and N; adds derivatives with respect to ``first`` to ``bar``."""
     functions = len(shape[1])
     d = len(shape[0]) * len(shape[2])
@@ -171,9 +171,7 @@ def _absorb(shape, owner, gains, weights, yt, v, kz, ky, a, psi, info, bar, deri
 
 
 @uncounted
-def _backward(  # type: ignore[no-untyped-def]
-    shape, transitions, which, owner, stored, room, means, covariances, lag_one, transitions_bar, first_bar
-):
+def _backward(shape, transitions, which, owner, stored, room, means, covariances, lag_one, transitions_bar, first_bar):
     n = means.shape[0]
     psi, psi2 = room.states[0], room.states[1]
     info, info2 = room.matrices[0], room.matrices[1]
@@ -210,7 +208,7 @@ def _backward(  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**ENTRY)
-def backward(prior, stored, room, means, covariances, lag_one, transitions_bar, first_bar):  # type: ignore[no-untyped-def]
+def backward(prior, stored, room, means, covariances, lag_one, transitions_bar, first_bar):
     """Posterior moments of one series after :func:`gpkit.recursions.sites.forward`, and derivatives of its evidence.
 
     Writes means (N, R), covariances (N, R, R) and, unless it has no rows, lag_one (N - 1, R, R), which are

@@ -99,7 +99,7 @@ def room_for(functions: int, d: int, b: int, distinct: int, dtype: Any) -> Any:
 
 
 @uncounted
-def _predict(shape, owner, prior, m, delta, wt, s, mu):  # type: ignore[no-untyped-def]
+def _predict(shape, owner, prior, m, delta, wt, s, mu):
     """W^T, S and mu of a node from the predicted state."""
     functions = len(shape[1])
     d = len(shape[0]) * len(shape[2])
@@ -123,7 +123,7 @@ def _predict(shape, owner, prior, m, delta, wt, s, mu):  # type: ignore[no-untyp
 
 
 @uncounted
-def _update(shape, lam, eta, wt, s, k_out, weights, mu, m, delta, kw, r, room):  # type: ignore[no-untyped-def]
+def _update(shape, lam, eta, wt, s, k_out, weights, mu, m, delta, kw, r, room):
     """Take a site in; returns its evidence and whether its precision is positive semidefinite."""
     functions = len(shape[1])
     d = len(shape[0]) * len(shape[2])
@@ -156,7 +156,7 @@ def _update(shape, lam, eta, wt, s, k_out, weights, mu, m, delta, kw, r, room): 
 
 
 @uncounted
-def _forward(shape, transitions, which, owner, first, lam, eta, stored, room, evidence):  # type: ignore[no-untyped-def]
+def _forward(shape, transitions, which, owner, first, lam, eta, stored, room, evidence):
     n = eta.shape[0]
     functions = len(shape[1])
     m, m2 = room.states[0], room.states[1]
@@ -213,7 +213,7 @@ def _forward(shape, transitions, which, owner, first, lam, eta, stored, room, ev
 
 
 @numba.njit(**ENTRY)
-def forward(prior, lam, eta, stored, room, evidence):  # type: ignore[no-untyped-def]
+def forward(prior, lam, eta, stored, room, evidence):
     """Filter one series; adds to ``evidence`` (1,), fills ``stored``.
 
     Returns the first node whose precision is not positive semidefinite, or -1.

@@ -58,7 +58,7 @@ _SINH, _COSH, _TANH, _SIGMOID, _SOFTPLUS, _ABS = (int(c) for c in Code if c > Co
 
 
 @inner
-def _sigmoid(x):  # type: ignore[no-untyped-def]
+def _sigmoid(x):
     """Logistic function without overflow and without cancellation in either tail."""
     if x >= 0.0:
         return 1.0 / (1.0 + math.exp(-x))
@@ -67,7 +67,7 @@ def _sigmoid(x):  # type: ignore[no-untyped-def]
 
 
 @inner
-def forward(codes, registers):  # type: ignore[no-untyped-def]
+def forward(codes, registers):
     """Fill the last ``codes.size // 3`` registers; inputs and constants are in place."""
     count = codes.shape[0] // 3
     first = registers.shape[0] - count
@@ -125,7 +125,7 @@ def forward(codes, registers):  # type: ignore[no-untyped-def]
 
 
 @inner
-def reverse(codes, registers, bars):  # type: ignore[no-untyped-def]
+def reverse(codes, registers, bars):
     """Pull the derivatives in ``bars`` (one per register) back to the inputs, in place."""
     count = codes.shape[0] // 3
     first = registers.shape[0] - count
@@ -199,7 +199,7 @@ def reverse(codes, registers, bars):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**ENTRY)
-def forward_rows(codes, constants, outputs, inputs, registers, results):  # type: ignore[no-untyped-def]
+def forward_rows(codes, constants, outputs, inputs, registers, results):
     """Evaluate a tape at every row of ``inputs`` (B, D).
 
     ``registers`` (B, D + C + count) keeps what :func:`reverse_rows` needs; ``results`` (B, len(outputs)).
@@ -216,7 +216,7 @@ def forward_rows(codes, constants, outputs, inputs, registers, results):  # type
 
 
 @numba.njit(**ENTRY)
-def reverse_rows(codes, outputs, registers, cotangents, gradient):  # type: ignore[no-untyped-def]
+def reverse_rows(codes, outputs, registers, cotangents, gradient):
     """Derivatives (B, D) of ``sum(cotangents * results)``, with the registers of :func:`forward_rows`."""
     bars = np.empty(registers.shape[1])
     for row in range(registers.shape[0]):

@@ -33,7 +33,7 @@ _TOGETHER = 32
 
 
 @numba.njit(**ENTRY)
-def group_entries(index, size):  # type: ignore[no-untyped-def]
+def group_entries(index, size):
     """Counting sort: entries in the order of ``index`` (N,), int32, and where each of the groups begins (size + 1,)."""
     starts = np.zeros(size + 1, np.int64)
     for n in range(index.size):
@@ -50,7 +50,7 @@ def group_entries(index, size):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**ENTRY)
-def pack_moments(mean, covariance, out):  # type: ignore[no-untyped-def]
+def pack_moments(mean, covariance, out):
     """Rows ``[m, packed (V + m m^T)]`` from means (J, R) and covariances (J, R, R) into ``out``."""
     rank = mean.shape[1]
     for j in range(mean.shape[0]):
@@ -63,7 +63,7 @@ def pack_moments(mean, covariance, out):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(inline="always")
-def _kronecker(flat, rows, first, last, widths, shifts, out):  # type: ignore[no-untyped-def]
+def _kronecker(flat, rows, first, last, widths, shifts, out):
     """Kronecker product of parts of rows ``first .. last - 1`` (each from its shift on); returns its length."""
     out[0] = 1.0
     size = 1
@@ -79,14 +79,14 @@ def _kronecker(flat, rows, first, last, widths, shifts, out):  # type: ignore[no
 
 
 @uncounted
-def _spread(flat, at, width, factor, out, e):  # type: ignore[no-untyped-def]
+def _spread(flat, at, width, factor, out, e):
     """A row times a factor as column e of ``out``."""
     for a in range(width):
         out[a * _TOGETHER + e] = factor * flat[at + a]
 
 
 @uncounted
-def _times_row(head, size, row, width, out, like):  # type: ignore[no-untyped-def]
+def _times_row(head, size, row, width, out, like):
     """Kronecker product of ``head[:size]`` with a row, whole vectors at a time: what spills over is written next."""
     vectors = (width + LANES - 1) // LANES
     for s in range(size):
@@ -97,7 +97,7 @@ def _times_row(head, size, row, width, out, like):  # type: ignore[no-untyped-de
 
 
 @numba.njit(**ENTRY)
-def fold_core(mean, covariance, left, right, out):  # type: ignore[no-untyped-def]
+def fold_core(mean, covariance, left, right, out):
     """Sums of ``E[g_i g_h]`` over all (i, h) with the same packed pair of components in every mode.
 
     Args:
@@ -119,7 +119,7 @@ def fold_core(mean, covariance, left, right, out):  # type: ignore[no-untyped-de
 
 
 @numba.njit(**ENTRY)
-def unfold_core(packed, left, right, out):  # type: ignore[no-untyped-def]
+def unfold_core(packed, left, right, out):
     """The matrix (I, I) whose entry (i, h) is that of the packed pairs of all modes; see :func:`fold_core`."""
     inner = len(right)
     for i in range(len(out)):
@@ -131,7 +131,7 @@ def unfold_core(packed, left, right, out):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def _outer_sums(one, two, entries, left, vectors, out, like):  # type: ignore[no-untyped-def]
+def _outer_sums(one, two, entries, left, vectors, out, like):
     """Add ``sum_e one[a, e] two[e, :]`` to the rows of ``out`` (left, vectors), in tiles that stay in registers."""
     for a in range(0, left, 2):
         z, x = a * _TOGETHER, min(a + 1, left - 1) * _TOGETHER  # an odd last row is done twice, with one result
@@ -184,7 +184,7 @@ def _outer_sums(one, two, entries, left, vectors, out, like):  # type: ignore[no
 
 
 @numba.njit(inline="always")
-def _lengths(rank, split):  # type: ignore[no-untyped-def]
+def _lengths(rank, split):
     packed = np.empty(rank.size, np.int64)
     full = np.empty(rank.size, np.int64)
     left = right = left_packed = right_packed = 1
@@ -201,7 +201,7 @@ def _lengths(rank, split):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**ENTRY)
-def accumulate(starts, others, target, weight, flat, base, rank, split, second, first):  # type: ignore[no-untyped-def]
+def accumulate(starts, others, target, weight, flat, base, rank, split, second, first):
     """Add up ``w P_left P_right^T`` and ``w y m_left m_right^T`` over the entries of every coordinate.
 
     Args:
@@ -295,7 +295,7 @@ def accumulate(starts, others, target, weight, flat, base, rank, split, second, 
 
 
 @numba.njit(**ENTRY)
-def evaluate(starts, others, flat, base, rank, split, first, second, mean, square):  # type: ignore[no-untyped-def]
+def evaluate(starts, others, flat, base, rank, split, first, second, mean, square):
     """Bilinear forms ``m_left^T first_j m_right`` and ``P_left^T second_j P_right`` of every entry.
 
     ``first`` (J, r_left, r_right) and ``second`` (J, p_left, p_right) hold what is contracted with the grouping mode
@@ -334,7 +334,7 @@ def evaluate(starts, others, flat, base, rank, split, first, second, mean, squar
 
 
 @numba.njit(**ENTRY)
-def accumulate_diagonal(starts, others, target, weight, flat, base, rank, second, first):  # type: ignore[no-untyped-def]
+def accumulate_diagonal(starts, others, target, weight, flat, base, rank, second, first):
     """As ``accumulate`` for CP: products of the rows instead of outer products; second (J, p), first (J, R)."""
     modes = base.size
     packed = rank * (rank + 1) // 2
@@ -364,7 +364,7 @@ def accumulate_diagonal(starts, others, target, weight, flat, base, rank, second
 
 
 @numba.njit(**ENTRY)
-def evaluate_diagonal(starts, others, flat, base, rank, first, second, mean, square):  # type: ignore[no-untyped-def]
+def evaluate_diagonal(starts, others, flat, base, rank, first, second, mean, square):
     """As ``evaluate`` for CP: ``first`` (J, R) and ``second`` (J, p) are contracted with products of rows."""
     modes = base.size
     packed = rank * (rank + 1) // 2

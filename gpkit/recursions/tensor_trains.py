@@ -22,7 +22,7 @@ __all__ = ["accumulate_train", "evaluate_train"]
 
 
 @numba.njit(inline="always")
-def _step(flat, row, count, begin, pairs, enter, leave, source, goal, factor, size, first, second, out1, out2):  # type: ignore[no-untyped-def]
+def _step(flat, row, count, begin, pairs, enter, leave, source, goal, factor, size, first, second, out1, out2):
     """Moments of the product with one more mode, whose row of ``flat`` begins at ``row``, to ``out1`` and ``out2``."""
     for b in range(size):
         out1[b] = 0.0
@@ -36,7 +36,7 @@ def _step(flat, row, count, begin, pairs, enter, leave, source, goal, factor, si
 
 
 @numba.njit(**ENTRY)
-def accumulate_train(starts, others, target, weight, mode, flat, base, plan, second, first):  # type: ignore[no-untyped-def]
+def accumulate_train(starts, others, target, weight, mode, flat, base, plan, second, first):
     """Add up ``w E[L L^T] E[R R^T]`` and ``w y E[L] E[R]`` over the entries of every coordinate of a mode.
 
     Args:
@@ -104,7 +104,7 @@ def accumulate_train(starts, others, target, weight, mode, flat, base, plan, sec
 
 
 @numba.njit(**ENTRY)
-def evaluate_train(starts, others, mode, flat, base, plan, mean, square):  # type: ignore[no-untyped-def]
+def evaluate_train(starts, others, mode, flat, base, plan, mean, square):
     """First and second moments of the whole product at every grouped entry, to ``mean`` (N,) and ``square`` (N,).
 
     Arguments are those of ``accumulate_train``.

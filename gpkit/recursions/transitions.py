@@ -27,7 +27,7 @@ EXPONENTIAL, SHO, MATERN32, CELERITE, MATERN52 = 1, 2, 3, 4, 5
 
 
 @uncounted
-def sho_transition(x, beta, overdamped):  # type: ignore[no-untyped-def]
+def sho_transition(x, beta, overdamped):
     """``(a, s, b)`` of ``exp(x [[0, 1], [-1, -2 beta]]) = [[a, s], [-s, b]]``, ``beta = 1/(2Q)``.
 
     ``S = e^(-beta x) sinh(r x) / r`` with ``r^2 = mu = (beta - 1)(beta + 1)`` is evaluated as
@@ -58,7 +58,7 @@ def sho_transition(x, beta, overdamped):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def sho_transition_dbeta(x, beta, a, s, b):  # type: ignore[no-untyped-def]
+def sho_transition_dbeta(x, beta, a, s, b):
     """Derivatives of ``(a, s, b)`` with respect to beta at fixed x, from the values themselves."""
     mu = (beta - 1.0) * (beta + 1.0)
     c = 0.5 * (a + b)
@@ -75,7 +75,7 @@ def sho_transition_dbeta(x, beta, a, s, b):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def sho_transition_lanes(x, beta, par, at, like):  # type: ignore[no-untyped-def]
+def sho_transition_lanes(x, beta, par, at, like):
     """:func:`sho_transition` where lanes may differ in regime; the quality of each lane is ``par[at]``."""
     w = width_of(like)
     over = False
@@ -97,7 +97,7 @@ def sho_transition_lanes(x, beta, par, at, like):  # type: ignore[no-untyped-def
 
 
 @uncounted
-def fill_exponential(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
+def fill_exponential(order, ws, steps, par, like):
     """Transitions of the damped random walk; parameters variance, rate."""
     rate = load(par, 1, like)
     row = 0
@@ -109,7 +109,7 @@ def fill_exponential(order, ws, steps, par, like):  # type: ignore[no-untyped-de
 
 
 @uncounted
-def contract_exponential(order, ws, steps, par, grad, like):  # type: ignore[no-untyped-def]
+def contract_exponential(order, ws, steps, par, grad, like):
     """Pull transition derivatives back to the rate; leaves d/d(dt) in each row."""
     rate = load(par, 1, like)
     total = load(grad, 1, like)
@@ -124,14 +124,14 @@ def contract_exponential(order, ws, steps, par, grad, like):  # type: ignore[no-
 
 
 @uncounted
-def _store_transition(ws, row, a, s, b):  # type: ignore[no-untyped-def]
+def _store_transition(ws, row, a, s, b):
     store(ws, row + order2.SLOT_A, a)
     store(ws, row + order2.SLOT_S, s)
     store(ws, row + order2.SLOT_B, b)
 
 
 @uncounted
-def fill_sho(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
+def fill_sho(order, ws, steps, par, like):
     """Transitions of the stochastic harmonic oscillator; parameters variance, frequency, quality."""
     frequency = load(par, 1, like)
     beta = 0.5 / load(par, 2, like)
@@ -144,7 +144,7 @@ def fill_sho(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def contract_sho(order, ws, steps, par, grad, like):  # type: ignore[no-untyped-def]
+def contract_sho(order, ws, steps, par, grad, like):
     """Pull transition derivatives back to frequency and quality; leaves d/d(dt) in each row."""
     frequency = load(par, 1, like)
     beta = 0.5 / load(par, 2, like)
@@ -170,7 +170,7 @@ def contract_sho(order, ws, steps, par, grad, like):  # type: ignore[no-untyped-
 
 
 @uncounted
-def fill_matern32(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
+def fill_matern32(order, ws, steps, par, like):
     """Transitions of Matern-3/2 (the oscillator at quality 1/2); parameters variance, rate."""
     rate = load(par, 1, like)
     row = 0
@@ -183,7 +183,7 @@ def fill_matern32(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def contract_matern32(order, ws, steps, par, grad, like):  # type: ignore[no-untyped-def]
+def contract_matern32(order, ws, steps, par, grad, like):
     """Pull transition derivatives back to the rate; leaves d/d(dt) in each row."""
     rate = load(par, 1, like)
     total = load(grad, 1, like)
@@ -201,7 +201,7 @@ def contract_matern32(order, ws, steps, par, grad, like):  # type: ignore[no-unt
 
 
 @uncounted
-def fill_celerite(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
+def fill_celerite(order, ws, steps, par, like):
     """Transitions of a celerite term; parameters variance, a, b, c, d."""
     c = load(par, 3, like)
     d = load(par, 4, like)
@@ -215,7 +215,7 @@ def fill_celerite(order, ws, steps, par, like):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def contract_celerite(order, ws, steps, par, grad, like):  # type: ignore[no-untyped-def]
+def contract_celerite(order, ws, steps, par, grad, like):
     """Pull transition derivatives back to c and d; leaves d/d(dt) in each row."""
     c = load(par, 3, like)
     d = load(par, 4, like)
@@ -239,7 +239,7 @@ def contract_celerite(order, ws, steps, par, grad, like):  # type: ignore[no-unt
 
 
 @uncounted
-def celerite_completion(a, b, c, d):  # type: ignore[no-untyped-def]
+def celerite_completion(a, b, c, d):
     """Lower right entry that completes ``[[a, b], [b, .]]`` to a stationary covariance of a celerite term.
 
     Any symmetric completion serves the algebra; this one (the term's spectral factor) is positive semidefinite with
@@ -252,13 +252,13 @@ def celerite_completion(a, b, c, d):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def prior1(order, par, prior, lane, w):  # type: ignore[no-untyped-def]
+def prior1(order, par, prior, lane, w):
     """p of one lane; a one-dimensional state."""
     store(prior, lane, load(par, lane, 0.0))
 
 
 @uncounted
-def prior2(order, par, prior, lane, w):  # type: ignore[no-untyped-def]
+def prior2(order, par, prior, lane, w):
     """p and P_inf of one lane; a two-dimensional state with P_inf = variance times the identity."""
     variance = load(par, lane, 0.0)
     store(prior, lane, variance)
@@ -269,7 +269,7 @@ def prior2(order, par, prior, lane, w):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def prior_celerite(order, par, prior, lane, w):  # type: ignore[no-untyped-def]
+def prior_celerite(order, par, prior, lane, w):
     """p and P_inf of one lane; a celerite term."""
     variance = load(par, lane, 0.0)
     a = load(par, w + lane, 0.0)
@@ -283,13 +283,13 @@ def prior_celerite(order, par, prior, lane, w):  # type: ignore[no-untyped-def]
 
 
 @uncounted
-def contract_prior_variance(order, par, grad_p, grad, lane, w):  # type: ignore[no-untyped-def]
+def contract_prior_variance(order, par, grad_p, grad, lane, w):
     """Pull the derivative with respect to p back to the variance."""
     store(grad, lane, load(grad, lane, 0.0) + load(grad_p, lane, 0.0))
 
 
 @uncounted
-def contract_prior_celerite(order, par, grad_p, grad, lane, w):  # type: ignore[no-untyped-def]
+def contract_prior_celerite(order, par, grad_p, grad, lane, w):
     """Pull the derivative with respect to p back to variance, a and b."""
     variance = load(par, lane, 0.0)
     first = load(grad_p, lane, 0.0)
@@ -301,5 +301,5 @@ def contract_prior_celerite(order, par, grad_p, grad, lane, w):  # type: ignore[
 
 
 @uncounted
-def nothing(order, ws, steps, w, lane, series, start, n):  # type: ignore[no-untyped-def]
+def nothing(order, ws, steps, w, lane, series, start, n):
     """Closed forms neither read nor write transitions given as data."""
