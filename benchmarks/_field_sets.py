@@ -16,9 +16,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "models" / "rvgp"))
 
-import truth  # noqa: E402
+import truth
 
-from gpkit.geometry import furthest_point_sample  # noqa: E402
+from gpkit.geometry import furthest_point_sample
 
 Rng = np.random.Generator
 Surface = tuple[np.ndarray, np.ndarray]

@@ -10,9 +10,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "models" / "rvgp"))
 
-import truth  # noqa: E402
+import truth
 
-from gpkit.geometry import Manifold, PointCloud  # noqa: E402
+from gpkit.geometry import Manifold, PointCloud
 
 __all__ = ["DENSE_WIND", "FLOWS", "FOLDED", "SURFACES", "surface"]
 

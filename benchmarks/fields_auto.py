@@ -46,18 +46,18 @@ from scipy.spatial import Delaunay
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "models" / "rvgp"))
 
-import _field_sets  # noqa: E402
-import _field_sets_held_out  # noqa: E402
-import _field_sets_later  # noqa: E402
-import _field_singularities  # noqa: E402
-import baselines  # noqa: E402
-from _field_surfaces import DENSE_WIND, FLOWS, FOLDED, SURFACES, surface  # noqa: E402
+import _field_sets
+import _field_sets_held_out
+import _field_sets_later
+import _field_singularities
+import baselines
+from _field_surfaces import DENSE_WIND, FLOWS, FOLDED, SURFACES, surface
 
-from gpkit.errors import DataWarning  # noqa: E402
-from gpkit.files import write_atomic  # noqa: E402
-from gpkit.geometry import CellComplex, PointCloud  # noqa: E402
-from gpkit.models import EdgeFlowGP, VectorFieldGP  # noqa: E402
-from gpkit.models.fields.predictions import ScalarPrediction  # noqa: E402
+from gpkit.errors import DataWarning
+from gpkit.files import write_atomic
+from gpkit.geometry import CellComplex, PointCloud
+from gpkit.models import EdgeFlowGP, VectorFieldGP
+from gpkit.models.fields.predictions import ScalarPrediction
 
 SETS = {**_field_sets_later.SETS, **_field_sets_held_out.HELD_OUT}
 _SPLITS = 5

@@ -13,25 +13,25 @@ import os
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[_name] = "1"
 
-import argparse  # noqa: E402
-import importlib.metadata  # noqa: E402
-import importlib.util  # noqa: E402
-import resource  # noqa: E402
-import sys  # noqa: E402
-import time  # noqa: E402
-from dataclasses import replace  # noqa: E402
+import argparse
+import importlib.metadata
+import importlib.util
+import resource
+import sys
+import time
+from dataclasses import replace
 
-import _measure  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from _measure import Row, duration  # noqa: E402
-from scipy import sparse  # noqa: E402
-from scipy.sparse import linalg as sparse_linalg  # noqa: E402
-from scipy.spatial import ConvexHull, Delaunay  # noqa: E402
+import _measure
+import numpy as np
+import torch
+from _measure import Row, duration
+from scipy import sparse
+from scipy.sparse import linalg as sparse_linalg
+from scipy.spatial import ConvexHull, Delaunay
 
-from gpkit.geometry import CellComplex, Graph, PointCloud, SpectralBasis  # noqa: E402
-from gpkit.kernels import ConnectionLaplacianKernel, HodgeKernel, MarkovKernel, walk_modulation  # noqa: E402
-from gpkit.operators import EigenbasisLinearOperator, RandomFeatureLinearOperator, WalkFeatures  # noqa: E402
+from gpkit.geometry import CellComplex, Graph, PointCloud, SpectralBasis
+from gpkit.kernels import ConnectionLaplacianKernel, HodgeKernel, MarkovKernel, walk_modulation
+from gpkit.operators import EigenbasisLinearOperator, RandomFeatureLinearOperator, WalkFeatures
 
 torch.set_default_dtype(torch.float64)
 torch.set_num_threads(1)

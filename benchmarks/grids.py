@@ -14,22 +14,22 @@ import os
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[_name] = "1"
 
-import argparse  # noqa: E402
-import functools  # noqa: E402
-import math  # noqa: E402
-import warnings  # noqa: E402
+import argparse
+import functools
+import math
+import warnings
 
-import _measure  # noqa: E402
-import gpytorch  # noqa: E402
-import torch  # noqa: E402
-from _measure import Row, duration, timings  # noqa: E402
-from gpytorch.kernels import RBFKernel, ScaleKernel  # noqa: E402
-from gpytorch.utils.grid import create_data_from_grid  # noqa: E402
-from scipy.linalg import solve_toeplitz  # noqa: E402
+import _measure
+import gpytorch
+import torch
+from _measure import Row, duration, timings
+from gpytorch.kernels import RBFKernel, ScaleKernel
+from gpytorch.utils.grid import create_data_from_grid
+from scipy.linalg import solve_toeplitz
 
-from gpkit.kernels import GridKernel, MaternKernel, SpectralMixtureKernel  # noqa: E402
-from gpkit.models import ExactGP  # noqa: E402
-from gpkit.operators import ToeplitzLinearOperator  # noqa: E402
+from gpkit.kernels import GridKernel, MaternKernel, SpectralMixtureKernel
+from gpkit.models import ExactGP
+from gpkit.operators import ToeplitzLinearOperator
 
 EXACT = "Error against a dense Cholesky computation (gpkit's; GPyTorch's beside it)"
 TIME = "CPU time: training step and prediction"

@@ -17,24 +17,24 @@ os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_paralleli
 os.environ["JAX_ENABLE_X64"] = "True"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-import argparse  # noqa: E402
-import sys  # noqa: E402
-import time  # noqa: E402
-import warnings  # noqa: E402
-from dataclasses import dataclass, replace  # noqa: E402
+import argparse
+import sys
+import time
+import warnings
+from dataclasses import dataclass, replace
 
-import _accuracy  # noqa: E402
-import _fleet  # noqa: E402
-import _measure  # noqa: E402
-import _peers  # noqa: E402
-import _samplers  # noqa: E402
-import _startup  # noqa: E402
-import _training  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from _measure import Row, duration, timings  # noqa: E402
+import _accuracy
+import _fleet
+import _measure
+import _peers
+import _samplers
+import _startup
+import _training
+import numpy as np
+import torch
+from _measure import Row, duration, timings
 
-from gpkit.recursions import series  # noqa: E402
+from gpkit.recursions import series
 
 EVIDENCE = "Value + gradient, recursion level"
 KERNELS = {

@@ -20,11 +20,11 @@ from importlib import metadata, util
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import torch
 
-from gpkit.inference.nuts import sample_nuts  # noqa: E402
-from gpkit.inference.potential import ParameterSpec, build_potential  # noqa: E402
+from gpkit.inference.nuts import sample_nuts
+from gpkit.inference.potential import ParameterSpec, build_potential
 
 warnings.simplefilter("ignore")
 NAMES = ("ln_sigma", "ln_omega0", "ln_quality", "ln_jitter")

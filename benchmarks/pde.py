@@ -14,20 +14,20 @@ import os
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[_name] = "1"
 
-import argparse  # noqa: E402
-import time  # noqa: E402
-import tracemalloc  # noqa: E402
-import warnings  # noqa: E402
+import argparse
+import time
+import tracemalloc
+import warnings
 
-import _measure  # noqa: E402
-import _pde_peers  # noqa: E402
-import _pde_problems  # noqa: E402
-import torch  # noqa: E402
-from _measure import Row, duration  # noqa: E402
+import _measure
+import _pde_peers
+import _pde_problems
+import torch
+from _measure import Row, duration
 
-from gpkit.errors import GpkitError  # noqa: E402
-from gpkit.inference.collocation.forms import Jet  # noqa: E402
-from gpkit.inference.collocation.spectral.engine import solve  # noqa: E402
+from gpkit.errors import GpkitError
+from gpkit.inference.collocation.forms import Jet
+from gpkit.inference.collocation.spectral.engine import solve
 
 FEW = "Few waves, however fast: the chosen basis beside the broadband one"
 

@@ -16,21 +16,21 @@ import os
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[_name] = "1"
 
-import argparse  # noqa: E402
-import sys  # noqa: E402
-import time  # noqa: E402
-from dataclasses import replace  # noqa: E402
-from pathlib import Path  # noqa: E402
+import argparse
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch  # noqa: E402
-from torch import cos, sin  # noqa: E402
+import torch
+from torch import cos, sin
 
-from benchmarks import _measure  # noqa: E402
-from gpkit.inference.collocation.forms import Data, Jet  # noqa: E402
-from gpkit.inference.collocation.gphm import engine as gphm  # noqa: E402
-from tests.inference.collocation import problems  # noqa: E402
+from benchmarks import _measure
+from gpkit.inference.collocation.forms import Data, Jet
+from gpkit.inference.collocation.gphm import engine as gphm
+from tests.inference.collocation import problems
 
 NEWTON = {"optimiser": "gauss-newton", "kernel": "gaussian"}
 

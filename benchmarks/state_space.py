@@ -17,18 +17,18 @@ os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_paralleli
 os.environ["JAX_ENABLE_X64"] = "True"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-import argparse  # noqa: E402
-from dataclasses import dataclass  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+from dataclasses import dataclass
+from typing import Any
 
-import _measure  # noqa: E402
-import _state_space_peers as peers  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from _measure import Row, duration, timings  # noqa: E402
+import _measure
+import _state_space_peers as peers
+import numpy as np
+import torch
+from _measure import Row, duration, timings
 
-from gpkit.inference import state_space  # noqa: E402
-from gpkit.kernels import MaternKernel  # noqa: E402
+from gpkit.inference import state_space
+from gpkit.kernels import MaternKernel
 
 _measure.PACKAGES |= {"statsmodels": "statsmodels", "dynamax": "dynamax"}
 

@@ -12,7 +12,7 @@ import gpkit
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from figures import write_figures  # noqa: E402
+from figures import write_figures
 
 project = "gpkit"
 author = "The gpkit developers"

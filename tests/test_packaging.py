@@ -77,7 +77,7 @@ def test_subpackages_are_reached_as_attributes() -> None:
 
 def test_unknown_attribute_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        gpkit.nonsense  # noqa: B018
+        gpkit.nonsense
 
 
 def test_every_subpackage_has_a_docstring_and_is_found() -> None:

@@ -357,7 +357,7 @@ class LightCurve:
             and all(np.array_equal(mine[key], theirs[key], equal_nan=key != "band") for key in mine)
         )
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # Python's way of saying unhashable
 
     def __repr__(self) -> str:
         """One line with the counts."""

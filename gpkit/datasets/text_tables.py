@@ -194,7 +194,7 @@ def read_table(text: str, layout: Layout, *, source: str, labels: Collection[str
     exact: dict[str, Any] = {} if recent else {"float_precision": "round_trip"}
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # said as an error below
             return pd.read_csv(
                 io.StringIO(text),
                 sep=r"\s+" if layout.delimiter is None else layout.delimiter,

@@ -201,7 +201,7 @@ def plot_prior_posterior(
         start = max(start, 1e-6 * low)
     grid = np.linspace(start, high + margin, 400)
     at = 10.0**grid if log_axis else grid
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):  # a density may end within the axis
         prior = np.exp(log_prior(at)) * (at * np.log(10.0) if log_axis else 1.0)
     if high > low:
         position, density = arviz.kde(shown)

@@ -180,7 +180,7 @@ def _explained(z: ComplexArray, yz: ComplexArray, zz: ComplexArray) -> FloatArra
     trace = cc + ss
     # At the Nyquist frequency of an even grid the sine vanishes: the matrix has rank one and its only direction counts.
     full_rank = determinant > 1e-10 * trace**2
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):  # of each place only one of both is taken
         two = (ss * yz.real**2 + cc * yz.imag**2 - 2 * cs * yz.real * yz.imag) / determinant
         one = np.where(trace > 1e-10, (yz.real**2 + yz.imag**2) / trace, 0.0)
     return np.asarray(np.where(full_rank, two, one), dtype=np.float64)
@@ -198,7 +198,7 @@ def bin_periodogram(spectrum: Periodogram, per_decade: int = 10, smallest: int =
     index = np.floor(per_decade * np.log10(f / f[0]) + 1e-9).astype(np.int64)
     count = np.bincount(index)
     keep = count >= max(1, smallest)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):  # empty bins are not kept
         centre = np.exp(np.bincount(index, np.log(f)) / count)[keep]
         power = (np.bincount(index, p) / count)[keep]
     return BinnedPeriodogram(centre, power, power / np.sqrt(count[keep]), count[keep].astype(np.int64))

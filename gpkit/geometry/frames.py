@@ -240,7 +240,7 @@ def _likelihood_dimension(distances: Floats) -> float:
     if distances.shape[1] < 3:
         return float("nan")
     reach = distances[:, -1:]
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):  # points that coincide are left out
         logs = np.log(reach / distances[:, :-1])
     logs = logs[np.isfinite(logs)]
     if not logs.size or logs.mean() <= 0.0:

@@ -65,7 +65,7 @@ def dense_log_likelihood(covariance: Tensor, targets: Tensor) -> Tensor:
         NotPositiveDefiniteError: C has no Cholesky factor.
     """
     y = targets[:, None] if targets.dim() == 1 else targets
-    value: Tensor = _Evidence.apply(covariance, y)  # type: ignore[no-untyped-call]
+    value: Tensor = _Evidence.apply(covariance, y)
     return value
 
 

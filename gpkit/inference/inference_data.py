@@ -142,7 +142,7 @@ def _dataset(
 def save_inference_data(data: Any, path: str | Path) -> Path:
     """Write netCDF; the file appears under its name only when it is complete."""
     with atomic_path(path) as temporary, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # xarray and h5netcdf about each other's versions
         data.to_netcdf(str(temporary), engine="h5netcdf")
     return Path(path)
 
@@ -156,7 +156,7 @@ def load_inference_data(path: str | Path) -> Any:
     arviz = _arviz()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # the same
             with arviz.rc_context({"data.load": "eager"}):
                 return arviz.from_netcdf(str(path), engine="h5netcdf")
     except FileNotFoundError:

@@ -374,7 +374,7 @@ class _Transformed:
                 status[row] = 1
                 continue
             prior, slope = log_prior(self.density.parameters, theta)
-            with np.errstate(divide="ignore"):
+            with np.errstate(divide="ignore"):  # at an end of a range the density is zero
                 jacobian = float(np.log(self.span * share * (1.0 - share)).sum())
             values[row] = value + prior + jacobian
             inner = (gradient + slope) * self.span * share * (1.0 - share) + (1.0 - 2.0 * share)

@@ -66,7 +66,7 @@ def _normalised(nu: float, q: Array) -> Array:
     """``h_nu(q) / h_nu(0)``, nu > 0, q >= 0."""
     if nu >= _UNIFORM_FROM:
         return _uniform(nu, q)
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is not finite is replaced below
         value = np.exp((1.0 - nu) * math.log(2.0) - math.lgamma(nu) + nu * np.log(q) - q) * special.kve(nu, q)
     # Where K overflows, or at zero, the correlation is one to rounding.
     return np.where(np.isfinite(value), value, np.where(q < 1.0, 1.0, 0.0))

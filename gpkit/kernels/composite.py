@@ -95,12 +95,12 @@ class ScaleKernel(StateSpaceKernel):
         self.add_parameter("outputscale", outputscale, outputscale_constraint or Positive(), outputscale_prior)
 
     @property
-    def structure(self) -> Structure:  # type: ignore[override]
+    def structure(self) -> Structure:  # type: ignore[override]  # of its parts, where others have a constant
         """Sum of products of factor names."""
         return self.base_kernel.structure
 
     @property
-    def isotropic(self) -> bool:  # type: ignore[override]
+    def isotropic(self) -> bool:  # type: ignore[override]  # of its parts, where others have a constant
         """Whether the kernel of the distance is a covariance in several dimensions."""
         return self.base_kernel.isotropic
 
@@ -178,13 +178,13 @@ class SumKernel(_CompositeKernel):
     """Sum of state-space kernels: independent processes added, states stacked."""
 
     @property
-    def structure(self) -> Structure:  # type: ignore[override]
+    def structure(self) -> Structure:  # type: ignore[override]  # of its parts, where others have a constant
         """Sum of products of factor names."""
         parts = [part.structure for part in self._parts]
         return GIVEN if GIVEN in parts else tuple(term for part in parts for term in part)
 
     @property
-    def isotropic(self) -> bool:  # type: ignore[override]
+    def isotropic(self) -> bool:  # type: ignore[override]  # of its parts, where others have a constant
         """Whether the kernel of the distance is a covariance in several dimensions."""
         return all(part.isotropic for part in self._parts)
 
@@ -206,7 +206,7 @@ class ProductKernel(_CompositeKernel):
     """Product of state-space kernels: Kronecker products of states."""
 
     @property
-    def structure(self) -> Structure:  # type: ignore[override]
+    def structure(self) -> Structure:  # type: ignore[override]  # of its parts, where others have a constant
         """Sum of products of factor names."""
         structure: Structure = ((),)
         for part in self._parts:
@@ -216,7 +216,7 @@ class ProductKernel(_CompositeKernel):
         return structure
 
     @property
-    def isotropic(self) -> bool:  # type: ignore[override]
+    def isotropic(self) -> bool:  # type: ignore[override]  # of its parts, where others have a constant
         """Whether the kernel of the distance is a covariance in several dimensions."""
         return all(part.isotropic for part in self._parts)
 

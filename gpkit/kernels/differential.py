@@ -212,7 +212,7 @@ def derivative_covariance(
         for b, e in right.terms.items():
             parts = [(-1.0) ** j * table[i + j] for i, j, table in zip(a, b, tables, strict=True)]
             if structured:
-                factors += [parts[0] * (c * e), *parts[1:]]  # type: ignore[operator]
+                factors += [parts[0] * (c * e), *parts[1:]]  # type: ignore[operator]  # the first part is a tensor
                 continue
             product = parts[0]
             for part in parts[1:]:

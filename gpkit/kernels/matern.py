@@ -89,7 +89,7 @@ class MaternKernel(StateSpaceKernel):
         return self._natural("lengthscale")
 
     @property
-    def structure(self) -> Structure:  # type: ignore[override]
+    def structure(self) -> Structure:  # type: ignore[override]  # of a parameter, where others have a constant
         """Sum of products of factor names."""
         return ((_FACTORS[self.nu],),)
 

@@ -94,7 +94,7 @@ class PeriodicKernel(StateSpaceKernel):
         return self._natural("lengthscale")
 
     @property
-    def structure(self) -> Structure:  # type: ignore[override]
+    def structure(self) -> Structure:  # type: ignore[override]  # of a parameter, where others have a constant
         """A constant and the harmonics."""
         return (("exponential",), *((("celerite",),) * self.terms))
 

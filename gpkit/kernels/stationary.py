@@ -84,7 +84,7 @@ class Envelope(ABC):
         Returns:
             (n + 1, *s), differentiable any number of times in z and l.
         """
-        return _EnvelopeDerivatives.apply(self, order, lag, lengthscale)  # type: ignore[no-untyped-call]
+        return _EnvelopeDerivatives.apply(self, order, lag, lengthscale)
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ class _Logistic(Likelihood):
         self.bound = bound
 
     @property
-    def monotone(self) -> bool:  # type: ignore[override]
+    def monotone(self) -> bool:  # type: ignore[override]  # of its bound, where others have a constant
         """Full steps to sites of the local bound never lower it."""
         return self.bound == "local"
 

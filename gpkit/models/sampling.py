@@ -149,7 +149,7 @@ def _sample_pyro(
     for chain in range(chains):
         pyro.set_rng_seed(seed * 1000 + chain)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # of torch's and Pyro's own code
             kernel = NUTS(program, init_strategy=pyro.infer.autoguide.initialization.init_to_value(values=start))
             mcmc = MCMC(kernel, num_samples=draws, warmup_steps=tune, num_chains=1, disable_progbar=not progress)
             mcmc.run()

@@ -28,7 +28,7 @@ def gram_of(features: Tensor) -> Tensor:
     kept = getattr(features, "_gpkit_gram", None)
     if kept is None or kept[0] != features._version:
         kept = (features._version, features.mT @ features)
-        features._gpkit_gram = kept  # type: ignore[attr-defined]
+        features._gpkit_gram = kept  # type: ignore[attr-defined]  # kept with the tensor
     gram: Tensor = kept[1]
     return gram
 
@@ -40,7 +40,7 @@ def projection_of(features: Tensor, rhs: Tensor) -> Tensor:
     kept = getattr(features, "_gpkit_projection", None)
     if kept is None or kept[0] is not rhs or kept[1] != (features._version, rhs._version):
         kept = (rhs, (features._version, rhs._version), features.mT @ rhs)
-        features._gpkit_projection = kept  # type: ignore[attr-defined]
+        features._gpkit_projection = kept  # type: ignore[attr-defined]  # kept with the tensor
     value: Tensor = kept[2]
     return value
 

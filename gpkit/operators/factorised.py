@@ -292,7 +292,7 @@ class FactorisedLinearOperator(StructuredLinearOperator):
         """``[left] A^-1 right``, exact."""
         vector = right_tensor.dim() == 1
         rhs = right_tensor.unsqueeze(-1) if vector else right_tensor
-        out: Tensor = _Solve.apply(self, rhs, *self._args)  # type: ignore[no-untyped-call]
+        out: Tensor = _Solve.apply(self, rhs, *self._args)
         if left_tensor is not None:
             out = left_tensor @ out
         return out.squeeze(-1) if vector else out
@@ -310,7 +310,7 @@ class FactorisedLinearOperator(StructuredLinearOperator):
         else:
             rhs = inv_quad_rhs.unsqueeze(-1) if inv_quad_rhs.dim() == 1 else inv_quad_rhs
         if logdet:
-            quad, determinant = _Evidence.apply(self, rhs, *self._args)  # type: ignore[no-untyped-call]
+            quad, determinant = _Evidence.apply(self, rhs, *self._args)
         else:
             quad = (rhs * self.solve(rhs)).sum(-2)
             determinant = torch.zeros(self.batch_shape, dtype=self.dtype, device=self.device)

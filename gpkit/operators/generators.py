@@ -200,7 +200,7 @@ def inv_quad_logdet(generators: Generators, values: Tensor) -> tuple[Tensor, Ten
     batch = common_batch(generators.batch_shape, values.shape[:-1])
     times, params, diagonal, transitions = generators.tensors()
     want = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (*generators.tensors(), values))
-    quad, logdet = _InvQuadLogdet.apply(times, params, diagonal, transitions, values, generators.structure, batch, want)  # type: ignore[no-untyped-call]
+    quad, logdet = _InvQuadLogdet.apply(times, params, diagonal, transitions, values, generators.structure, batch, want)
     return quad, logdet
 
 
@@ -339,7 +339,7 @@ class _Multiply(torch.autograd.Function):
 
 def multiply(generators: Generators, rhs: Tensor) -> Tensor:
     """``K rhs`` for (*b, N, C), O(N J b) per column."""
-    return _Multiply.apply(*generators.tensors(), rhs, generators.structure)  # type: ignore[no-untyped-call]
+    return _Multiply.apply(*generators.tensors(), rhs, generators.structure)
 
 
 class _Solve(torch.autograd.Function):
@@ -387,7 +387,7 @@ def solve_with(factors: Factors, batch: torch.Size, rhs: Tensor) -> Tensor:
 
 def solve(generators: Generators, rhs: Tensor, factors: Factors) -> Tensor:
     """``K^-1 rhs`` for (*b, N, C), differentiable in everything; ``factors`` come from :func:`factorise`."""
-    return _Solve.apply(*generators.tensors(), rhs, generators.structure, factors)  # type: ignore[no-untyped-call]
+    return _Solve.apply(*generators.tensors(), rhs, generators.structure, factors)
 
 
 def smooth(generators: Generators, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -122,7 +122,7 @@ class PosteriorCovarianceLinearOperator(StructuredLinearOperator):
 
     def _diagonal(self) -> Tensor:
         if torch.is_grad_enabled() and any(t.requires_grad for t in self._args):
-            return _LatentVariance.apply(self, *self._args) + self.diagonal_values  # type: ignore[no-untyped-call]
+            return _LatentVariance.apply(self, *self._args) + self.diagonal_values
         if self._latent_variance is not None:
             return self._latent_variance + self.diagonal_values
         variance = self._smoothed_variance()

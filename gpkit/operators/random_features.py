@@ -215,7 +215,7 @@ class RandomFeatureLinearOperator(StructuredLinearOperator):
         return to_linear_operator(self.to_dense().expand(*batch_shape, *self.shape[-2:]))
 
     def _forward(self, features: WalkFeatures, values: Tensor, transposed: bool) -> Tensor:
-        out: Tensor = _Product.apply(self.modulation, values, features, transposed)  # type: ignore[no-untyped-call]
+        out: Tensor = _Product.apply(self.modulation, values, features, transposed)
         return out
 
     def _matmul(self, rhs: Tensor) -> Tensor:

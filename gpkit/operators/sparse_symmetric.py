@@ -140,12 +140,12 @@ class SparseMatrix:
 
     def solve(self, rhs: Tensor) -> Tensor:
         """``A^-1 rhs`` (N, C), differentiable in the values and the right-hand side."""
-        out: Tensor = _Solve.apply(self.values, rhs, self)  # type: ignore[no-untyped-call]
+        out: Tensor = _Solve.apply(self.values, rhs, self)
         return out
 
     def logdet(self) -> Tensor:
         """log det A, differentiable in the values."""
-        out: Tensor = _LogDet.apply(self.values, self)  # type: ignore[no-untyped-call]
+        out: Tensor = _LogDet.apply(self.values, self)
         return out
 
 

@@ -67,7 +67,7 @@ class _Undifferentiable(torch.autograd.Function):
 def refuse_gradient(values: Tensor, what: str, tensors: tuple[Tensor, ...]) -> Tensor:
     """Return ``values``; a backward pass through them raises if any of ``tensors`` needs gradients."""
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        return _Undifferentiable.apply(values, what, *tensors)  # type: ignore[no-untyped-call]
+        return _Undifferentiable.apply(values, what, *tensors)
     return values
 
 

@@ -195,7 +195,7 @@ class Band:
 
     def exponentiated(self) -> Band:
         """From ln(value) to value: quantiles go over into quantiles, so the centre becomes the median."""
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"):  # what overflows is drawn as infinite
             return Band(
                 self.x,
                 np.exp(self.center),

@@ -14,14 +14,14 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import numpy as np  # noqa: E402
-import scipy  # noqa: E402
-import torch  # noqa: E402
-from peers import chebyshev, finite_differences, on_grid  # noqa: E402
-from problems import PROBLEMS, Known  # noqa: E402
+import numpy as np
+import scipy
+import torch
+from peers import chebyshev, finite_differences, on_grid
+from problems import PROBLEMS, Known
 
-from gpkit import __version__  # noqa: E402
-from gpkit.errors import ConvergenceWarning, GpkitError  # noqa: E402
+from gpkit import __version__
+from gpkit.errors import ConvergenceWarning, GpkitError
 
 HERE = Path(__file__).resolve().parent
 

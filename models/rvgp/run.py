@@ -26,10 +26,10 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-import experiments  # noqa: E402
+import experiments
 
-from gpkit.errors import DataWarning  # noqa: E402
-from gpkit.files import write_atomic  # noqa: E402
+from gpkit.errors import DataWarning
+from gpkit.files import write_atomic
 
 
 def main() -> None:

@@ -177,7 +177,7 @@ def test_random_phases_of_the_stand_in(spaces):
 
 
 def sample(space, n, seed=0):
-    points = torch.as_tensor(np.asarray(space.random(np.random.RandomState(seed), n)[1]))  # noqa: NPY002 - its interface
+    points = torch.as_tensor(np.asarray(space.random(np.random.RandomState(seed), n)[1]))  # its interface
     return points.to(torch.float64)
 
 

@@ -18,7 +18,7 @@ def test_every_name_is_there(name: str) -> None:
 
 def test_other_names_are_not() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
-        gpkit.models.Nothing  # noqa: B018
+        gpkit.models.Nothing
 
 
 def test_one_model_does_not_load_the_others() -> None:

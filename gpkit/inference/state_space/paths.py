@@ -201,7 +201,7 @@ def _(kernel: StateSpaceKernel, coordinates: Tensor) -> KernelBlocks:
     covariance = torch.stack([_padded(c, size) for c in covariances], -3).unsqueeze(-4)
     steps = _steps(coordinates)
     if coordinates.device.type == "cpu":
-        transitions = _Transitions.apply(coordinates, params, structure)  # type: ignore[no-untyped-call]
+        transitions = _Transitions.apply(coordinates, params, structure)
     else:
         # The same on any device, by matrix exponentials.
         blocks = [torch.matrix_exp(space.feedback.unsqueeze(-3) * steps[..., None, None]) for space in terms]

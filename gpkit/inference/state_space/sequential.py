@@ -228,7 +228,7 @@ def smooth_sites(
     first = paths.covariance[..., 0]
     tensors = (paths.transitions, first, precision, information)
     want = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    evidence, means, covariances, lag = _Smooth.apply(*tensors, _layout(paths), batch, lag_one, want)  # type: ignore[no-untyped-call]
+    evidence, means, covariances, lag = _Smooth.apply(*tensors, _layout(paths), batch, lag_one, want)
     if not lag_one:
         return evidence, means, covariances, None
     what = "a lag-one covariance of the sequential backend (backend='scan' has its gradient)"
@@ -266,7 +266,7 @@ def filter_sites(
         refuse_gradient(torch.from_numpy(m).reshape((*batch, *m.shape[1:])), what, tensors) for m in moments
     )
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        evidence = _Smooth.apply(*tensors, layout, batch, False, True)[0]  # type: ignore[no-untyped-call]
+        evidence = _Smooth.apply(*tensors, layout, batch, False, True)[0]
     else:
         evidence = torch.from_numpy(values).reshape(batch)
     return evidence, mean, covariance, predicted, spread

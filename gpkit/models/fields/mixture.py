@@ -199,7 +199,7 @@ class FieldMixture:
         # Places whose prediction rounding has spoilt say nothing.
         sound = np.isfinite(total).all((1, 2)) & np.isfinite(rest).all(1)
         inverse = np.linalg.pinv(np.where(sound[:, None, None], total, 0.0), hermitian=True)
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"):  # of spoilt places nothing is taken
             distances = np.einsum("mi,mij,mj->m", rest, inverse, rest)
             noise = np.trace(np.tensordot(weights, noises, 1), axis1=1, axis2=2)
             shares = 1.0 - noise / np.trace(total, axis1=1, axis2=2)

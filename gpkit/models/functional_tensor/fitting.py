@@ -52,7 +52,7 @@ class Parts:
             return np.full(len(rows), -1)
         # Each run of rows of the length of ``count`` is a permutation of the parts, which mixes the bits of its number.
         run, place = np.divmod(rows, self.count)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"):  # a hash is taken modulo two to the 64
             bits = (run.astype(np.uint64) + np.uint64(self.seed + 1)) * np.uint64(0x9E3779B97F4A7C15)
             bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             bits ^= bits >> np.uint64(27)

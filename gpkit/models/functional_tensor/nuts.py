@@ -201,7 +201,7 @@ def _chain(
     pyro.set_rng_seed(seed)
     start = {"z": program.start(means, np.random.default_rng(seed))}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # of torch's and Pyro's own code
         kernel = NUTS(potential_fn=program.potential, max_tree_depth=8, full_mass=program.size <= _DENSE)
         run = MCMC(kernel, num_samples=draws, warmup_steps=tune, initial_params=start, disable_progbar=not progress)
         run.run()

@@ -107,7 +107,7 @@ class Expression:
     def __pos__(self) -> Expression:
         return self
 
-    def __eq__(self, other: object) -> Equation:  # type: ignore[override]
+    def __eq__(self, other: object) -> Equation:  # type: ignore[override]  # an equation, not a comparison
         return Equation(self, other)
 
     @classmethod

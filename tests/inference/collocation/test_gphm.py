@@ -90,8 +90,8 @@ CASES = {
 def oblique():
     """Derivatives along one, two and three axes, of a jet and of its square, and a coefficient that varies."""
     terms = (term(1.0, 2, 0, 0), term(0.5, 1, 1, 1), term(lambda x, y, z: x + y * z, 0, 2, 1), term(2.0, 0, 0, 0))
-    u = lambda x, y, z: torch.sin(x + 2 * y - z)  # noqa: E731
-    square = lambda x, j, p: j[0] ** 2 * j[1]  # noqa: E731
+    u = lambda x, y, z: torch.sin(x + 2 * y - z)
+    square = lambda x, j, p: j[0] ** 2 * j[1]
     equation = Equation(terms, Data(u), (Jet(0, (0, 1, 0)), Jet(0, (0, 0, 0))), square)
     slanted = Condition("robin", 1, 0, (term(1.0, 0, 1, 0), term(2.0, 0, 0, 0)), Data(u))
     return Problem(box(UNIT, UNIT, UNIT), ("u",), (equation,), (face(0, 0, u, 3), slanted))

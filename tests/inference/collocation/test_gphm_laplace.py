@@ -36,7 +36,7 @@ def poisson(dim, cubic=False):
 
 
 def advection():
-    u = lambda x, t: SIN(3 * x - 2 * t)  # noqa: E731
+    u = lambda x, t: SIN(3 * x - 2 * t)
     equation = Equation((term(lambda x, t: 1 + x * t, 1, 0), term(0.5, 0, 1)), Data(u))
     slanted = Condition("robin", 0, 1, (term(lambda x, t: 1 + t, 0, 0), term(0.3, 1, 0), term(0.1, 0, 0)), Data(u))
     return Problem(box(UNIT, UNIT), ("u",), (equation,), (face(0, 0, u, 2), face(1, 0, u, 2), slanted))

@@ -107,35 +107,35 @@ def known(name: str) -> tuple[PDE, object, object]:
     x, y = coordinates(square)
     pi = math.pi
     if name == "heat":
-        exact = lambda x, t: T.exp(-(pi**2) * t) * T.sin(pi * x)  # noqa: E731
+        exact = lambda x, t: T.exp(-(pi**2) * t) * T.sin(pi * x)
         return PDE(dt(w) == laplacian(w), [Initial(w, "t=0", exact), Dirichlet(w, 0)]), (40, 40), exact
     if name == "wave":
-        exact = lambda x, t: T.cos(2 * pi * t) * T.sin(2 * pi * x)  # noqa: E731
+        exact = lambda x, t: T.cos(2 * pi * t) * T.sin(2 * pi * x)
         return PDE(dt(w, 2) == laplacian(w), [Initial(w, "t=0", exact, velocity=0), Dirichlet(w, 0)]), (40, 40), exact
     if name == "advection":
-        exact = lambda x, t: T.sin(9 * x - 45 * t)  # noqa: E731
+        exact = lambda x, t: T.sin(9 * x - 45 * t)
         data = [Initial(w, "t=0", exact), Dirichlet(w.on("x=0"), exact)]
         return PDE(dt(w) + 5 * d(w, "x") == 0, data), (50, 60), exact
     if name == "Burgers":
-        exact = lambda x, t: 0.5 - 0.5 * T.tanh((x - 0.5 * t - 0.3) / 0.4)  # noqa: E731
+        exact = lambda x, t: 0.5 - 0.5 * T.tanh((x - 0.5 * t - 0.3) / 0.4)
         equation = dt(w) + w * d(w, "x") == 0.1 * laplacian(w)
         return PDE(equation, [Initial(w, "t=0", exact), Dirichlet(w, exact)]), (40, 40), exact
     if name == "beam":
-        exact = lambda x: T.sin(pi * x) ** 2 * T.exp(x)  # noqa: E731
+        exact = lambda x: T.sin(pi * x) ** 2 * T.exp(x)
         (s,) = coordinates(line)
         source = d(sin(pi * s) ** 2 * exp(s), "x", 4)
         return PDE(d(line, "x", 4) == source, [Dirichlet(line, 0), Neumann(line, 0)]), 60, exact
     if name == "plate":
-        exact = lambda x, y: T.sin(2 * x + y) * T.exp(0.5 * y)  # noqa: E731
+        exact = lambda x, y: T.sin(2 * x + y) * T.exp(0.5 * y)
         e = sin(2 * x + y) * exp(0.5 * y)
         data = [Dirichlet(u, exact), Dirichlet(laplacian(u), laplacian(e))]
         return PDE(biharmonic(u) == biharmonic(e), data), (30, 30), exact
     if name == "periodic":
-        exact = lambda x, y: T.sin(2 * pi * x) * T.exp(T.cos(2 * pi * y))  # noqa: E731
+        exact = lambda x, y: T.sin(2 * pi * x) * T.exp(T.cos(2 * pi * y))
         e = sin(2 * pi * x) * exp(cos(2 * pi * y))
         return PDE(laplacian(u) - u == laplacian(e) - e, Periodic("x", "y")), (40, 40), exact
     assert name == "mixed derivatives"
-    exact = lambda x, y: T.sin(3 * x + 2 * y)  # noqa: E731
+    exact = lambda x, y: T.sin(3 * x + 2 * y)
     e = sin(3 * x + 2 * y)
 
     def operator(v):

@@ -68,7 +68,7 @@ class _Normal:
         self._loc, self._scale, self._log = _number(loc), _number(scale), log
 
     def number(self, z: Array) -> Array:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"):  # a number beyond the floats is infinite, and refused
             return np.asarray(np.exp(z)) if self._log else z
 
     def slope(self, z: float) -> float:
