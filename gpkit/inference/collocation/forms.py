@@ -11,6 +11,7 @@ state is again a sum of linear terms with variable coefficients, and one autogra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from torch import Tensor
 from gpkit.errors import InvalidDataError
 
 __all__ = [
+    "TOO_LARGE",
     "Box",
     "Coefficient",
     "Condition",
@@ -33,7 +35,14 @@ __all__ = [
     "Term",
     "evaluate",
     "evaluate_on_grid",
+    "first_unusable",
 ]
+
+_LARGEST = 1e75
+TOO_LARGE = (
+    f"above {_LARGEST:.0e} squares of squares leave the range of double precision, state the problem in other units"
+)
+"""Why such a number is refused."""
 
 Function = Callable[..., Tensor]
 _FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -307,12 +316,18 @@ def evaluate(function: Function, coordinates: Sequence[Tensor], what: str) -> Te
                 f"{what} returned shape {tuple(values.shape)} for coordinates of shape {tuple(shape)}"
             )
     values = values.expand(shape)
-    finite = torch.isfinite(values)
-    if not bool(finite.all()):
-        where = tuple(int(i) for i in torch.nonzero(~finite)[0])
+    if (where := first_unusable(values)) is not None:
         at = ", ".join(f"{float(c.expand(shape)[where]):.6g}" for c in coordinates)
-        raise InvalidDataError(f"{what} is {float(values[where])} at ({at}): it must be finite everywhere on the box")
+        value = float(values[where])
+        wanted = TOO_LARGE if math.isfinite(value) else "it must be finite everywhere on the box"
+        raise InvalidDataError(f"{what} is {value:.6g} at ({at}): {wanted}")
     return values
+
+
+def first_unusable(values: Tensor) -> tuple[int, ...] | None:
+    """The first place whose value is not finite or so large that sums of squares of squares would overflow."""
+    usable = values.abs() <= _LARGEST
+    return None if bool(usable.all()) else tuple(int(i) for i in torch.nonzero(~usable)[0])
 
 
 def evaluate_on_grid(function: Function, axes: Sequence[Tensor], what: str) -> Tensor:
@@ -348,7 +363,7 @@ def evaluate_on_grid(function: Function, axes: Sequence[Tensor], what: str) -> T
             if values.dim() in (0, d):
                 values = values.expand(shape)
                 same = torch.allclose(values[index], probe, rtol=1e-9, atol=1e-12 * float(probe.abs().max()))
-                if same and bool(torch.isfinite(values).all()):
+                if same and first_unusable(values) is None:
                     return values
         except _FAILURES:
             pass  # it does not broadcast: it is called with full coordinates, and its own error is reported from there

@@ -14,7 +14,7 @@ from scipy.interpolate import BSpline, NdBSpline, make_interp_spline
 from torch import Tensor
 
 from gpkit.errors import InvalidDataError
-from gpkit.inference.collocation.forms import Box
+from gpkit.inference.collocation.forms import TOO_LARGE, Box, first_unusable
 
 __all__ = ["Gridded", "Noisy", "Spline", "is_open_mesh", "orders_on", "uniform_axes", "values_tensor"]
 
@@ -35,10 +35,11 @@ def values_tensor(values: Any, what: str) -> Tensor:
     if tensor.is_complex() or tensor.dtype == torch.bool:
         raise InvalidDataError(f"{what} must be real numbers, got {tensor.dtype}")
     tensor = tensor.to(torch.float64)
-    finite = torch.isfinite(tensor)
-    if not bool(finite.all()):
-        where = tuple(int(i) for i in torch.nonzero(~finite)[0])
-        raise InvalidDataError(f"{what} must be finite: entry {where} is {float(tensor[where])}")
+    if (where := first_unusable(tensor)) is not None:
+        value = float(tensor[where])
+        if math.isfinite(value):
+            raise InvalidDataError(f"entry {where} of {what} is {value:.6g}: {TOO_LARGE}")
+        raise InvalidDataError(f"{what} must be finite: entry {where} is {value}")
     return tensor
 
 

@@ -260,3 +260,22 @@ def test_methods_and_parameters_that_are_not_there() -> None:
         problem.solve(20, method="finite")
     with pytest.raises(InvalidDataError, match="no unknown 'D'"):
         problem.solve(20, parameters={"D": 1.0})
+
+
+@pytest.mark.parametrize("size", [1e74, 1e-74])
+def test_data_of_any_size_whose_squares_exist_are_solved(size):
+    """Warnings are errors here: nothing overflows on the way."""
+    u, x = Field("u", Box(x=(0, 1))), torch.linspace(0, 1, 40, dtype=torch.float64)
+    noisy = Noisy(size * torch.sin(5 * x), 0.1 * size)
+    solution = PDE(d(u, "x", 2) == noisy, [Dirichlet(u, 0.0)]).solve(40, method="spectral", progress=False)
+    expected = (math.sin(5.0) * 0.4 - math.sin(2.0)) / 25.0
+    assert float(solution.mean([[0.4]])) / size == pytest.approx(expected, abs=0.01)
+
+
+def test_data_beyond_that_are_refused_with_the_place_and_a_remedy():
+    u = Field("u", Box(x=(0, 1)))
+    for source in (lambda x: 1e150 * torch.sin(5 * x), np.full(40, 1e150)):
+        with pytest.raises(InvalidDataError, match="squares .* other units"):
+            PDE(d(u, "x", 2) == source, [Dirichlet(u, 0.0)]).solve(40, progress=False)
+    with pytest.raises(InvalidDataError, match=r"entry \(0,\) .* other units"):
+        Noisy(np.full(40, -1e150), 1e149)
