@@ -158,10 +158,14 @@ class SiteObservation(Observation):
     Args:
         likelihood: to begin with; its parameters are learned.
         damping: part of the old site that a step keeps, for likelihoods whose full steps may overshoot.
+
+    Attributes:
+        largest: of all observations that parameters were learned from.
     """
 
     def __init__(self, likelihood: Likelihood, damping: float = 0.5) -> None:
         self.likelihood = likelihood
+        self.largest = 0.0
         self.keep = 0.0 if likelihood.monotone else damping
 
     @property
@@ -193,6 +197,7 @@ class SiteObservation(Observation):
 
     def learn(self, y: Array, mean: Array, square: Array, power: Array) -> None:
         """Parameters of the likelihood that raise the bound."""
+        self.largest = max(self.largest, float(y.max(initial=0.0)))
         variance = np.maximum(square - mean**2, 0.0)
         with torch.no_grad():
             self.likelihood = self.likelihood.fitted(*map(_tensor, (y, mean, variance, power)))

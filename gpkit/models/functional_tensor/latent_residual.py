@@ -44,6 +44,7 @@ class LatentResidual:
         width: what standard deviations are multiplied by.
         dispersion: of the negative binomial around these predictions; one for others.
         left_out: predictions of the rows without themselves.
+        largest: of the targets.
     """
 
     points: Array
@@ -57,6 +58,7 @@ class LatentResidual:
     width: float
     dispersion: float
     left_out: DiscretePrediction
+    largest: float
 
     @classmethod
     def fit(cls, table: UnseenRows, *, family: str, likelihood: Likelihood) -> LatentResidual:
@@ -77,7 +79,7 @@ class LatentResidual:
                 found, left = process.predict(points, target, relative, points, rows)
                 target, relative = _pseudo(likelihood, y, mean + found, left, mean)
             found, left = process.predict(points, target, relative, points, rows)
-        total = variance + left
+        total, largest = variance + left, float(y.max(initial=0.0))
         before = float(likelihood.size) if isinstance(likelihood, NegativeBinomial) else 1.0
 
         def settings(z: Array) -> tuple[float, float, float]:
@@ -85,7 +87,8 @@ class LatentResidual:
 
         def law(z: Array, part: NDArray[np.int64]) -> DiscretePrediction:
             belief, width, dispersion = settings(z)
-            return _law(mean[part] + belief * found[part], width * np.sqrt(total[part]), family, dispersion)
+            spread = width * np.sqrt(total[part])
+            return _law(mean[part] + belief * found[part], spread, family, dispersion, largest)
 
         def loss(z: Array) -> float:
             return -float(law(z, some).log_density(y[some]).mean())
@@ -94,7 +97,7 @@ class LatentResidual:
         bounds, begin = [(-6.0, 6.0), (-3.0, 1.5), (-2.0, 4.0)][:count], [1.0, 0.0, 0.0][:count]
         best = minimize(loss, begin, method="Nelder-Mead", bounds=bounds, options={"maxfev": 40 * count, "xatol": 0.02})
         left_out = law(best.x, rows)
-        return cls(points, target, mean, relative, process, family, likelihood, *settings(best.x), left_out)
+        return cls(points, target, mean, relative, process, family, likelihood, *settings(best.x), left_out, largest)
 
     def extended(self, points: Array, more: Array, y: Array, mean: Array, variance: Array) -> LatentResidual:
         """With more rows that can be neighbours; everything learned stays.
@@ -115,6 +118,7 @@ class LatentResidual:
             target=np.append(self.target, target),
             base=np.append(self.base, mean),
             relative=np.append(self.relative, relative),
+            largest=max(self.largest, float(y.max(initial=0.0))),
         )
 
     def shrunk(self, keep: int) -> LatentResidual:
@@ -138,11 +142,11 @@ class LatentResidual:
         """Predictive law at new points (M, D), given moments (M,) of the linear predictor by the low-rank part."""
         found, left = self._conditioned(points)
         spread = self.width * np.sqrt(variance + left)
-        return _law(mean + self.belief * found, spread, self.family, self.dispersion)
+        return _law(mean + self.belief * found, spread, self.family, self.dispersion, self.largest)
 
 
-def _law(location: Array, spread: Array, family: str, dispersion: float) -> DiscretePrediction:
-    return DiscretePrediction(location[None], spread[None], family, dispersion)
+def _law(location: Array, spread: Array, family: str, dispersion: float, largest: float) -> DiscretePrediction:
+    return DiscretePrediction(location[None], spread[None], family, dispersion, largest=largest)
 
 
 def _pseudo(likelihood: Likelihood, y: Array, mean: Array, variance: Array, low_rank: Array) -> tuple[Array, Array]:

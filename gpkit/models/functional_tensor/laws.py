@@ -51,7 +51,8 @@ def mixture_law(
     """
     weights = state.weights if len(mean) == len(state.weights) else np.ones(1)
     if likelihood not in CONTINUOUS:
-        return DiscretePrediction(mean, np.sqrt(variance), likelihood, _dispersion(state.members), weights)
+        dispersion, largest = _dispersion(state.members), _largest(state.members)
+        return DiscretePrediction(mean, np.sqrt(variance), likelihood, dispersion, weights, largest)
     location = state.centre + state.unit * mean
     average = weights @ mean
     function_variance = state.unit**2 * (weights @ (variance + (mean - average) ** 2))
@@ -80,6 +81,12 @@ def _dispersion(members: Sequence[Member]) -> float:
     own = [o.likelihood for o in found if isinstance(o, SiteObservation)]
     sizes = [float(law.size) for law in own if isinstance(law, NegativeBinomial)]
     return float(np.mean(sizes)) if sizes else 1.0
+
+
+def _largest(members: Sequence[Member]) -> float:
+    """Observation that any member has seen."""
+    found = [m.posterior.observation for m in members]
+    return max(o.largest for o in found if isinstance(o, SiteObservation))
 
 
 def rescaled(state: TensorState, law: TensorPrediction) -> TensorPrediction:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time as clock
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpkit.errors import InvalidDataError
+from gpkit.errors import DataWarning, InvalidDataError
 from gpkit.inference.structured_vb import CoreForm, observation_named
 from gpkit.models.functional_tensor.checkpoint import Member
 from gpkit.models.functional_tensor.estimation import FitOptions, estimate, low_rank_settings
@@ -20,7 +21,7 @@ from gpkit.models.functional_tensor.latent_residual import LatentResidual
 from gpkit.models.functional_tensor.laws import joint_draws, member_moments, mixture_law, rescaled
 from gpkit.models.functional_tensor.modes import ModeSpec
 from gpkit.models.functional_tensor.predictions import DiscretePrediction, TensorPrediction
-from gpkit.models.functional_tensor.result import TensorFit, describe
+from gpkit.models.functional_tensor.result import OVERDISPERSED, TensorFit, describe
 from gpkit.models.functional_tensor.settings import CONTINUOUS, LIKELIHOODS
 from gpkit.models.functional_tensor.state import TensorState
 from gpkit.models.functional_tensor.streaming import updated
@@ -163,6 +164,9 @@ class FunctionalTensor:
 
         Raises:
             InvalidDataError: for data that cannot be used; the message says which row and column.
+
+        Warns:
+            DataWarning: for Poisson counts whose entries left out vary more than such counts do.
         """
         limit = self._usual_sweeps() if sweeps is None else sweeps
         options = FitOptions(restarts, combine, limit, tolerance, batch_size, epochs, keep, seed, progress, checkpoint)
@@ -182,7 +186,19 @@ class FunctionalTensor:
             found.unseen,
             clock.process_time() - begun,
         )
+        if self.likelihood == "poisson" and found.unseen is not None:
+            self._warn_of_overdispersion()
         return self.result
+
+    def _warn_of_overdispersion(self) -> None:
+        ratio = self.fitted.overdispersion(self._fitted().y)
+        if ratio > OVERDISPERSED:
+            warnings.warn(
+                f"entries left out differ from their predictions with {ratio:.1f} times the variance of Poisson "
+                "counts: likelihood='negative-binomial' is for such counts",
+                DataWarning,
+                stacklevel=3,
+            )
 
     def _usual_sweeps(self) -> int:
         below = self.residual == "local" and self.likelihood in CONTINUOUS and self.form != "tensor-train"

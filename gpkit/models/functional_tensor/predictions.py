@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ __all__ = ["DiscretePrediction", "TensorPrediction"]
 
 Array = NDArray[np.float64]
 _NODES = 24
+_FAR = 30.0
+_ABOVE = 2.0
 
 
 class _Predictive(ABC):
@@ -174,6 +177,8 @@ class DiscretePrediction(_Predictive):
         family: "poisson", "bernoulli" or "negative-binomial".
         dispersion: of the negative binomial, whose variance is ``mean + mean^2 / dispersion``.
         weights: of the laws, (S,), summing to one; equal if not given.
+        largest: count that was seen. Rates above twice as many count as that: they are exponentials of
+            extrapolations, and one such law would be the whole mean of a mixture.
     """
 
     location: Array
@@ -181,6 +186,12 @@ class DiscretePrediction(_Predictive):
     family: str
     dispersion: float = 1.0
     weights: Array | None = None
+    largest: float = math.inf
+
+    @property
+    def _ceiling(self) -> float:
+        """Of the linear predictor."""
+        return _FAR if self.family == "bernoulli" else min(math.log(_ABOVE * (self.largest + 1.0)), _FAR)
 
     @property
     def _shares(self) -> Array:
@@ -191,7 +202,7 @@ class DiscretePrediction(_Predictive):
         x, w = np.polynomial.hermite_e.hermegauss(_NODES)
         f = self.location[:, None] + self.spread[:, None] * x[:, None]
         weight = (self._shares[:, None] * (w / w.sum())).reshape(-1, 1)
-        return np.clip(f.reshape(-1, f.shape[-1]), -30.0, 30.0), weight
+        return np.clip(f.reshape(-1, f.shape[-1]), -_FAR, self._ceiling), weight
 
     def _law(self, f: Array) -> Any:
         if self.family == "poisson":
@@ -245,5 +256,5 @@ class DiscretePrediction(_Predictive):
         which = rng.choice(len(self.location), size=(n, 1), p=self._shares)
         at = np.arange(self.location.shape[1])
         f = self.location[which, at] + self.spread[which, at] * rng.standard_normal((n, len(at)))
-        drawn: Array = np.asarray(self._law(np.clip(f, -30.0, 30.0)).rvs(random_state=rng), dtype=np.float64)
+        drawn: Array = np.asarray(self._law(np.clip(f, -_FAR, self._ceiling)).rvs(random_state=rng), dtype=np.float64)
         return drawn

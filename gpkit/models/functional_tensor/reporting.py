@@ -17,6 +17,7 @@ from gpkit.diagnostics.calibration import coverage
 from gpkit.inference.inference_data import provenance
 from gpkit.models.functional_tensor.latent_residual import LatentResidual
 from gpkit.models.functional_tensor.modes import Categorical, Spatial
+from gpkit.models.functional_tensor.result import OVERDISPERSED
 
 if TYPE_CHECKING:
     from gpkit.models.functional_tensor.model import FunctionalTensor
@@ -197,6 +198,12 @@ def _findings(model: FunctionalTensor, scores: list[Any], pit: Array | None) -> 
                 "warning", "worse-than-trivial", "A trivial predictor has a smaller error than the model (see below)."
             )
         )
+    if model.likelihood == "poisson" and (ratio := fit.overdispersion(model._fitted().y)) > OVERDISPERSED:
+        message = (
+            f"Counts left out differ from their predictions with {ratio:.1f} times the variance of Poisson counts. "
+            "Use likelihood='negative-binomial'."
+        )
+        out.append(Finding("warning", "overdispersed", message))
     for level in coverage(pit):
         if level.probability in (0.5, 0.9) and abs(level.observed - level.probability) > 0.05:
             message = f"Central {100 * level.probability:g} % intervals cover {100 * level.observed:.1f} %."

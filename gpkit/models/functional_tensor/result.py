@@ -9,15 +9,18 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from gpkit.errors import InvalidDataError
 from gpkit.models.functional_tensor.checkpoint import Member
 from gpkit.models.functional_tensor.laws import UnseenEntries
 from gpkit.models.functional_tensor.modes import ModeSpec
 from gpkit.models.functional_tensor.predictions import DiscretePrediction, TensorPrediction
 from gpkit.models.functional_tensor.state import TensorState
 
-__all__ = ["TensorFit", "describe"]
+__all__ = ["OVERDISPERSED", "TensorFit", "describe"]
 
 Array = NDArray[np.float64]
+OVERDISPERSED = 1.5
+"""From this :meth:`TensorFit.overdispersion` on counts are said not to be Poisson counts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +58,19 @@ class TensorFit:
         They are computed when they are asked for: below a local residual they cost as much as predictions.
         """
         return None if self.unseen is None else self.unseen.predict()
+
+    def overdispersion(self, y: Array) -> float:
+        """Mean of squared errors over predicted variances, of the N entries left out: one where these are right.
+
+        Args:
+            y: the entries, (N,).
+
+        Raises:
+            InvalidDataError: if no start left anything out.
+        """
+        if self.left_out is None:
+            raise InvalidDataError("no entries were left out: use combine='stack' with two starts or more")
+        return float(np.mean((y - self.left_out.mean) ** 2 / self.left_out.variance))
 
     def __repr__(self) -> str:
         done = sum(self.converged)

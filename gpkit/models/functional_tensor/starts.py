@@ -220,7 +220,7 @@ def _grown_train(
     grown: LowRankPosterior | None = None
     for rank in range(1, max(settings.ranks) + 1):
         own = replace(settings, ranks=tuple(min(rank, most) for most in settings.ranks))
-        tries = []
+        tries: list[tuple[LowRankPosterior, list[float]]] = []
         for again in range(_TRIES):
             trial = new_posterior(encodings, own, copy.deepcopy(posterior.observation), seed + again * _FAR)
             if grown is not None:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from gpkit.errors import DataWarning
 from gpkit.models import Categorical, Continuous, FunctionalTensor, Spatial
 from tests.models.functional_tensor.tables import fitted, modes, signal, table
 
@@ -158,6 +159,21 @@ def test_a_search_for_the_rank_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(rank_choice, "begin_resized", lambda *args: made.append(args) or begin(*args))
     FunctionalTensor(modes(), rank="auto").fit(frame, "y", **options)
     assert len(again) == len(made) - 1
+
+
+def test_counts_that_vary_more_than_poisson_counts_are_named():
+    """The fit warns with the likelihood for them, which is as good; no prediction is far above every count."""
+    frame, rng, new = table(400, noise=0.0), np.random.default_rng(0), table(400, noise=0.0, seed=1)
+    rate = np.exp(1.0 + signal(frame))
+    frame["y"] = rng.negative_binomial(1, 1.0 / (1.0 + rate)).astype(float)
+    with pytest.warns(DataWarning, match="times the variance of Poisson counts: likelihood='negative-binomial'"):
+        model = fitted(frame, likelihood="poisson")
+    assert model.fitted.overdispersion(frame.y.to_numpy()) > 2.0
+    assert np.all(model.predict(new).mean <= 2.0 * (frame.y.max() + 1.0))
+    better = fitted(frame, likelihood="negative-binomial")
+    assert better.fitted.overdispersion(frame.y.to_numpy()) < 1.6
+    error = better.predict(new).mean - np.exp(1.0 + signal(new))
+    assert np.sqrt(np.mean(error**2)) < 0.8 * np.exp(1.0 + signal(new)).std()
 
 
 @pytest.mark.parametrize("likelihood", ["poisson", "negative-binomial", "bernoulli"])
