@@ -223,6 +223,12 @@ WRONG = {
     "gain": (SEEN.replace("noise = 0.01", 'of = "k*u"\nnoise = 0.01'), "observed expression holds no unknown numbers"),
     "draws": (BEAM + 'draws = "many"\n', "draws must be a whole number"),
     "equation": (PLATE.replace('"laplacian(u) = -2*sin(x)*sin(y)"', "3"), "equation must be a text, or a list"),
+    "equations": (PLATE.replace('equation = "laplacian(u) = -2*sin(x)*sin(y)"', "equations = [1]"), "a text, got int"),
+    "four axes": (
+        PLATE.replace("[domain]", "[domain]\nz = [0, 1]\nw = [0, 1]"),
+        "problem.toml: domain: a box has one to",
+    ),
+    "too deep": (BEAM.replace("sin(x)**2", "(" * 300 + "x" + ")" * 300), "'... is not an expression at column"),
     "deep": (BEAM.replace("sin(x)**2", "(" * 90 + "x" + ")" * 90 + "+" + "-" * 90 + "x"), "nested too deeply"),
 }
 

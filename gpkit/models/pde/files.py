@@ -149,7 +149,11 @@ class _Reader:
 
     def problem(self) -> ProblemFile:
         """Everything."""
-        box = Box(**{name: self._ends(name, ends) for name, ends in self.content["domain"].items()})
+        ends = {name: self._ends(name, ends) for name, ends in self.content["domain"].items()}
+        try:
+            box = Box(**ends)
+        except InvalidDataError as error:
+            raise self._error(f"domain: {error}") from None
         self.box = box
         names: dict[str, Any] = {c.name: c for c in coordinates(box)}
         declared = self.content.get("fields") or {"u": {}}
@@ -279,13 +283,15 @@ class _Reader:
 
     def _equation(self, text: Any, index: int) -> Equation:
         where = f"equation {index + 1}"
-        if isinstance(text, str) and text.replace("==", "=").count("=") == 1:
+        if not isinstance(text, str):
+            raise self._error(f"{where}: an equation is a text, got {type(text).__name__}")
+        if text.replace("==", "=").count("=") == 1:
             left, right = (part.strip() for part in text.replace("==", "=").split("="))
             if right in self.data:
                 return convert(self._expression(left, self.names, where)) == self.data[right]
         try:
             left_side, right_side = equation_from_text(text, self.names)
-        except (InvalidDataError, AttributeError) as error:
+        except InvalidDataError as error:
             raise self._error(f"{where}: {error}") from None
         return convert(left_side) == right_side
 

@@ -90,7 +90,7 @@ def _evaluate(text: str, names: Mapping[str, Any]) -> Any:
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         place = f" at column {error.offset}" if isinstance(error, SyntaxError) and error.offset else ""
-        raise InvalidDataError(f"{text!r} is not an expression{place}") from None
+        raise InvalidDataError(f"{_shown(text)} is not an expression{place}") from None
     try:
         return _value(tree.body, names, text, 0)
     except (ZeroDivisionError, OverflowError) as error:
@@ -99,9 +99,14 @@ def _evaluate(text: str, names: Mapping[str, Any]) -> Any:
         raise InvalidDataError(f"{text!r} does not fit together: {error}") from None
 
 
+def _shown(text: str) -> str:
+    """A text in a message: its beginning, where it is long."""
+    return repr(text) if len(text) <= 120 else f"{text[:60]!r}..."
+
+
 def _value(node: ast.expr, names: Mapping[str, Any], text: str, depth: int) -> Any:
     if depth > _DEEPEST:
-        raise InvalidDataError(f"{text[:60]!r}... is nested too deeply")
+        raise InvalidDataError(f"{_shown(text)} is nested too deeply")
 
     def inner(part: ast.expr) -> Any:
         return _value(part, names, text, depth + 1)
