@@ -39,16 +39,7 @@ _NORMAL_95 = 1.959963984540054
 
 
 def edge_flow_report(content: EdgeFlowContent, path: str | Path) -> tuple[Path, Path]:
-    """Write the report and the numbers in it.
-
-    Args:
-        content: What to report.
-        path: The HTML file to write, or a folder (made if needed) for ``report.html``; the JSON file is written beside
-            it, ``summary.json`` or ``<name>.json``.
-
-    Returns:
-        The paths of both files; they appear only when they are complete.
-    """
+    """Write the report and the numbers in it, as :func:`~gpkit.reports.writing.write_report` does."""
     return write_report(build_edge_flow_report(content).html(), edge_flow_summary(content), path)
 
 

@@ -51,16 +51,7 @@ _LISTED = 20
 
 
 def vector_field_report(content: VectorFieldContent, path: str | Path) -> tuple[Path, Path]:
-    """Write the report and the numbers in it.
-
-    Args:
-        content: What to report.
-        path: The HTML file to write, or a folder (made if needed) for ``report.html``; the JSON file is written beside
-            it, ``summary.json`` or ``<name>.json``.
-
-    Returns:
-        The paths of both files; they appear only when they are complete.
-    """
+    """Write the report and the numbers in it, as :func:`~gpkit.reports.writing.write_report` does."""
     return write_report(build_vector_field_report(content).html(), vector_field_summary(content), path)
 
 
