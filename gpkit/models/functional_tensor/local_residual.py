@@ -3,7 +3,9 @@
 Two members are combined. In the first, a nearest-neighbour process models the targets themselves, main effects
 included, as a sum of products over the modes; in the second, it models what is left of predictions of the low-rank part
 for rows that this part has not seen. Rows are predicted without themselves throughout, so that the weight of the
-members, and the law of the noise, are fitted to honest errors.
+members, and the law of the noise, are fitted to honest errors. A process that does not raise the density of these
+rows by more than its own parameters could by chance takes no part: where noise is as large as what varies, its mean
+would be fitted noise.
 
 Rows that are predicted without themselves have neighbours nearly always. Where a query has none (a month without data,
 beyond the end of a mode) the variance that the first member claims is beyond what was judged: its weight in the mean
@@ -30,6 +32,7 @@ __all__ = ["LocalResidual"]
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 _JUDGED = 0.95
+_EVIDENCE = 4.0  # nats that a process has to add
 _DEGREES = 4.0
 """Of freedom, where the processes are learned: the law of the noise, normal or not, is fitted afterwards."""
 
@@ -43,6 +46,7 @@ class LocalResidual:
         targets: what each process is conditioned on, (2, N): y, and y minus the low-rank part.
         processes: of the targets themselves, and of what the low-rank part leaves.
         weight: of the first member where it was judged, in [0, 1].
+        belief: one, or zero where the second member is the low-rank part alone.
         reach: variances of y that the members claimed there, at most but for one row in twenty, (2,).
         law: of the noise.
     """
@@ -51,6 +55,7 @@ class LocalResidual:
     targets: Array
     processes: tuple[NearestNeighbourProcess, NearestNeighbourProcess]
     weight: float
+    belief: float
     reach: Array
     law: NoiseLaw
 
@@ -69,15 +74,20 @@ class LocalResidual:
             first, second = (table.process(target) for target in targets)
             for process, target in zip((first, second), targets, strict=True):
                 process.learn(points, target, one, degrees=_DEGREES, seed=table.seed)
-            means, left = _members((first, second), points, targets, points[rows], table.mean[rows], rows)
+            low_rank = table.mean[rows]
+            means, left = _members((first, second), points, targets, points[rows], low_rank, rows)
+            belief = 1.0 if _gain(y[rows], low_rank, means[1]) > _EVIDENCE else 0.0
+            means[1] = means[1] if belief else low_rank
             gap = means[0] - means[1]
             square = float(gap @ gap)
             weight = float(np.clip((gap @ (y[rows] - means[1])) / square, 0.0, 1.0)) if square > 0.0 else 1.0
             mean = weight * means[0] + (1.0 - weight) * means[1]
+            if _gain(y[rows], means[1], mean) <= _EVIDENCE:
+                weight, mean = 0.0, means[1]
             features = _features(left[0] + first.noise, left[1] + second.noise, gap)
             law = NoiseLaw.fit(y[rows] - mean, mean, features, heavy=heavy)
             reach = np.quantile([features[0], features[1] + table.variance[rows]], _JUDGED, axis=1)
-        return cls(points, targets, (first, second), weight, reach, law)
+        return cls(points, targets, (first, second), weight, belief, reach, law)
 
     @cached_property
     def left_out(self) -> TensorPrediction:
@@ -115,6 +125,7 @@ class LocalResidual:
             own: the row that each query is, which is left out, or -1 (M,); None for new points.
         """
         means, left = _members(self.processes, self.points, self.targets, points, low_rank, own)
+        means[1] = means[1] if self.belief else low_rank
         first, second = self.processes
         features = _features(left[0] + first.noise, left[1] + second.noise, means[0] - means[1])
         claims = features[0], features[1] + variance
@@ -125,7 +136,7 @@ class LocalResidual:
         usual = self.weight * self.reach[0] + (1.0 - self.weight) * self.reach[1]
         claimed = weight * claims[0] + (1.0 - weight) * claims[1]
         scale, degrees = self.law.widened(self.law.scale(mean, features), claimed, float(usual))
-        latent = weight * left[0] + (1.0 - weight) * (left[1] + variance)
+        latent = weight * left[0] + (1.0 - weight) * (self.belief * left[1] + variance)
         return TensorPrediction(mean[None], scale[None], degrees, latent)
 
 
@@ -141,6 +152,13 @@ def _members(
     one = np.ones(len(points))
     found = [p.predict(points, target, one, queries, own) for p, target in zip(processes, targets, strict=True)]
     return [found[0][0], low_rank + found[1][0]], [left for _, left in found]
+
+
+def _gain(y: Array, before: Array, after: Array) -> float:
+    """Rise of the normal log-density of rows (M,) with other means, each with its own variance."""
+    squares = (float(np.square(y - mean).sum()) for mean in (before, after))
+    old, new = (max(square, 1e-300) for square in squares)
+    return 0.5 * len(y) * float(np.log(old / new))
 
 
 def _features(first: Array, second: Array, gap: Array) -> list[Array]:

@@ -16,6 +16,7 @@ from gpkit.diagnostics import Finding
 from gpkit.diagnostics.calibration import coverage
 from gpkit.inference.inference_data import provenance
 from gpkit.models.functional_tensor.latent_residual import LatentResidual
+from gpkit.models.functional_tensor.local_residual import LocalResidual
 from gpkit.models.functional_tensor.modes import Categorical, Spatial
 from gpkit.models.functional_tensor.result import OVERDISPERSED
 
@@ -191,6 +192,10 @@ def _findings(model: FunctionalTensor, scores: list[Any], pit: Array | None) -> 
         message = "No entries were left out: there are no honest errors. Use combine='stack' with two starts or more."
         out.append(Finding("warning", "no-left-out", message))
         return tuple(out)
+    residual = model._fitted().residual
+    if isinstance(residual, LocalResidual) and not residual.belief and not residual.weight:
+        message = "The local residual explains nothing of entries left out: means are those of the low-rank part."
+        out.append(Finding("note", "no-residual", message))
     best = min((row.rmse for row in scores[1:]), default=np.inf)
     if scores[0].rmse > best:
         out.append(

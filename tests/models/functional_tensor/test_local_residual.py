@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ from gpkit.models.functional_tensor.local_residual import LocalResidual
 from gpkit.models.functional_tensor.noise_law import NoiseLaw
 from gpkit.models.functional_tensor.predictions import DiscretePrediction, TensorPrediction
 from gpkit.models.functional_tensor.unseen_rows import UnseenRows
+from tests.models.functional_tensor.tables import fitted, table
 from tests.recursions.test_nearest_neighbours import gram
 
 
@@ -212,3 +215,20 @@ def test_residual_of_counts_and_binary_tables(likelihood, tmp_path):
     assert len(model._state.residual.points) == 1400
     # Half as many rows more: no worse than before by more than the rows' own scatter.
     assert model.predict(rest).log_density(rest.y.to_numpy()).mean() > law.log_density(y)[600:].mean() - 0.01
+
+
+def test_where_there_is_nothing_but_noise_the_residual_takes_no_part(tmp_path):
+    """Around a low-rank part that is right no process is believed, around one that is not it is; reports say which."""
+    rng = np.random.default_rng(0)
+    points = rng.uniform(0.0, 3.0, (600, 2))
+    mean, rest = np.sin(2.0 * points[:, 0]), np.sin(4.0 * points[:, 0] * points[:, 1])
+    white, category, variance = rng.standard_normal(600), np.zeros(2, bool), np.full(600, 0.01)
+    noise = LocalResidual.fit(UnseenRows(points, category, mean + white, mean, variance), heavy=False)
+    assert noise.belief == noise.weight == 0.0
+    np.testing.assert_array_equal(noise.predict(points, mean, variance).mean, mean)
+    assert LocalResidual.fit(UnseenRows(points, category, mean + rest + white, mean, variance), heavy=False).belief
+    model = fitted(table(200), residual="local", fit={"sweeps": 5})
+    text = "The local residual explains nothing"
+    assert text not in model.report(tmp_path / "a")[0].read_text()
+    model._state.residual = replace(model._state.residual, belief=0.0, weight=0.0)
+    assert text in model.report(tmp_path / "b")[0].read_text()
