@@ -204,11 +204,11 @@ def _watched(objective: GphmObjective, state: GphmState, base: GphmPosterior | N
     return now if base is None else base.plus(now)
 
 
-def _noise_levels(laplace: Laplace, equations: int) -> list[tuple[float, float]]:
-    """Noise that each equation is taken to have, and what its residuals say for the numbers that are left over."""
+def _noise_levels(laplace: Laplace, rows: int) -> list[tuple[float, float]]:
+    """Noise that each of the first rows is taken to have, and what its residuals say for the numbers that are left."""
     inverse = laplace.inverse()
     found = []
-    for r, v in list(zip(laplace.rows, laplace.precisions, strict=True))[:equations]:
+    for r, v in list(zip(laplace.rows, laplace.precisions, strict=True))[:rows]:
         gram = torch.zeros_like(inverse)
         add_gram(gram, laplace.roots, r, v)
         left = max(r.residual.numel() - float((inverse * gram).sum()), 1e-3)
@@ -282,11 +282,16 @@ def _by_newton(
 
 
 def _judged_noise(found: Optimum, objective: GphmObjective) -> str:
-    count = len(objective.problem.equations)
-    for i, (used, implied) in enumerate(_noise_levels(found.laplace, count)):
-        if i not in found.precisions.free and not 0.8 < used / implied < 1.25:
+    problem = objective.problem
+    names = [f"equation {k + 1}" for k in range(len(problem.equations))]
+    names += [f"the {c.kind} data of condition {k + 1}" for k, c in enumerate(problem.conditions)]
+    levels = _noise_levels(found.laplace, len(names))
+    for i, (name, noisy, (used, implied)) in enumerate(zip(names, objective.noisy_rows, levels, strict=True)):
+        # A few numbers say little of their noise.
+        most = max(math.log(1.25), 3.0 / math.sqrt(2.0 * found.laplace.rows[i].residual.numel()))
+        if noisy and i not in found.precisions.free and abs(math.log(used / implied)) > most:
             return (
-                f"Laplace, not to be relied on: equation {i + 1} is stated to have noise {used:.2g}, its residuals say "
+                f"Laplace, not to be relied on: {name} is stated to have noise {used:.2g}, its residuals say "
                 f"{implied:.2g}"
             )
     noise = "noise of largest evidence" if found.precisions.free else "noise as stated"

@@ -31,10 +31,12 @@ from gpkit.inference.collocation.gphm.laplace import Laplace, LinearRows, add_gr
 from gpkit.inference.collocation.gphm.objective import GphmObjective
 from gpkit.inference.collocation.gphm.roots import Roots
 
-__all__ = ["KernelEvidence", "Precisions", "log_evidence", "most_likely_precisions", "weighted"]
+__all__ = ["KernelEvidence", "Precisions", "log_evidence", "most_likely_precisions", "rows_of_zero", "weighted"]
 
 _CHUNK = 20_000_000
 """Numbers in a batch of columns."""
+_SIZE_SPREAD = 2.0
+"""Standard deviation of the logarithm of the variance of fields whose equations are exactly zero."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +96,24 @@ def with_rows(given: Precisions, logs: Sequence[float]) -> Precisions:
     return replace(given, rows=tuple(rows))
 
 
-def most_likely_precisions(laplace: Laplace, weights: Tensor, given: Precisions) -> Precisions:
+def rows_of_zero(objective: GphmObjective, wanted: Sequence[Tensor], given: Precisions) -> list[int]:
+    """Numbers of the rows that say in which space the fields are, beside noisy data: exact rows that are zero."""
+    noisy = objective.noisy_rows
+    # sin(pi) is not quite zero.
+    zero = [float((t**2).max()) * v <= 1.0 for t, v in zip(wanted, given.highest, strict=True)]
+    return [i for i, is_zero in enumerate(zero) if is_zero and any(noisy) and not noisy[i]]
+
+
+def most_likely_precisions(
+    laplace: Laplace, weights: Tensor, given: Precisions, space: Sequence[int] = ()
+) -> Precisions:
     """Free precisions and scales of largest evidence for a kernel.
 
     Args:
         laplace: Around the weights, whose rows stay linearised as they are.
         weights: Their optimum for the given precisions.
         given: To start from.
+        space: Rows that are no data, as :class:`KernelEvidence` has them.
     """
     roots, free = laplace.roots, given.free
     grams = []
@@ -108,34 +121,56 @@ def most_likely_precisions(laplace: Laplace, weights: Tensor, given: Precisions)
         gram = torch.zeros(len(roots), len(roots), dtype=torch.float64)
         add_gram(gram, roots, r, 1.0)
         grams.append(gram)
-    spans = [roots.span(f) for f in range(len(given.scales))]
-
-    def with_logs(x: NDArray[np.float64]) -> Precisions:
-        now = with_rows(given, [float(v) for v in x[: len(free)]])
-        return replace(now, scales=tuple(math.exp(v) for v in x[len(free) :]))
+    zeros = [replace(laplace.rows[i], residual=torch.zeros_like(laplace.rows[i].residual)) for i in space]
 
     def objective(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        now = with_logs(x)
-        own = Laplace(roots, laplace.rows, now.rows, now.scales, grams)
-        step = -own.solve(own.gradient(weights))
-        found = weights + step
-        rows = [_moved(roots, r, step) for r in laplace.rows]
-        value = -log_evidence(weighted(found, roots, rows, now), own, rows, now)
-        inverse = own.inverse()
-        slopes = []
-        for i in free:
-            left = rows[i].residual.numel() - now.rows[i] * float((inverse * grams[i]).sum())
-            slopes.append(-0.5 * (left - now.rows[i] * float((rows[i].residual ** 2).sum())))
-        for span, scale in zip(spans, now.scales, strict=True):
-            determined = (span.stop - span.start) - float(inverse.diagonal()[span].sum()) / scale
-            slopes.append(-0.5 * (float((found[span] ** 2).sum()) / scale - determined))
-        return value, np.array(slopes)
+        now = replace(with_rows(given, x[: len(free)].tolist()), scales=tuple(np.exp(x[len(free) :]).tolist()))
+        value, by_row, by_scale = _evidence_of_sizes(roots, laplace.rows, grams, weights, now)
+        if zeros:
+            own = replace(now, rows=tuple(now.rows[i] for i in space))
+            taken, less, others = _evidence_of_sizes(
+                roots, zeros, [grams[i] for i in space], torch.zeros_like(weights), own
+            )
+            value -= taken
+            by_scale = by_scale - others
+            by_row[list(space)] -= less
+        return value, np.concatenate([by_row[list(free)], by_scale])
 
     start = [math.log(given.rows[i]) for i in free] + [math.log(s) for s in given.scales]
     bounds = precision_bounds(given) + [(math.log(s) - 25.0, math.log(s) + 25.0) for s in given.scales]
     options = {"maxiter": 40, "gtol": 0.05, "ftol": 1e-12}
-    found = optimize.minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    return with_logs(found.x)
+    found = optimize.minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
+    return replace(with_rows(given, found[: len(free)].tolist()), scales=tuple(np.exp(found[len(free) :]).tolist()))
+
+
+def _evidence_of_sizes(
+    roots: Roots, rows: Sequence[LinearRows], grams: Sequence[Tensor], weights: Tensor, now: Precisions
+) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+    """Minus the log evidence, and its derivatives in the logarithms of all precisions and of the scales.
+
+    Args:
+        roots: Of the fields.
+        rows: Linearised at the weights.
+        grams: ``J_i^T J_i`` of the rows.
+        weights: (W,).
+        now: Precisions of the rows, and scales.
+    """
+    own = Laplace(roots, rows, now.rows, now.scales, grams)
+    step = -own.solve(own.gradient(weights))
+    found = weights + step
+    moved = [_moved(roots, r, step) for r in rows]
+    value = -log_evidence(weighted(found, roots, moved, now), own, moved, now)
+    inverse = own.inverse()
+    by_row = []
+    for r, gram, v in zip(moved, grams, now.rows, strict=True):
+        left = r.residual.numel() - v * float((inverse * gram).sum())
+        by_row.append(-0.5 * (left - v * float((r.residual**2).sum())))
+    by_scale = []
+    for f, scale in enumerate(now.scales):
+        span = roots.span(f)
+        determined = (span.stop - span.start) - float(inverse.diagonal()[span].sum()) / scale
+        by_scale.append(-0.5 * (float((found[span] ** 2).sum()) / scale - determined))
+    return value, np.array(by_row), np.array(by_scale)
 
 
 class KernelEvidence:
@@ -156,11 +191,12 @@ class KernelEvidence:
         self, objective: GphmObjective, rows: Sequence[LinearRows], targets: Sequence[Tensor], given: Precisions
     ) -> None:
         """Keep the rows."""
-        self._given, noisy = given, objective.noisy_rows
-        # sin(pi) is not quite zero.
-        zero = [float((t**2).max()) * v <= 1.0 for t, v in zip(targets, given.highest, strict=True)]
-        self._space = [i for i, is_zero in enumerate(zero) if is_zero and any(noisy) and not noisy[i]]
+        self._given, self._space = given, rows_of_zero(objective, targets, given)
         self._data = [i for i in range(len(targets)) if i not in self._space]
+        # Where an equation only says in which space the fields are, the data alone say how large they are.
+        is_sized = all(i >= len(objective.problem.equations) for i in self._space)
+        largest = max((float((targets[i] ** 2).mean()) for i in self._data), default=0.0)
+        self._size = None if is_sized or largest == 0.0 else math.log(largest)
         self._counts = [t.numel() for t in targets]
         self._every = _JointEvidence(objective, rows, targets)
         self._zero = _JointEvidence(objective, [rows[i] for i in self._space], [targets[i] for i in self._space])
@@ -188,13 +224,24 @@ class KernelEvidence:
             gradients = [a - b for a, b in zip(gradients, others, strict=True)]
             for i, slope in zip(self._space, less, strict=True):
                 slopes[i] -= slope
+        if self._size is not None:
+            value += 0.5 * float((self._off(kernel) ** 2).sum())
+            shares = torch.softmax(kernel[0], -1)
+            gradients[0] = gradients[0] + self._off(kernel)[:, None, None] / _SIZE_SPREAD * shares
         return value, gradients, [slopes[i] for i in now.free]
 
     def value(self, kernel: Sequence[Tensor], logs: Sequence[float]) -> float:
         """Minus the log evidence, as the call has it."""
         now = with_rows(self._given, logs)
         value = self._every.value(kernel, now)
-        return self._left(value, self._zero.value(kernel, self._of_space(now)), now) if self._space else value
+        if self._space:
+            value = self._left(value, self._zero.value(kernel, self._of_space(now)), now)
+        return value if self._size is None else value + 0.5 * float((self._off(kernel) ** 2).sum())
+
+    def _off(self, kernel: Sequence[Tensor]) -> Tensor:
+        """How far the logarithm of each field's variance is from that of the data, in its standard deviations."""
+        assert self._size is not None
+        return (kernel[0].logsumexp(-1).sum(-1) - self._size) / _SIZE_SPREAD
 
     def _of_space(self, now: Precisions) -> Precisions:
         return Precisions(tuple(now.rows[i] for i in self._space), (), (), now.scales)

@@ -24,6 +24,7 @@ from gpkit.inference.collocation.gphm.evidence import (
     Precisions,
     log_evidence,
     most_likely_precisions,
+    rows_of_zero,
     weighted,
 )
 from gpkit.inference.collocation.gphm.laplace import Laplace, LinearRows
@@ -42,6 +43,7 @@ _SAME = 0.05
 _FIRST_NOISE = 0.1
 _TIGHTEST = 1e-7
 _TIGHTEST_CONDITION = 1e-6
+_CONSTRAINT = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,11 +81,14 @@ def initial_precisions(objective: GphmObjective, roots: Roots) -> Precisions:
         is_equation = i < len(problem.equations)
         size = max(_mean_square(r.residual), 1e-8 * _prior_variance(roots, r), 1e-300)
         tightest = _TIGHTEST if is_equation else _TIGHTEST_CONDITION
-        if not is_equation:
+        if not is_equation or (objective.is_noisy and d.noise == 0.0):
             size = max(size, _prior_variance(roots, r))
         highest.append(1.0 / (tightest**2 * size))
         if d.noise > 0.0:
             first.append(1.0 / d.noise**2)
+        elif is_equation and objective.is_noisy and d.noise == 0.0:
+            # A constraint beside data, as tight as a kernel that is still to be learned can follow.
+            first.append(1.0 / (_CONSTRAINT**2 * size))
         elif is_equation:
             free.append(i)
             first.append(1.0 / (_FIRST_NOISE**2 * size))
@@ -127,18 +132,19 @@ def optimise(objective: GphmObjective, state: GphmState, learn: bool, progress: 
         before = found.precisions
         # A kernel that is not yet learned explains little: noise that is free would take the rest, and keep it.
         held = replace(before, free=()) if learn else before
-        found = replace(
-            found, precisions=replace(most_likely_precisions(found.laplace, found.weights, held), free=before.free)
-        )
+        wanted = targets(objective, roots, found.laplace.rows, found.weights)
+        space = rows_of_zero(objective, wanted, before)
+        sized = most_likely_precisions(found.laplace, found.weights, held, space)
+        found = replace(found, precisions=replace(sized, free=before.free))
         state = _with_scales(found.state, found.precisions.scales) if learn else found.state
         precisions = replace(found.precisions, scales=(1.0,) * len(before.scales)) if learn else found.precisions
         if learn:
             values = roots.values(found.weights)
-            rows = found.laplace.rows
-            wanted = targets(objective, roots, rows, found.weights)
             # Rows that are not linear are linearised again before the kernel is what fits them best.
             budget = _KERNEL_STEPS if objective.problem.is_linear else _ROUND_STEPS
-            state, precisions, more = _learned(objective, state, rows, wanted, precisions, budget, progress)
+            state, precisions, more = _learned(
+                objective, state, found.laplace.rows, wanted, precisions, budget, progress
+            )
             evidence += more
             roots = Roots.of_covariances(objective.covariances(state.kernel()))
             found = replace(found, weights=roots.weights(values))
