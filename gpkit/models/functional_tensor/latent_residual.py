@@ -3,7 +3,11 @@
 Every datum is replaced by the Gaussian site that its likelihood gives at the prediction of what has not seen it: a
 pseudo-observation of the linear predictor with a known precision. What the low-rank part leaves of these is a
 nearest-neighbour process; sites are then taken once more at its predictions of rows without themselves. How far these
-predictions are to be believed, and how wide they are, is fitted to the probabilities of the rows.
+predictions are to be believed, and how wide they are, is fitted to the probabilities of the rows. A process that does
+not raise these by more than its own parameters could by chance takes no part.
+
+Counts that vary more than their likelihood says ask for wider laws, and the mean of an exponential rises with the width
+of what is exponentiated. What is wrong about the width says nothing about the mean: laws are moved so that it stays.
 """
 
 from __future__ import annotations
@@ -26,6 +30,63 @@ __all__ = ["LatentResidual"]
 
 Array = NDArray[np.float64]
 _FLATTEST = 1e-8
+_JUDGED = 0.95
+_EVIDENCE = 4.0  # nats that a process has to add
+
+
+@dataclass(frozen=True)
+class LatentLaw:
+    """The law of counts or binary values around a linear predictor whose variance may be claimed wrongly.
+
+    Attributes:
+        family: name of the likelihood.
+        largest: count that was seen.
+        dispersion: of the negative binomial; one for others.
+        width: what standard deviations of the predictor are multiplied by.
+        reach: variance that was claimed where it was judged, at most but for one row in twenty.
+    """
+
+    family: str
+    largest: float
+    dispersion: float
+    width: float = 1.0
+    reach: float = math.inf
+
+    @classmethod
+    def start(cls, family: str, likelihood: Likelihood, largest: float) -> LatentLaw:
+        """As the likelihood says."""
+        return cls(family, largest, float(likelihood.size) if isinstance(likelihood, NegativeBinomial) else 1.0)
+
+    def around(self, mean: Array, variance: Array, weights: Array | None = None) -> DiscretePrediction:
+        """Mixture of laws (S, M) around predictors with these moments, each (S, M), with weights (S,)."""
+        if self.family != "bernoulli":  # exp(f) has the mean exp(m + v / 2), whatever the width.
+            mean = mean - 0.5 * (self.width**2 - 1.0) * np.minimum(variance, self.reach)
+        spread = self.width * np.sqrt(variance)
+        return DiscretePrediction(mean, spread, self.family, self.dispersion, weights, self.largest)
+
+    def judged(self, y: Array, mean: Array, found: Array, variance: Array) -> tuple[float, LatentLaw, float]:
+        """The belief in what a process has found, the law of largest probability, and the log-probability.
+
+        Args:
+            y: of rows that were predicted without themselves, (N,).
+            mean: of the low-rank part, (N,).
+            found: by the process, (N,); zero everywhere for none.
+            variance: of both, (N,).
+        """
+        reach = float(np.quantile(variance, _JUDGED))
+
+        def settings(z: Array) -> tuple[float, LatentLaw]:
+            own = self.dispersion * math.exp(z[2]) if len(z) > 2 else self.dispersion
+            return 1.0 / (1.0 + math.exp(-z[0])), replace(self, width=math.exp(z[1]), dispersion=own, reach=reach)
+
+        def loss(z: Array) -> float:
+            belief, law = settings(z)
+            return -float(law.around((mean + belief * found)[None], variance[None]).log_density(y).mean())
+
+        count = 3 if self.family == "negative-binomial" else 2
+        bounds, begin = [(-6.0, 6.0), (-3.0, 1.5), (-2.0, 4.0)][:count], [1.0, 0.0, 0.0][:count]
+        best = minimize(loss, begin, method="Nelder-Mead", bounds=bounds, options={"maxfev": 40 * count, "xatol": 0.02})
+        return *settings(best.x), -len(y) * float(best.fun)
 
 
 @dataclass(eq=False)
@@ -40,11 +101,9 @@ class LatentResidual:
         process: of the residual.
         family: name of the likelihood.
         likelihood: of the data.
-        belief: what the process's predictions are multiplied by, in [0, 1].
-        width: what standard deviations are multiplied by.
-        dispersion: of the negative binomial around these predictions; one for others.
+        belief: what the process's predictions are multiplied by, in [0, 1]; zero if it takes no part.
+        law: of the data around the predictions.
         left_out: predictions of the rows without themselves.
-        largest: of the targets.
     """
 
     points: Array
@@ -52,17 +111,14 @@ class LatentResidual:
     base: Array
     relative: Array
     process: NearestNeighbourProcess
-    family: str
     likelihood: Likelihood
     belief: float
-    width: float
-    dispersion: float
+    law: LatentLaw
     left_out: DiscretePrediction
-    largest: float
 
     @classmethod
     def fit(cls, table: UnseenRows, *, family: str, likelihood: Likelihood) -> LatentResidual:
-        """Learn the process, belief and width.
+        """Learn the process, belief and the law.
 
         Args:
             table: the rows; moments are of the linear predictor.
@@ -79,25 +135,15 @@ class LatentResidual:
                 found, left = process.predict(points, target, relative, points, rows)
                 target, relative = _pseudo(likelihood, y, mean + found, left, mean)
             found, left = process.predict(points, target, relative, points, rows)
-        total, largest = variance + left, float(y.max(initial=0.0))
-        before = float(likelihood.size) if isinstance(likelihood, NegativeBinomial) else 1.0
-
-        def settings(z: Array) -> tuple[float, float, float]:
-            return 1.0 / (1.0 + math.exp(-z[0])), math.exp(z[1]), before * math.exp(z[2] if len(z) > 2 else 0.0)
-
-        def law(z: Array, part: NDArray[np.int64]) -> DiscretePrediction:
-            belief, width, dispersion = settings(z)
-            spread = width * np.sqrt(total[part])
-            return _law(mean[part] + belief * found[part], spread, family, dispersion, largest)
-
-        def loss(z: Array) -> float:
-            return -float(law(z, some).log_density(y[some]).mean())
-
-        count = 3 if isinstance(likelihood, NegativeBinomial) else 2
-        bounds, begin = [(-6.0, 6.0), (-3.0, 1.5), (-2.0, 4.0)][:count], [1.0, 0.0, 0.0][:count]
-        best = minimize(loss, begin, method="Nelder-Mead", bounds=bounds, options={"maxfev": 40 * count, "xatol": 0.02})
-        left_out = law(best.x, rows)
-        return cls(points, target, mean, relative, process, family, likelihood, *settings(best.x), left_out, largest)
+        start = LatentLaw.start(family, likelihood, float(y.max(initial=0.0)))
+        zero = np.zeros_like(found)
+        belief, law, with_it = start.judged(y[some], mean[some], found[some], (variance + left)[some])
+        _, _, without = start.judged(y[some], mean[some], zero[some], (variance + left)[some])
+        if with_it - without <= _EVIDENCE:  # Of its mean: variance alone is what the width is for.
+            left = zero
+            belief, (_, law, _) = 0.0, start.judged(y[some], mean[some], zero[some], variance[some])
+        left_out = law.around((mean + belief * found)[None], (variance + left)[None])
+        return cls(points, target, mean, relative, process, likelihood, belief, law, left_out)
 
     def extended(self, points: Array, more: Array, y: Array, mean: Array, variance: Array) -> LatentResidual:
         """With more rows that can be neighbours; everything learned stays.
@@ -118,7 +164,7 @@ class LatentResidual:
             target=np.append(self.target, target),
             base=np.append(self.base, mean),
             relative=np.append(self.relative, relative),
-            largest=max(self.largest, float(y.max(initial=0.0))),
+            law=replace(self.law, largest=max(self.law.largest, float(y.max(initial=0.0)))),
         )
 
     def shrunk(self, keep: int) -> LatentResidual:
@@ -138,15 +184,19 @@ class LatentResidual:
     def _conditioned(self, points: Array) -> tuple[Array, Array]:
         return self.process.predict(self.points, self.target, self.relative, points)
 
-    def predict(self, points: Array, mean: Array, variance: Array) -> DiscretePrediction:
-        """Predictive law at new points (M, D), given moments (M,) of the linear predictor by the low-rank part."""
+    def predict(self, points: Array, mean: Array, variance: Array, weights: Array) -> DiscretePrediction:
+        """Predictive law at new points (M, D): the mixture of what the starts say, the process on top of each.
+
+        Args:
+            points: of the queries.
+            mean: of the linear predictor by the low-rank part of every start, (S, M).
+            variance: the same, (S, M).
+            weights: of the starts, (S,).
+        """
+        if self.belief == 0.0:
+            return self.law.around(mean, variance, weights)
         found, left = self._conditioned(points)
-        spread = self.width * np.sqrt(variance + left)
-        return _law(mean + self.belief * found, spread, self.family, self.dispersion, self.largest)
-
-
-def _law(location: Array, spread: Array, family: str, dispersion: float, largest: float) -> DiscretePrediction:
-    return DiscretePrediction(location[None], spread[None], family, dispersion, largest=largest)
+        return self.law.around(mean + self.belief * found, variance + left, weights)
 
 
 def _pseudo(likelihood: Likelihood, y: Array, mean: Array, variance: Array, low_rank: Array) -> tuple[Array, Array]:

@@ -300,11 +300,11 @@ class FunctionalTensor:
         numbers = [e.numbers(values) for e, values in zip(state.encodings, columns, strict=True)]
         mean, variance, noise = member_moments(state.members, numbers)
         if state.residual is not None:
-            average = state.weights @ mean
             points = np.column_stack(numbers)
-            spread = state.weights @ (variance + (mean - average) ** 2)
             if isinstance(state.residual, LatentResidual):
-                return state.residual.predict(points, average, spread)
+                return state.residual.predict(points, mean, variance, state.weights)
+            average = state.weights @ mean
+            spread = state.weights @ (variance + (mean - average) ** 2)
             return rescaled(state, state.residual.predict(points, average, spread))
 
         def draw(n: int, seed: int) -> Array:

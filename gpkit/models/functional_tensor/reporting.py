@@ -99,7 +99,7 @@ def tensor_content(
     if isinstance(state.residual, LatentResidual):
         parameters |= {
             "belief in the local residual": state.residual.belief,
-            "width of its standard deviations": state.residual.width,
+            "width of its standard deviations": state.residual.law.width,
         }
     elif state.residual is not None:
         law = state.residual.law
@@ -193,7 +193,7 @@ def _findings(model: FunctionalTensor, scores: list[Any], pit: Array | None) -> 
         out.append(Finding("warning", "no-left-out", message))
         return tuple(out)
     residual = model._fitted().residual
-    if isinstance(residual, LocalResidual) and not residual.belief and not residual.weight:
+    if residual is not None and not residual.belief and not (isinstance(residual, LocalResidual) and residual.weight):
         message = "The local residual explains nothing of entries left out: means are those of the low-rank part."
         out.append(Finding("note", "no-residual", message))
     best = min((row.rmse for row in scores[1:]), default=np.inf)

@@ -10,7 +10,9 @@ import pytest
 from scipy import stats
 
 from gpkit.inference.nearest_neighbours import NearestNeighbourProcess, krige
+from gpkit.likelihoods import Poisson
 from gpkit.models import Continuous, FunctionalTensor
+from gpkit.models.functional_tensor.latent_residual import LatentResidual
 from gpkit.models.functional_tensor.local_residual import LocalResidual
 from gpkit.models.functional_tensor.noise_law import NoiseLaw
 from gpkit.models.functional_tensor.predictions import DiscretePrediction, TensorPrediction
@@ -232,3 +234,19 @@ def test_where_there_is_nothing_but_noise_the_residual_takes_no_part(tmp_path):
     assert text not in model.report(tmp_path / "a")[0].read_text()
     model._state.residual = replace(model._state.residual, belief=0.0, weight=0.0)
     assert text in model.report(tmp_path / "b")[0].read_text()
+
+
+def test_counts_that_vary_more_than_poisson_counts_keep_their_mean():
+    """Scatter of single counts is nothing for a process; laws become wider, what they predict does not become more."""
+    rng = np.random.default_rng(1)
+    points = rng.uniform(0.0, 3.0, (500, 2))
+    mean, variance = 1.0 + np.sin(2.0 * points[:, 0]), rng.uniform(0.05, 0.15, 500)
+    y = rng.poisson(np.exp(mean) * rng.gamma(0.7, 1.0 / 0.7, 500)).astype(float)
+    unseen = UnseenRows(points, np.zeros(2, bool), y, mean, variance, neighbours=10)
+    fit = LatentResidual.fit(unseen, family="poisson", likelihood=Poisson())
+    assert fit.belief == 0.0
+    assert fit.law.width > 2.0
+    # A little less, since rates are cut far above the largest count; half as much again, if only the width were raised.
+    assert fit.left_out.mean.sum() == pytest.approx(np.exp(mean + 0.5 * variance).sum(), rel=0.07)
+    starts = fit.predict(points[:3], np.stack([mean, mean])[:, :3], np.stack([variance] * 2)[:, :3], np.full(2, 0.5))
+    np.testing.assert_allclose(starts.mean, fit.left_out.mean[:3], rtol=1e-12)
