@@ -167,8 +167,7 @@ def _learned(
     progress: bool,
 ) -> tuple[GphmState, Precisions, list[float]]:
     """Kernel of largest evidence for linear rows; for noisy ones with no more components than these pay for."""
-    problem = objective.problem
-    stated = [i for i, e in enumerate(problem.equations) if e.source.noise > 0.0 and i not in given.free]
+    stated = [i for i, noisy in enumerate(objective.noisy_rows) if noisy and i not in given.free]
     trace: list[float] = []
     if stated:
         # What the first kernel does not explain is noise to it: it finds its way while the noise may be larger.
