@@ -16,7 +16,8 @@ from gpkit.inference.collocation.forms import Condition, Data, Equation, Jet, Pr
 from gpkit.inference.collocation.gphm import engine as gphm
 from gpkit.inference.collocation.gphm import laplace as module
 from gpkit.inference.collocation.gphm.averaging import MixtureEvidence
-from gpkit.inference.collocation.gphm.evidence import KernelEvidence, Precisions
+from gpkit.inference.collocation.gphm.evidence import KernelEvidence, Precisions, most_likely_precisions
+from gpkit.inference.collocation.gphm.laplace import Laplace
 from gpkit.inference.collocation.gphm.learning import LEFT_OUT, KernelSearch
 from gpkit.inference.collocation.gphm.newton import initial_precisions, optimise_values
 from gpkit.inference.collocation.gphm.objective import GphmObjective
@@ -273,6 +274,18 @@ def test_the_evidence_is_the_likelihood_of_the_rows_with_the_values_integrated_o
     logs = [math.log(found.precisions.rows[i]) for i in found.precisions.free]
     expected = pytest.approx(float(zero - normal.log_prob(values)), rel=1e-6)
     assert evidence(state.kernel(), logs)[0] == expected and evidence.value(state.kernel(), logs) == expected
+
+    # And so it is at the scale of the kernel that is found for it.
+    own = [replace(r, residual=-t) for r, t in zip(own, [values[:7], values[7:8], values[8:]], strict=True)]
+    held, nothing = replace(found.precisions, free=()), torch.zeros(7, dtype=torch.float64)
+    (scale,) = most_likely_precisions(Laplace(roots, own, held.rows, (1.0,)), nothing, held, [2]).scales
+
+    def given_zero(s):
+        covariance = s * design @ design.T + noise.diag()
+        every = torch.distributions.MultivariateNormal(values * 0.0, covariance).log_prob(values)
+        return float(every - torch.distributions.Normal(0.0, covariance[-1, -1].sqrt()).log_prob(values[-1]))
+
+    assert given_zero(scale) > max(given_zero(1.3 * scale), given_zero(scale / 1.3))
 
 
 @pytest.mark.parametrize("name", ["A2", "P1"])
