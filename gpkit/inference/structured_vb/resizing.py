@@ -176,8 +176,12 @@ def _set_train(
     for b, (left, right) in enumerate(grams):
         old, new = form.ranks[b], train.ranks[b]
         into, out_of = _states(left[:old, :old], right[:old, :old])
-        matrices[b] = _on_states(matrices[b], into, new, rng, axis=2)
-        matrices[b + 1] = _on_states(matrices[b + 1], out_of, new, rng, axis=1)
+        matrices[b] = _mixed(matrices[b], into[:, :new], axis=2)
+        matrices[b + 1] = _mixed(matrices[b + 1], out_of[:, :new], axis=1)
+    for b, new in enumerate(train.ranks):  # afterwards: where a bond is all but dead, the mixing is by huge numbers
+        kept = min(form.ranks[b], new)
+        matrices[b] = _filled_states(matrices[b], kept, new, rng, axis=2)
+        matrices[b + 1] = _filled_states(matrices[b + 1], kept, new, rng, axis=1)
     for k, own in enumerate(train.links):
         functions, weights = own.functions, train.weights[k]
         mean = np.stack([matrices[k][:, i, j] for i, j in zip(own.left, own.right, strict=True)], 1)
@@ -208,9 +212,14 @@ def _states(left: Array, right: Array) -> tuple[Array, Array]:
     return (vectors * inverse) @ turn, root @ turn
 
 
-def _on_states(matrix: Array, mixing: Array, size: int, rng: np.random.Generator, *, axis: int) -> Array:
-    """The first combinations of the states of a bond in their place, then new ones, then those of main effects."""
+def _mixed(matrix: Array, mixing: Array, *, axis: int) -> Array:
+    """Combinations of the states of a bond in their place, then those of main effects."""
     moved, old = np.moveaxis(matrix, axis, -1), len(mixing)
-    new = _SMALL * rng.standard_normal((*moved.shape[:-1], max(size - old, 0)))
-    parts = [moved[..., :old] @ mixing[:, :size], new, moved[..., old:]]
-    return np.moveaxis(np.concatenate(parts, -1), -1, axis)
+    return np.moveaxis(np.concatenate([moved[..., :old] @ mixing, moved[..., old:]], -1), -1, axis)
+
+
+def _filled_states(matrix: Array, old: int, size: int, rng: np.random.Generator, *, axis: int) -> Array:
+    """The states of a bond, then new ones, then those of main effects."""
+    moved = np.moveaxis(matrix, axis, -1)
+    new = _SMALL * rng.standard_normal((*moved.shape[:-1], size - old))
+    return np.moveaxis(np.concatenate([moved[..., :old], new, moved[..., old:]], -1), -1, axis)
