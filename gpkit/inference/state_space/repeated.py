@@ -28,7 +28,7 @@ class RepeatedPath:
     """R functions at N fixed coordinates; kernels and sites come with each question.
 
     Args:
-        coordinates: (N,), not decreasing.
+        coordinates: (N,), not decreasing; (N, 2) for kernels of bins, centre and width.
         functions: R, at least one.
 
     Raises:
@@ -40,11 +40,12 @@ class RepeatedPath:
         self.coordinates = np.ascontiguousarray(coordinates, dtype=np.float64)
         if functions < 1:
             raise InvalidDataError(f"a path needs at least one function, got {functions}")
-        bad = np.flatnonzero(~np.isfinite(self.coordinates))
+        order = self.coordinates if self.coordinates.ndim == 1 else self.coordinates[:, 0]
+        bad = np.flatnonzero(~np.isfinite(order))
         if bad.size:
             raise InvalidDataError(f"coordinates must be finite, the one at {bad[0]} is not")
-        if np.any(np.diff(self.coordinates) < 0.0):
-            where = int(np.flatnonzero(np.diff(self.coordinates) < 0.0)[0])
+        if np.any(np.diff(order) < 0.0):
+            where = int(np.flatnonzero(np.diff(order) < 0.0)[0])
             raise NotSortedError(f"coordinates must not decrease along a path, that at {where} exceeds the next")
         self.functions = functions
         self._kept: dict[Any, Any] = {}

@@ -25,18 +25,28 @@ class MarkovFactor(KernelFactor):
         coordinates: distinct, increasing, (J,).
         rank: R.
         learn: whether length scales and variances are learned; they then start at a tenth of the range.
+        width: of the bins around the coordinates, which do not overlap, for kernels of bins; None for others.
     """
 
-    def __init__(self, kernel: Any, coordinates: Array, rank: int, *, learn: bool = True) -> None:
+    def __init__(
+        self, kernel: Any, coordinates: Array, rank: int, *, learn: bool = True, width: float | None = None
+    ) -> None:
         self.coordinates = np.ascontiguousarray(coordinates, dtype=np.float64)
+        self._width = width
         size = len(self.coordinates)
         span = float(np.ptp(self.coordinates)) if size > 1 else 1.0
         gap = float(np.median(np.diff(self.coordinates))) if size > 1 else 1.0
         super().__init__(kernel, size, rank, least=0.05 * gap, most=20.0 * span, begin=0.1 * span, learn=learn)
-        self._path = state_space.RepeatedPath(self.coordinates, max(rank, 1))
-        self._single = state_space.RepeatedPath(self.coordinates, 1)
+        self._path = state_space.RepeatedPath(self._inputs(self.coordinates), max(rank, 1))
+        self._single = state_space.RepeatedPath(self._inputs(self.coordinates), 1)
         self._norm: tuple[tuple[float, ...], float] | None = None
         self._filtered: tuple[float, ...] | None = None  # parameters of the last evidence with the sites that are set
+
+    def _inputs(self, coordinates: Array) -> Array:
+        """What the kernel takes: coordinates (M,), or bins (M, 2)."""
+        if self._width is None:
+            return np.ascontiguousarray(coordinates)
+        return np.stack([coordinates, np.full(len(coordinates), self._width)], 1)
 
     def _evidence(self) -> float:
         self._filtered = self._search.state()
@@ -76,14 +86,17 @@ class MarkovFactor(KernelFactor):
         nodes, precision, information, where = self._merged(coordinates)
         with torch.no_grad():
             found = state_space.smooth(
-                self.kernel, torch.from_numpy(nodes), torch.from_numpy(precision), torch.from_numpy(information)
+                self.kernel,
+                torch.from_numpy(self._inputs(nodes)),
+                torch.from_numpy(precision),
+                torch.from_numpy(information),
             )
         return found.mean.numpy()[where], found.covariance.numpy()[where]
 
     def prior_covariance(self, coordinates: Array) -> Array:
         """The kernel's own."""
         with torch.no_grad():
-            dense: Array = self.kernel(torch.from_numpy(np.ascontiguousarray(coordinates))).to_dense().numpy()
+            dense: Array = self.kernel(torch.from_numpy(self._inputs(coordinates))).to_dense().numpy()
         return dense
 
     def sample(self, coordinates: Array, n: int, rng: np.random.Generator) -> Array:
@@ -91,7 +104,7 @@ class MarkovFactor(KernelFactor):
         nodes, precision, information, where = self._merged(coordinates)
         drawn = state_space.sample(
             self.kernel,
-            torch.from_numpy(nodes),
+            torch.from_numpy(self._inputs(nodes)),
             torch.from_numpy(precision),
             torch.from_numpy(information),
             n,

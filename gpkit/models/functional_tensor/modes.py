@@ -42,11 +42,25 @@ class Continuous(ModeSpec):
         kernel: any kernel with a state space: Matern, periodic, sums and products; Matern-5/2 by default.
         learn: whether length scales and variances are learned. They then start at a tenth of the range; periods are
             always kept as given.
+        width: of the bins around the coordinates that entries are averages over (a day, an exposure), for a
+            :class:`~gpkit.kernels.BinAveragedKernel`. Bins must not overlap.
+
+    Raises:
+        InvalidDataError: for a width without a kernel of bins, or the reverse, or one that is negative.
     """
 
     name: str
     kernel: Any = None
     learn: bool = True
+    width: float | None = None
+
+    def __post_init__(self) -> None:
+        from gpkit.kernels import BinAveragedKernel
+
+        if isinstance(self.kernel, BinAveragedKernel) != (self.width is not None):
+            raise InvalidDataError(f"{self.name!r}: a BinAveragedKernel and the width of its bins go together")
+        if self.width is not None and not 0.0 <= self.width < np.inf:
+            raise InvalidDataError(f"{self.name!r}: the width of bins must not be negative, got {self.width}")
 
     def encode(self, values: Sequence[Any]) -> Encoding:
         """Increasing distinct values."""
@@ -148,13 +162,23 @@ class _ContinuousEncoding(Encoding):
         self.points = np.unique(values)
 
     def numbers(self, values: Sequence[Any]) -> Array:
-        return np.asarray(values[0], dtype=np.float64)
+        found = np.asarray(values[0], dtype=np.float64)
+        if self.spec.width is not None:
+            centres = np.unique(np.concatenate([self.points, found]))
+            close = np.flatnonzero(np.diff(centres) < self.spec.width * (1.0 - 1e-12))
+            if close.size:
+                first, second = centres[close[0] : close[0] + 2]
+                raise InvalidDataError(
+                    f"bins of width {self.spec.width} at {first} and {second} of {self.spec.name!r} overlap: "
+                    "coordinates must be at least a width apart"
+                )
+        return found
 
     def factor(self, rank: int) -> Factor:
         from gpkit.kernels import MaternKernel
 
         kernel = MaternKernel(2.5) if self.spec.kernel is None else self.spec.kernel
-        return MarkovFactor(kernel, self.points, rank, learn=self.spec.learn)
+        return MarkovFactor(kernel, self.points, rank, learn=self.spec.learn, width=self.spec.width)
 
 
 class _CategoricalEncoding(Encoding):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gpkit.inference.structured_vb import IndependentFactor, MarkovFactor
-from gpkit.kernels import MaternKernel, PeriodicKernel
+from gpkit.kernels import BinAveragedKernel, MaternKernel, PeriodicKernel
 from tests.inference.structured_vb.problems import factor_of
 
 KERNELS = {
@@ -54,6 +54,26 @@ def test_new_coordinates_are_exact(name):
     drawn = factor.sample(new, 4000, np.random.default_rng(1)).reshape(4000, -1)
     spread = np.cov(drawn.T)
     np.testing.assert_allclose(spread, want, atol=6.0 * np.abs(want).max() / np.sqrt(4000))
+
+
+def test_bins_are_averages():
+    """Posteriors of bins that were seen and of others between and beyond them, against dense algebra."""
+    rng = np.random.default_rng(0)
+    x, new = np.array([0.0, 1.0, 2.5, 4.0]), np.array([-3.0, 1.0, 5.0, 5.7])
+    factor = MarkovFactor(BinAveragedKernel(MaternKernel(1.5)), x, 1, learn=False, width=0.7)
+    precision, information = rng.uniform(0.5, 2.0, (4, 1, 1)), rng.standard_normal((4, 1))
+    factor.set_sites(precision, information)
+    factor.update()
+    mean, covariance = factor.at(new)
+    bins = np.stack([np.concatenate([x, new]), np.full(8, 0.7)], 1)
+    with torch.no_grad():
+        gram = factor.kernel(torch.from_numpy(bins)).to_dense().numpy()
+    assert gram[0, 0] < 0.99  # averages vary less than points
+    want_mean, want = dense(gram, np.diag(precision.ravel()), information, np.arange(4), np.arange(4, 8), 1)
+    np.testing.assert_allclose(mean, want_mean, atol=1e-10)
+    np.testing.assert_allclose(covariance.ravel(), np.diag(want), atol=1e-10)
+    drawn = factor.sample(new, 4000, rng)[:, :, 0]
+    np.testing.assert_allclose(np.cov(drawn.T), want, atol=0.1)
 
 
 def test_unseen_levels_have_the_prior():

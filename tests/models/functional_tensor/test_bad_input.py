@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from gpkit.errors import InvalidDataError
+from gpkit.kernels import BinAveragedKernel, MaternKernel
 from gpkit.models import Categorical, Continuous, FunctionalTensor
 from tests.models.functional_tensor.tables import fitted, modes, table
 
@@ -84,3 +85,17 @@ def test_predictions_and_updates_of_other_modes():
         model.functions("z")
     with pytest.raises(InvalidDataError, match="is not a gpkit tensor model"):
         FunctionalTensor.load(__file__)
+
+
+def test_bins_need_a_width_and_room():
+    binned = BinAveragedKernel(MaternKernel(1.5))
+    for kernel, width, said in ((binned, None, "go together"), (MaternKernel(1.5), 1.0, "go together")):
+        with pytest.raises(InvalidDataError, match=said):
+            Continuous("t", kernel, width=width)
+    with pytest.raises(InvalidDataError, match="must not be negative"):
+        Continuous("t", binned, width=-1.0)
+    frame = table(60).assign(t=lambda f: f.t.round())
+    model = FunctionalTensor([Continuous("t", binned, width=1.0), Categorical("kind")], rank=1)
+    model.fit(frame, "y", restarts=1, sweeps=3, progress=False)
+    with pytest.raises(InvalidDataError, match="overlap"):
+        model.predict(frame.assign(t=frame.t + 0.5))
