@@ -7,7 +7,8 @@ predictions are to be believed, and how wide they are, is fitted to the probabil
 not raise these by more than its own parameters could by chance takes no part.
 
 Counts that vary more than their likelihood says ask for wider laws, and the mean of an exponential rises with the width
-of what is exponentiated. What is wrong about the width says nothing about the mean: laws are moved so that it stays.
+of what is exponentiated. What is wrong about the width says nothing about the mean: laws that are widened are moved so
+that it stays, and all are moved so that their means add up to the counts of the rows.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ Array = NDArray[np.float64]
 _FLATTEST = 1e-8
 _JUDGED = 0.95
 _EVIDENCE = 4.0  # nats that a process has to add
+_STEPS = 2
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class LatentLaw:
         dispersion: of the negative binomial; one for others.
         width: what standard deviations of the predictor are multiplied by.
         reach: variance that was claimed where it was judged, at most but for one row in twenty.
+        shift: of the predictor of counts.
     """
 
     family: str
@@ -51,6 +54,7 @@ class LatentLaw:
     dispersion: float
     width: float = 1.0
     reach: float = math.inf
+    shift: float = 0.0
 
     @classmethod
     def start(cls, family: str, likelihood: Likelihood, largest: float) -> LatentLaw:
@@ -60,9 +64,19 @@ class LatentLaw:
     def around(self, mean: Array, variance: Array, weights: Array | None = None) -> DiscretePrediction:
         """Mixture of laws (S, M) around predictors with these moments, each (S, M), with weights (S,)."""
         if self.family != "bernoulli":  # exp(f) has the mean exp(m + v / 2), whatever the width.
-            mean = mean - 0.5 * (self.width**2 - 1.0) * np.minimum(variance, self.reach)
+            mean = mean + self.shift - 0.5 * max(self.width**2 - 1.0, 0.0) * np.minimum(variance, self.reach)
         spread = self.width * np.sqrt(variance)
         return DiscretePrediction(mean, spread, self.family, self.dispersion, weights, self.largest)
+
+    def _adding_up(self, y: Array, mean: Array, variance: Array) -> LatentLaw:
+        """With the shift that makes means (N,) add up to the counts."""
+        law, total = self, float(y.sum())
+        if self.family == "bernoulli" or total == 0.0:
+            return law
+        for _ in range(_STEPS):  # one would do if no rates were cut
+            off = math.log(total / float(law.around(mean[None], variance[None]).mean.sum()))
+            law = replace(law, shift=law.shift + off)
+        return law
 
     def judged(self, y: Array, mean: Array, found: Array, variance: Array) -> tuple[float, LatentLaw, float]:
         """The belief in what a process has found, the law of largest probability, and the log-probability.
@@ -76,8 +90,10 @@ class LatentLaw:
         reach = float(np.quantile(variance, _JUDGED))
 
         def settings(z: Array) -> tuple[float, LatentLaw]:
+            belief = 1.0 / (1.0 + math.exp(-z[0]))
             own = self.dispersion * math.exp(z[2]) if len(z) > 2 else self.dispersion
-            return 1.0 / (1.0 + math.exp(-z[0])), replace(self, width=math.exp(z[1]), dispersion=own, reach=reach)
+            law = replace(self, width=math.exp(z[1]), dispersion=own, reach=reach)
+            return belief, law._adding_up(y, mean + belief * found, variance)
 
         def loss(z: Array) -> float:
             belief, law = settings(z)
