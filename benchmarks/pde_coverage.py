@@ -155,7 +155,7 @@ def stated(case: Inverse | None, seed: int) -> tuple[PDE, dict[str, float], Call
     return case.state(rng, truth, {name: Unknown(name, prior=p) for name, p in case.priors.items()}), truth, None
 
 
-def run_inverse(only: str, seeds: int | None, smoke: bool) -> list[str]:
+def run_inverse(only: str, seeds: int | None, smoke: bool, first: int = 0) -> list[str]:
     missed = []
     print("\nunknown numbers, truths drawn from the prior (normal approximation at the mode); width: posterior over "
           "prior standard deviation")  # fmt: skip
@@ -169,7 +169,7 @@ def run_inverse(only: str, seeds: int | None, smoke: bool) -> list[str]:
         ranks: dict[str, list[float]] = {name: [] for name in case.priors}
         widths: dict[str, list[float]] = {name: [] for name in case.priors}
         spent = 0.0
-        for seed in range(count):
+        for seed in range(first, first + count):
             problem, truth, _ = stated(case, seed)
             begun = time.process_time()
             result = problem.infer(case.grid, seed=seed, progress=False)
@@ -219,7 +219,7 @@ def sampled(case: Inverse | None, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def run_sampled(only: str, seeds: int | None, smoke: bool, resume: Path | None) -> list[str]:
+def run_sampled(only: str, seeds: int | None, smoke: bool, resume: Path | None, first: int = 0) -> list[str]:
     """NUTS over data sets; finished ones are kept in a file of JSON lines, so that a run can go on where it ended."""
     missed, kept = [], kept_in(resume)
     print("\nNo-U-turn sampling, truths drawn from the prior; smallest effective sizes, largest r-hat and all "
@@ -232,7 +232,7 @@ def run_sampled(only: str, seeds: int | None, smoke: bool, resume: Path | None) 
         if only not in name or (smoke and "growth" not in name):
             continue
         rows = []
-        for seed in range(2 if smoke else seeds or 40):
+        for seed in range(first, first + (2 if smoke else seeds or 40)):
             own = [r for r in kept if r["case"] == name and r["seed"] == seed]
             if not own:
                 own = sampled(case, seed)
@@ -253,11 +253,11 @@ def run_sampled(only: str, seeds: int | None, smoke: bool, resume: Path | None) 
     return missed
 
 
-def run_field(seeds: int | None, smoke: bool) -> list[str]:
+def run_field(seeds: int | None, smoke: bool, first: int = 0) -> list[str]:
     count = 2 if smoke else seeds or 60
     where = np.linspace(0.03, 0.97, 40)
     shares, errors, widths, spent = [], [], [], 0.0
-    for seed in range(count):
+    for seed in range(first, first + count):
         problem, _, truth = stated(None, seed)
         assert truth is not None
         begun = time.process_time()
@@ -282,7 +282,7 @@ def main() -> None:
     parser.add_argument("--part", choices=("noisy", "exact", "inverse", "nuts", "all"), default="all")
     parser.add_argument("--only", default="", help="problems whose name holds this")
     parser.add_argument("--seeds", type=int, help="instead of the number of each problem")
-    parser.add_argument("--first", type=int, default=0, help="first seed of noisy and exact rows, for sets nobody saw")
+    parser.add_argument("--first", type=int, default=0, help="first seed, for sets nobody saw")
     parser.add_argument(
         "--minutes", type=float, default=math.inf, help="CPU minutes after which noisy rows are printed"
     )
@@ -299,11 +299,11 @@ def main() -> None:
             chosen = (options.only, options.seeds, options.smoke, options.resume, method)
             missed += run_noisy(*chosen, options.first, options.minutes)
     if options.part in ("inverse", "all"):
-        missed += run_inverse(options.only, options.seeds, options.smoke)
+        missed += run_inverse(options.only, options.seeds, options.smoke, options.first)
         if options.only in "unknown coefficient field":
-            missed += run_field(options.seeds, options.smoke)
+            missed += run_field(options.seeds, options.smoke, options.first)
     if options.part in ("nuts", "all"):
-        missed += run_sampled(options.only, options.seeds, options.smoke, options.resume)
+        missed += run_sampled(options.only, options.seeds, options.smoke, options.resume, options.first)
     if not options.smoke:
         print("\noutside what was asked: " + ("; ".join(missed) or "nothing"))
 
