@@ -182,6 +182,7 @@ class KroneckerCrossLinearOperator(LinearOperator):
         if not (same and self.columns.same_as(other.columns)):
             return None
         batch = common_batch(self.batch_shape, other.batch_shape)
+        # Type: a pair, which a generator does not tell.
         return tuple(o if o.batch_shape == batch else o._expand_batch(batch) for o in (self, other))  # type: ignore[return-value]
 
     def __add__(self, other: Any) -> Any:

@@ -43,6 +43,7 @@ def positive_parameters(
     """
     found: list[LogParameter] = []
     constraints: dict[str, tuple[Any, torch.Size]] = {}
+    # Type: of GPyTorch's modules, which a module list declares as torch's.
     for full, raw, constraint in module.named_parameters_and_constraints():  # type: ignore[operator]
         if constraint is None or not raw.requires_grad:
             continue

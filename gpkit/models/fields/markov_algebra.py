@@ -40,6 +40,7 @@ class MarkovAlgebra:
         """How values at places follow from the unknowns of all terms, or of one of them; sparse (m d, N)."""
         blocks = []
         for index, term in enumerate(self.regression.terms):
+            # Type: terms of this algebra have it; torch.nn.ModuleList knows modules only.
             block = term.selection(sites)  # type: ignore[attr-defined]
             blocks.append(block if part in (None, index) else sparse.csr_matrix(block.shape))
         return sparse.hstack(blocks, format="csr")

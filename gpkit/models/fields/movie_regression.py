@@ -147,6 +147,7 @@ class MovieRegression:
 
     def features(self, sites: Sites) -> Tensor:
         """Basis functions of all terms (m d, k)."""
+        # Type: terms of this algebra have it; torch.nn.ModuleList knows modules only.
         return torch.cat([term.features(sites) for term in self.terms], dim=1)  # type: ignore[attr-defined]
 
     def log_spectrum(self, parts: Sequence[Tensor]) -> Tensor:

@@ -123,6 +123,7 @@ class FieldPosterior(ABC):
         """Leave-one-out predictions from fits (m, d) and blocks (m, d, d) of the hat matrix, in units of the noise."""
         rows = self.regression.rows.reshape(fitted.shape)
         y = self.regression.targets.reshape(fitted.shape) / rows
+        # Blocks of a few coordinates; the inverse itself is the covariance that is returned.
         inverse = np.linalg.inv(np.eye(fitted.shape[1]) - hat)
         mean = y - np.einsum("mij,mj->mi", inverse, y - fitted)
         covariance = self.noise**2 * 0.5 * (inverse + inverse.transpose(0, 2, 1))

@@ -44,6 +44,7 @@ class SpectralAlgebra:
 
     def features_at(self, sites: Sites) -> Tensor:
         """Basis functions of all terms at places, (m' d, k)."""
+        # Type: terms of this algebra have it; torch.nn.ModuleList knows modules only.
         return torch.cat([term.features(sites) for term in self.regression.terms], dim=1)  # type: ignore[attr-defined]
 
     @functools.cached_property

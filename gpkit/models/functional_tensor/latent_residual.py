@@ -25,14 +25,12 @@ from gpkit.inference.nearest_neighbours import NearestNeighbourProcess
 from gpkit.inference.threads import one_blas_thread
 from gpkit.likelihoods import Likelihood, NegativeBinomial
 from gpkit.models.functional_tensor.predictions import DiscretePrediction
-from gpkit.models.functional_tensor.unseen_rows import UnseenRows
+from gpkit.models.functional_tensor.unseen_rows import EVIDENCE, JUDGED, UnseenRows
 
 __all__ = ["LatentResidual"]
 
 Array = NDArray[np.float64]
 _FLATTEST = 1e-8
-_JUDGED = 0.95
-_EVIDENCE = 4.0  # nats that a process has to add
 _STEPS = 2
 
 
@@ -87,7 +85,7 @@ class LatentLaw:
             found: by the process, (N,); zero everywhere for none.
             variance: of both, (N,).
         """
-        reach = float(np.quantile(variance, _JUDGED))
+        reach = float(np.quantile(variance, JUDGED))
 
         def settings(z: Array) -> tuple[float, LatentLaw]:
             belief = 1.0 / (1.0 + math.exp(-z[0]))
@@ -155,7 +153,7 @@ class LatentResidual:
         zero = np.zeros_like(found)
         belief, law, with_it = start.judged(y[some], mean[some], found[some], (variance + left)[some])
         _, _, without = start.judged(y[some], mean[some], zero[some], (variance + left)[some])
-        if with_it - without <= _EVIDENCE:  # Of its mean: variance alone is what the width is for.
+        if with_it - without <= EVIDENCE:  # Of its mean: variance alone is what the width is for.
             left = zero
             belief, (_, law, _) = 0.0, start.judged(y[some], mean[some], zero[some], variance[some])
         left_out = law.around((mean + belief * found)[None], (variance + left)[None])

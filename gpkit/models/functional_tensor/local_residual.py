@@ -25,14 +25,12 @@ from gpkit.inference.nearest_neighbours import NearestNeighbourProcess
 from gpkit.inference.threads import one_blas_thread
 from gpkit.models.functional_tensor.noise_law import NoiseLaw
 from gpkit.models.functional_tensor.predictions import TensorPrediction
-from gpkit.models.functional_tensor.unseen_rows import UnseenRows
+from gpkit.models.functional_tensor.unseen_rows import EVIDENCE, JUDGED, UnseenRows
 
 __all__ = ["LocalResidual"]
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
-_JUDGED = 0.95
-_EVIDENCE = 4.0  # nats that a process has to add
 _DEGREES = 4.0
 """Of freedom, where the processes are learned: the law of the noise, normal or not, is fitted afterwards."""
 
@@ -76,17 +74,17 @@ class LocalResidual:
                 process.learn(points, target, one, degrees=_DEGREES, seed=table.seed)
             low_rank = table.mean[rows]
             means, left = _members((first, second), points, targets, points[rows], low_rank, rows)
-            belief = 1.0 if _gain(y[rows], low_rank, means[1]) > _EVIDENCE else 0.0
+            belief = 1.0 if _gain(y[rows], low_rank, means[1]) > EVIDENCE else 0.0
             means[1] = means[1] if belief else low_rank
             gap = means[0] - means[1]
             square = float(gap @ gap)
             weight = float(np.clip((gap @ (y[rows] - means[1])) / square, 0.0, 1.0)) if square > 0.0 else 1.0
             mean = weight * means[0] + (1.0 - weight) * means[1]
-            if _gain(y[rows], means[1], mean) <= _EVIDENCE:
+            if _gain(y[rows], means[1], mean) <= EVIDENCE:
                 weight, mean = 0.0, means[1]
             features = _features(left[0] + first.noise, left[1] + second.noise, gap)
             law = NoiseLaw.fit(y[rows] - mean, mean, features, heavy=heavy)
-            reach = np.quantile([features[0], features[1] + table.variance[rows]], _JUDGED, axis=1)
+            reach = np.quantile([features[0], features[1] + table.variance[rows]], JUDGED, axis=1)
         return cls(points, targets, (first, second), weight, belief, reach, law)
 
     @cached_property

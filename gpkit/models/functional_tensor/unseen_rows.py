@@ -9,10 +9,14 @@ from numpy.typing import NDArray
 
 from gpkit.inference.nearest_neighbours import NearestNeighbourProcess
 
-__all__ = ["UnseenRows"]
+__all__ = ["EVIDENCE", "JUDGED", "UnseenRows"]
 
 Array = NDArray[np.float64]
 _JUDGING = 5000
+JUDGED = 0.95
+"""Share of the rows whose claimed variances were judged: larger ones count as the largest of these."""
+EVIDENCE = 4.0
+"""Nats that a process has to add to take part."""
 
 
 @dataclass(frozen=True, eq=False)

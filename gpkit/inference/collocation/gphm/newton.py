@@ -44,6 +44,8 @@ _FIRST_NOISE = 0.1
 _TIGHTEST = 1e-7
 _TIGHTEST_CONDITION = 1e-6
 _CONSTRAINT = 1e-4
+"""Standard deviations relative to the size of the rows: of equations and conditions at first, at their tightest, and of
+exact equations beside noisy data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +74,11 @@ class Optimum:
 
 
 def initial_precisions(objective: GphmObjective, roots: Roots) -> Precisions:
-    """Stated noise as it is; conditions without noise as tight as rounding lets them; equations without it free."""
+    """Stated noise as it is; what has none is a constraint.
+
+    Conditions are as tight as rounding lets them; equations are free, to be found by evidence, unless there are noisy
+    data, beside which they are as tight as a kernel that is still to be learned can follow.
+    """
     problem = objective.problem
     rows = objective.linear_rows(roots.jets(objective.all_jets, torch.zeros(len(roots), dtype=torch.float64)))
     data = [*[e.source for e in problem.equations], *[c.value for c in problem.conditions]]
@@ -87,7 +93,6 @@ def initial_precisions(objective: GphmObjective, roots: Roots) -> Precisions:
         if d.noise > 0.0:
             first.append(1.0 / d.noise**2)
         elif is_equation and objective.is_noisy and d.noise == 0.0:
-            # A constraint beside data, as tight as a kernel that is still to be learned can follow.
             first.append(1.0 / (_CONSTRAINT**2 * size))
         elif is_equation:
             free.append(i)
