@@ -4,7 +4,7 @@ Every datum is replaced by the Gaussian site that its likelihood gives at the pr
 pseudo-observation of the linear predictor with a known precision. What the low-rank part leaves of these is a
 nearest-neighbour process; sites are then taken once more at its predictions of rows without themselves. How far these
 predictions are to be believed, and how wide they are, is fitted to the probabilities of the rows. A process that does
-not raise these by more than its own parameters could by chance takes no part.
+not raise these, and the quasi-likelihood of counts, by more than its own parameters could by chance takes no part.
 
 Counts that vary more than their likelihood says ask for wider laws, and the mean of an exponential rises with the width
 of what is exponentiated. What is wrong about the width says nothing about the mean: laws that are widened are moved so
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from scipy.special import xlogy
 
 from gpkit.inference.nearest_neighbours import NearestNeighbourProcess
 from gpkit.inference.threads import one_blas_thread
@@ -102,6 +103,18 @@ class LatentLaw:
         best = minimize(loss, begin, method="Nelder-Mead", bounds=bounds, options={"maxfev": 40 * count, "xatol": 0.02})
         return *settings(best.x), -len(y) * float(best.fun)
 
+    def gain(self, y: Array, before: Array, after: Array) -> float:
+        """Rise of the quasi-log-likelihood of counts (N,) with other means, in units of their own dispersion.
+
+        Counts that vary more than their law says make scatter look like structure to it; what is left of a mean's
+        deviance knows how much they vary. It is the log-likelihood's own judgement for binary values.
+        """
+        if self.family == "bernoulli":
+            return math.inf
+        deviances = (float(2.0 * (xlogy(y, y / mean) - (y - mean)).sum()) for mean in (before, after))
+        old, new = (max(deviance, 1e-300) for deviance in deviances)
+        return 0.5 * len(y) * math.log(old / new)
+
 
 @dataclass(eq=False)
 class LatentResidual:
@@ -151,9 +164,13 @@ class LatentResidual:
             found, left = process.predict(points, target, relative, points, rows)
         start = LatentLaw.start(family, likelihood, float(y.max(initial=0.0)))
         zero = np.zeros_like(found)
-        belief, law, with_it = start.judged(y[some], mean[some], found[some], (variance + left)[some])
-        _, _, without = start.judged(y[some], mean[some], zero[some], (variance + left)[some])
-        if with_it - without <= EVIDENCE:  # Of its mean: variance alone is what the width is for.
+        both, chosen = (variance + left)[some], y[some]
+        belief, law, with_it = start.judged(chosen, mean[some], found[some], both)
+        _, plain, without = start.judged(chosen, mean[some], zero[some], both)
+        old, new = (
+            own.around(m[some][None], both[None]).mean for own, m in ((plain, mean), (law, mean + belief * found))
+        )
+        if min(with_it - without, law.gain(chosen, old, new)) <= EVIDENCE:  # Variance alone is what the width is for.
             left = zero
             belief, (_, law, _) = 0.0, start.judged(y[some], mean[some], zero[some], variance[some])
         left_out = law.around((mean + belief * found)[None], (variance + left)[None])
