@@ -22,6 +22,7 @@ __all__ = ["RepeatedPath"]
 
 Array = NDArray[np.float64]
 _REMEMBERED = 3  # sets of transitions
+_ROUNDING = 2.0**-53
 
 
 class RepeatedPath:
@@ -77,13 +78,13 @@ class RepeatedPath:
             key = (id(kernel), *(raw.item() for raw in self._raw[1]))
             if key not in self._transitions:
                 params = kernel._closed_form_params().detach().numpy()
-                found = linear.transition_blocks(marker(structure), params, self.coordinates, blocks, b)
+                found = _heard(*linear.transition_blocks(marker(structure), params, self.coordinates, blocks, b))
                 self._transitions = {
                     **dict(list(self._transitions.items())[1 - _REMEMBERED :]),
                     key: (*found, kernel),
                 }  # the kernel stays, so that its id does
             transitions, first, _ = self._transitions[key]
-            first = first.reshape(1, blocks, b)
+            blocks = transitions.shape[1]
             which = tuple(range(blocks)) * functions
             owner = tuple(r for r in range(functions) for _ in range(blocks))
         else:
@@ -160,3 +161,14 @@ class RepeatedPath:
             prior, stored, room, mean, covariance, np.empty((0, r, r)), none, np.zeros((1, len(prior.which) * b))
         )
         return evidence, mean, covariance
+
+
+def _heard(transitions: Array, first: Array) -> tuple[Array, Array]:
+    """Transitions (N, B', b, b) and prior variances (1, B', b) of the B' terms that are not below rounding errors.
+
+    The late harmonics of a periodic kernel with a long length scale are, and cost as much as others.
+    """
+    first = first.reshape(1, *transitions.shape[1:3])
+    shares = np.abs(first[0, :, 0])
+    heard = shares >= _ROUNDING * shares.sum()
+    return (transitions, first) if heard.all() else (np.ascontiguousarray(transitions[:, heard]), first[:, heard])

@@ -18,6 +18,7 @@ KERNELS = {
     "short": lambda: MaternKernel(1.5),
     "long": lambda: MaternKernel(2.5),
     "sum": lambda: MaternKernel(0.5) + PeriodicKernel(3.0),
+    "unheard harmonics": lambda: PeriodicKernel(3.0, lengthscale=4.0, shortest=0.5),
 }
 
 
