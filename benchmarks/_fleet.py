@@ -11,6 +11,7 @@ import numpy as np
 from _measure import Row
 
 from gpkit.datasets import LightCurve, read_fleet
+from gpkit.errors import DataWarning
 from gpkit.models import LightCurveGP
 
 SECTION = "Fleet"
@@ -22,7 +23,7 @@ def _real():
     if not folder.is_dir():
         return None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore", DataWarning)  # of rows left out
         return list(read_fleet(folder, pattern="agn_*.csv", progress=False))
 
 

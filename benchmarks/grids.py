@@ -295,7 +295,7 @@ def main():
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
-    warnings.simplefilter("ignore")
+    warnings.simplefilter("ignore")  # of peers about their own dependencies
     facts = _measure.header()
     print(_measure.markdown_header(facts), flush=True)
     rounds = arguments.rounds or (1 if arguments.quick else 3)

@@ -236,7 +236,7 @@ def parse(arguments=None):
 
 def main(arguments=None):
     scale, parts, target = parse(arguments)
-    warnings.simplefilter("ignore")
+    warnings.simplefilter("ignore")  # of peers about their own dependencies
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     facts = _measure.header()

@@ -26,7 +26,7 @@ import torch
 from gpkit.inference.nuts import sample_nuts
 from gpkit.inference.potential import ParameterSpec, build_potential
 
-warnings.simplefilter("ignore")
+warnings.simplefilter("ignore")  # of peers about their own dependencies
 NAMES = ("ln_sigma", "ln_omega0", "ln_quality", "ln_jitter")
 PRIOR_MEAN = np.array([0.0, 0.0, 0.0, -3.0])
 PRIOR_SD = np.array([2.0, 2.0, 1.5, 1.5])

@@ -290,7 +290,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore", ConvergenceWarning)
+    warnings.simplefilter("ignore", ConvergenceWarning)  # doubted solutions are counted like others
     print(f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}, "
           f"scipy {metadata.version('scipy')}, one thread; asked: 95 % intervals cover 90-98 %")  # fmt: skip
     missed = []

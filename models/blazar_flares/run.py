@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small sizes, for a test")
     quick = parser.parse_args().quick
-    warnings.simplefilter("ignore", DataWarning)
+    warnings.simplefilter("ignore", DataWarning)  # of upper limits left out, which the card names
     config = tomllib.loads((HERE / "config.toml").read_text(encoding="utf-8"))
     small = config["quick"] if quick else {}
     config["flare"].update({key: small[key] for key in small if key in config["flare"]})

@@ -56,7 +56,7 @@ def test_kepler_layout(tmp_path: Path) -> None:
     assert curve.meta["columns"]["value"] == "PDCSAP_FLUX"
 
 
-@pytest.mark.filterwarnings("ignore::gpkit.errors.DataWarning")
+@pytest.mark.filterwarnings("ignore::gpkit.errors.DataWarning")  # of flagged rows, tested above
 def test_columns_quality_and_compression(tmp_path: Path) -> None:
     path = kepler(tmp_path)
     assert read_light_curve(path, value="SAP_FLUX").value.tolist() == [20, 21, 23, 24]
@@ -69,7 +69,7 @@ def test_columns_quality_and_compression(tmp_path: Path) -> None:
     assert read_light_curve(packed) == read_light_curve(path)
 
 
-@pytest.mark.filterwarnings("ignore::gpkit.errors.DataWarning")
+@pytest.mark.filterwarnings("ignore::gpkit.errors.DataWarning")  # of flagged rows, tested above
 def test_falls_back_to_sap_flux_where_the_pipeline_gave_nothing(tmp_path: Path) -> None:
     assert read_light_curve(kepler(tmp_path, pdcsap=[NAN] * 5)).meta["columns"]["value"] == "SAP_FLUX"
 

@@ -268,7 +268,7 @@ def test_every_input_row_is_kept_or_counted(times: np.ndarray, data: st.DataObje
     values = data.draw(hnp.arrays(np.float64, times.shape, elements=st.floats(width=64)))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DataWarning)
+            warnings.simplefilter("ignore", DataWarning)  # of rows left out, which are counted below
             curve = LightCurve(times, values, 1.0)
     except InvalidDataError:
         assert not (np.isfinite(times) & np.isfinite(values)).any()

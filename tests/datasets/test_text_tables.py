@@ -296,7 +296,7 @@ def test_no_content_gives_anything_but_a_curve_or_a_typed_line(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            warnings.simplefilter("ignore", DataWarning)
+            warnings.simplefilter("ignore", DataWarning)  # any other warning fails
             curve = read_light_curve(path)
     except InvalidDataError as problem:
         assert "\n" not in str(problem) and len(str(problem)) < 500

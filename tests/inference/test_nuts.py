@@ -20,7 +20,7 @@ from gpkit.inference.potential import ParameterSpec, build_potential
 from tests.inference.models import MATERN32, matern_potential, prior_only, simulate, two_parameter_potential
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
+    warnings.simplefilter("ignore", FutureWarning)  # of its next major version, said when it is imported
     import arviz
 
 

@@ -66,7 +66,7 @@ def test_few_points_and_points_outside(points):
         torch.testing.assert_close(got.variance, covariance.diagonal(), rtol=1e-8, atol=1e-9)
 
 
-@pytest.mark.filterwarnings("ignore:The input matches the stored training data")
+@pytest.mark.filterwarnings("ignore:The input matches the stored training data")  # of GPyTorch; it is meant
 def test_predicting_at_the_training_points():
     model, likelihood = build()
     model.eval()

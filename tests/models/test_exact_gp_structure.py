@@ -251,7 +251,7 @@ def test_samples_of_pyro_become_a_batch_of_models():
 
     pyro.set_rng_seed(0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # of torch's and Pyro's own code
         mcmc = MCMC(NUTS(program, max_tree_depth=3), num_samples=4, warmup_steps=4, disable_progbar=True)
         mcmc.run(x.unsqueeze(-1), y)
     samples = mcmc.get_samples()

@@ -18,7 +18,7 @@ from gpkit.kernels import DifferentialOperator, GridKernel, MaternKernel, Spectr
 from gpkit.models import ExactGP
 from gpkit.operators import ConditionedLinearOperator, ConjugateGradients
 
-pytestmark = pytest.mark.filterwarnings("ignore:The input matches the stored training data")
+pytestmark = pytest.mark.filterwarnings("ignore:The input matches the stored training data")  # of GPyTorch; it is meant
 
 
 def grid_inputs(n=(30, 30)):

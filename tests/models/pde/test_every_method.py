@@ -60,7 +60,7 @@ def cells():
             yield pytest.param(method, dim, fields, nonlinear, source, id=name)
 
 
-@pytest.mark.filterwarnings("ignore::gpkit.errors.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore::gpkit.errors.ConvergenceWarning")  # sizes are small; errors are compared below
 @pytest.mark.parametrize(("method", "dim", "fields", "nonlinear", "source"), list(cells()))
 def test_every_cell_answers_or_says_why_not(method, dim, fields, nonlinear, source, generator):
     problem = stated(dim, fields, nonlinear, source, generator)

@@ -49,7 +49,7 @@ def test_a_solution_that_should_not_be_used_says_so_first(tmp_path: Path) -> Non
     u = Field("u", Box(x=(0, 2 * math.pi)))
     problem = PDE(d(u, "x", 2) == (lambda x: -1e4 * torch.sin(100 * x)), Dirichlet(u, 0))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the report has to say the same
         solution = problem.solve(120, method="spectral")
     html, numbers = solution.report(tmp_path)
     text = html.read_text(encoding="utf-8")
