@@ -348,7 +348,8 @@ def _precision(repeated: bool) -> Callable[..., tuple[Any, Tensor]]:
         precision[..., torch.as_tensor(pattern.rows), torch.as_tensor(pattern.columns)] = values
         noise = _noise(n, batch)
         dense = selection @ torch.linalg.inv(precision) @ selection.mT + torch.diag_embed(noise)
-        return SparsePrecisionLinearOperator(values, noise, layout=layout), dense
+        known = torch.logdet(precision) if repeated else None
+        return SparsePrecisionLinearOperator(values, noise, known, layout=layout), dense
 
     return build
 

@@ -153,6 +153,12 @@ class MarkovKernel(gpytorch.kernels.Kernel):
         """Q on the pattern (*batch_shape, nnz), for mean variance 1 at the start value of the length scale."""
         return self.unscaled_values(self.lengthscale) * self._unit(self.lengthscale).unsqueeze(-1)
 
+    def log_determinant(self) -> Tensor:
+        """Log-determinant of Q (*batch_shape,)."""
+        lengthscale = self.lengthscale
+        each = [self.unscaled_log_determinant(length) for length in lengthscale.reshape(-1).unbind(0)]
+        return torch.stack(each).reshape(self.batch_shape) + self.pattern.size * self._unit(lengthscale).log()
+
     def unscaled_values(self, lengthscale: Tensor) -> Tensor:
         """``(2 nu / lengthscale^2 + L)^alpha`` on the pattern (*batch, nnz), in units of the Laplacian."""
         square = (2.0 * self.nu / lengthscale.square()).unsqueeze(-1)
@@ -258,8 +264,9 @@ class MarkovKernel(gpytorch.kernels.Kernel):
         if same:
             layout = self.layout(x1)
             zeros = torch.zeros(*batch, layout.selection.shape[0], dtype=values.dtype)
-            operator = SparsePrecisionLinearOperator(values, zeros, layout=layout)
-            return operator._diagonal() if diag else operator
+            if diag:
+                return SparsePrecisionLinearOperator(values, zeros, layout=layout)._diagonal()
+            return SparsePrecisionLinearOperator(values, zeros, self.log_determinant(), layout=layout)
         left, right = self.layout(x1), self.layout(x2)
         eye = torch.eye(right.selection.shape[0], dtype=values.dtype)
         pieces = [

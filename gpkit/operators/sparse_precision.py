@@ -21,12 +21,14 @@ __all__ = ["SparsePrecisionLinearOperator"]
 class SparsePrecisionLinearOperator(StructuredLinearOperator):
     """``E Q^-1 E^T + diag(D)`` for a sparse precision matrix Q.
 
-    Solves and determinants factor ``Q + E^T D^-1 E`` and Q, and need a positive diagonal. Gradients come from the
-    inverse on the pattern, at the cost of about one more factorisation.
+    Solves factor ``Q + E^T D^-1 E`` and need a positive diagonal; determinants also factor Q, unless its own is given,
+    as it can be where Q is a power of a matrix that fills in less. Gradients come from the inverse on the pattern, at
+    the cost of about one more factorisation.
 
     Args:
         values: (*batch, nnz), Q on the layout's pattern.
         diagonal: (*batch, m), absorbed diagonal (noise).
+        log_determinant: (*batch,), of Q; with gradients like those of ``values``. Found from ``values`` by default.
         layout: pattern and selection; one object for all operators that share them, so that the elimination order is
             found once.
 
@@ -34,10 +36,13 @@ class SparsePrecisionLinearOperator(StructuredLinearOperator):
         Rue & Held (2005), Gaussian Markov Random Fields; Lindgren, Rue & Lindstrom (2011), JRSS B 73, 423.
     """
 
-    def __init__(self, values: Tensor, diagonal: Tensor, *, layout: PrecisionLayout) -> None:
-        super().__init__(values, diagonal, layout=layout)
+    def __init__(
+        self, values: Tensor, diagonal: Tensor, log_determinant: Tensor | None = None, *, layout: PrecisionLayout
+    ) -> None:
+        super().__init__(values, diagonal, *(() if log_determinant is None else (log_determinant,)), layout=layout)
         self.values = values
         self.diagonal_values = diagonal
+        self.log_determinant = log_determinant
         self.layout = layout
         self._matrices: list[tuple[SparseMatrix, SparseMatrix]] | None = None
 
@@ -50,13 +55,17 @@ class SparsePrecisionLinearOperator(StructuredLinearOperator):
     def _transpose_nonbatch(self) -> SparsePrecisionLinearOperator:
         return self
 
-    def _rebuild(self, values: Tensor, diagonal: Tensor) -> SparsePrecisionLinearOperator:
-        return type(self)(values, diagonal, layout=self.layout)
+    def _rebuild(
+        self, values: Tensor, diagonal: Tensor, log_determinant: Tensor | None = None
+    ) -> SparsePrecisionLinearOperator:
+        return type(self)(values, diagonal, log_determinant, layout=self.layout)
 
     def _expand_batch(self, batch_shape: torch.Size) -> SparsePrecisionLinearOperator:
         if batch_shape == self.batch_shape:
             return self
-        return self._rebuild(*(t.expand(*batch_shape, t.shape[-1]) for t in self._args))
+        values, diagonal = (t.expand(*batch_shape, t.shape[-1]) for t in (self.values, self.diagonal_values))
+        own = self.log_determinant
+        return self._rebuild(values, diagonal, None if own is None else own.expand(batch_shape))
 
     def _each(self) -> list[tuple[Tensor, Tensor]]:
         """Values and diagonal of every batch element."""
@@ -132,18 +141,20 @@ class SparsePrecisionLinearOperator(StructuredLinearOperator):
     def _getitem(self, row_index: Any, col_index: Any, *batch_indices: Any) -> LinearOperator:
         same = isinstance(row_index, slice) and isinstance(col_index, slice) and row_index == col_index
         if same and not any(torch.is_tensor(index) for index in batch_indices):
-            values = self.values[batch_indices] if batch_indices else self.values
+            values, own = self.values, self.log_determinant
+            if batch_indices:
+                values, own = values[batch_indices], None if own is None else own[batch_indices]
             layout = self.layout
             if row_index != slice(None):
                 layout = PrecisionLayout(layout.pattern, layout.selection.tocsr()[row_index])
-            return type(self)(values, self.diagonal_values[(*batch_indices, row_index)], layout=layout)
+            return type(self)(values, self.diagonal_values[(*batch_indices, row_index)], own, layout=layout)
         return to_linear_operator(self.to_dense()[(*batch_indices, row_index, col_index)])
 
     # -- closure --------------------------------------------------------------------------------------------------
 
     def _add_diagonal_values(self, values: Tensor) -> SparsePrecisionLinearOperator:
         base = self._expand_batch(common_batch(self.batch_shape, values.shape[:-1]))
-        return base._rebuild(base.values, base.diagonal_values + values)
+        return base._rebuild(base.values, base.diagonal_values + values, base.log_determinant)
 
     def _add_same(self, other: LinearOperator) -> LinearOperator | None:
         return DenseCovarianceLinearOperator.from_matrix(self.to_dense() + other.to_dense())
@@ -157,8 +168,10 @@ class SparsePrecisionLinearOperator(StructuredLinearOperator):
         factor = torch.as_tensor(other, dtype=self.dtype, device=self.device)
         batch = common_batch(self.batch_shape, factor.shape)
         base = self._expand_batch(batch)
-        factor = factor.expand(batch).unsqueeze(-1)
-        return base._rebuild(base.values / factor, base.diagonal_values * factor)
+        factor = factor.expand(batch)
+        own = base.log_determinant
+        scaled = None if own is None else own - self.layout.pattern.size * factor.log()
+        return base._rebuild(base.values / factor.unsqueeze(-1), base.diagonal_values * factor.unsqueeze(-1), scaled)
 
     def _mul_matrix(self, other: Any) -> LinearOperator:
         return DenseCovarianceLinearOperator.from_matrix(self.to_dense() * to_linear_operator(other).to_dense())
@@ -206,11 +219,11 @@ class SparsePrecisionLinearOperator(StructuredLinearOperator):
 
     def logdet(self) -> Tensor:
         """Log-determinant, exact."""
-        pieces = [
-            posterior.logdet() - prior.logdet() + diagonal.log().sum()
-            for (prior, posterior), (_, diagonal) in zip(self._noisy_pairs(), self._each(), strict=True)
-        ]
-        return self._stack(pieces)
+        pairs = self._noisy_pairs()
+        own = self.log_determinant
+        if own is None:
+            own = self._stack([prior.logdet() for prior, _ in pairs])
+        return self._stack([posterior.logdet() for _, posterior in pairs]) - own + self.diagonal_values.log().sum(-1)
 
     def condition(self, targets: Tensor) -> MarkovPosterior:
         """All N unknowns given targets (m,); no batch.

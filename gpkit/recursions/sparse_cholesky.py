@@ -221,25 +221,32 @@ def factor_blocks(first: Any, starts: Any, stored: Any, pointers: Any, rows: Any
             continue
         scaled = np.dot(np.ascontiguousarray(block[width:]), _inverse_corner(block, width).T)
         block[width:] = scaled
-        update = np.dot(scaled, scaled.T)
         at = np.empty(m, dtype=np.int64)
-        c = 0
-        while c < m:
-            k = owner[below[c]]
-            other = first[k + 1] - first[k]
-            q = starts[k]
-            for r in range(c, m):
-                while stored[q] != below[r]:
-                    q += 1
-                at[r] = q - starts[k]
-            e = c
-            while e < m and below[e] < first[k + 1]:
-                e += 1
-            for r in range(c, m):
-                base = offsets[k] + at[r] * other - first[k]
-                for column in range(c, min(e, r + 1)):
-                    blocks[base + below[column]] -= update[r, column]
-            c = e
+        stop = 0
+        while stop < m:
+            begin = stop  # some columns of the update at a time, and only the rows below their first
+            while stop < m and stop - begin < _WIDEST:
+                last = first[owner[below[stop]] + 1]
+                while stop < m and below[stop] < last:
+                    stop += 1
+            update = np.dot(scaled[begin:], scaled[begin:stop].T)
+            c = begin
+            while c < stop:
+                k = owner[below[c]]
+                other = first[k + 1] - first[k]
+                q = starts[k]
+                for r in range(c, m):
+                    while stored[q] != below[r]:
+                        q += 1
+                    at[r] = q - starts[k]
+                e = c
+                while e < m and below[e] < first[k + 1]:
+                    e += 1
+                for r in range(c, m):
+                    base = offsets[k] + at[r] * other - first[k]
+                    for column in range(c, min(e, r + 1)):
+                        blocks[base + below[column]] -= update[r - begin, column - begin]
+                c = e
     return offsets, blocks, -1
 
 

@@ -159,9 +159,17 @@ def test_markov_kernels_have_all_modes(cloud, alpha):
     torch.testing.assert_close(kernel(numbers(4, 90), x).to_dense(), dense[[8, 9, 180, 181]])
     torch.testing.assert_close(kernel(torch.as_tensor(cloud.points[[4]])).to_dense(), dense[8:10, 8:10])
     noisy = kernel(x).evaluate_kernel().add_diagonal(torch.tensor(0.1))
-    gradient = torch.autograd.grad(noisy.logdet(), kernel.raw_lengthscale)[0]
-    direct = torch.autograd.grad(torch.logdet(dense + 0.1 * torch.eye(320)), kernel.raw_lengthscale)[0]
+    logdet, known = (3.0 * noisy).logdet(), torch.logdet(3.0 * (dense + 0.1 * torch.eye(320)))
+    torch.testing.assert_close(logdet, known, rtol=1e-9, atol=0)
+    gradient, direct = (torch.autograd.grad(value, kernel.raw_lengthscale)[0] for value in (logdet, known))
     torch.testing.assert_close(gradient, direct, rtol=1e-7, atol=0)
+
+
+def test_determinants_of_several_length_scales(cloud):
+    kernel = MarkovKernel.on(cloud, alpha=2.5, lengthscale=[0.4, 0.7], batch_shape=torch.Size([2]))
+    precisions = [kernel.pattern.matrix(values).toarray() for values in kernel.precision_values().detach().numpy()]
+    want = torch.as_tensor([np.linalg.slogdet(precision)[1] for precision in precisions])
+    torch.testing.assert_close(kernel.log_determinant(), want, rtol=1e-10, atol=0)
 
 
 def test_markov_kernels_refuse(cloud):
