@@ -39,7 +39,6 @@ class ProjectedTerm(Term):
             raise InvalidDataError(f"unknown radial kernel {radial!r}; choose from {', '.join(RADIALS)}")
         self.radial = radial
         self.name = f"projected:{radial}"
-        self.smoothness = RADIALS[radial]
         self.parameters = (scales.lengthscale("lengthscale"), scales.amplitude("amplitude"))
 
     def prepare(self, left: Sites, right: Sites) -> Prepared:
@@ -78,7 +77,6 @@ class HelmholtzTerm(Term):
         self.radial = radial
         self.oriented = oriented
         self.name = f"helmholtz:{radial}"
-        self.smoothness = RADIALS[radial]
         second = "rotational_amplitude" if oriented else "unstructured_amplitude"
         half = math.sqrt(0.5)
         self.parameters = (

@@ -32,18 +32,25 @@ Array = NDArray[np.float64]
 
 _STEP = 0.02
 """Step of the differences, of logarithms of the parameters."""
+_TINY = 1e-300
 _LARGEST = 4.0
 """Factor of the variance at one place beyond which a first-order argument is not believed."""
 
 
-def predict_left_out(regression: FieldRegression, theta: Array) -> tuple[Array, Array]:
-    """Log densities (m,) of each place given all others, -inf where rounding leaves no variance, and means (m, d).
+def predict_left_out(regression: FieldRegression, theta: Array) -> tuple[Array, Array, float]:
+    """Each place given all others: log densities, means, and how well the field is known.
+
+    Returns:
+        Log densities (m,), -inf where rounding leaves no variance; means (m, d); and the mean variance of a coordinate
+        of the field, noise not included. No mean is better known than a constant would be, from the data of all places.
 
     Raises:
         NotPositiveDefiniteError: the covariance of the data has no factor.
     """
     mean, covariance = _predictions(regression, theta)
-    return _density(regression.values, mean, covariance), mean
+    noise = _mean_variance(_noise(regression, theta))
+    own = max(_mean_variance(covariance) - noise, 0.0)
+    return _density(regression.values, mean, covariance), mean, max(own + noise / max(len(mean), 1), _TINY)
 
 
 def inflation_of(regression: FieldRegression, fit: LogFit, *, exact: bool = False) -> float:
@@ -113,6 +120,13 @@ def _noise(regression: FieldRegression, theta: Array) -> Array:
     level = math.exp(2.0 * float(regression.split(theta)[0]))
     rows = np.square(regression.rows).reshape(-1, d) * level
     return np.asarray(rows[:, :, None] * np.eye(d))
+
+
+def _mean_variance(blocks: Array) -> float:
+    """Of a coordinate, over places whose prediction rounding has not spoilt."""
+    each = np.trace(blocks, axis1=1, axis2=2) / blocks.shape[1]
+    each = each[np.isfinite(each)]
+    return float(each.mean()) if len(each) else 0.0
 
 
 def _log_volume(blocks: Array) -> Array:

@@ -43,7 +43,6 @@ class MarkovTerm(Term):
     def __init__(self, name: str, kernel: MarkovKernel, scales: Scales) -> None:
         self.name = name
         self.kernel = kernel
-        self.smoothness = kernel.nu
         self.scales = scales
         self.parameters = (scales.lengthscale("lengthscale"), scales.amplitude("amplitude"))
         self._prior_at: tuple[bytes, MarkovPosterior] | None = None

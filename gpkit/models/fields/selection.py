@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import sys
 import time as clock
 from collections.abc import Callable, Sequence
@@ -20,14 +19,10 @@ from gpkit.inference.log_parameters import LogFit, log_prior, maximise_log
 from gpkit.models.fields.jackknife import predict_left_out
 from gpkit.models.fields.regression import FieldRegression
 from gpkit.models.fields.stacking import stacking_weights
-from gpkit.models.fields.terms import Term
 
-__all__ = ["Candidate", "KernelComparison", "best_start", "fit_candidates", "fit_regression", "kernel_log_prior"]
+__all__ = ["Candidate", "KernelComparison", "best_start", "fit_candidates", "fit_regression"]
 
 Array = NDArray[np.float64]
-
-_ROUGH = 2.0
-"""How much less likely kernels are that have few derivatives, or none: log prior -2 / (nu + 1/2)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +36,7 @@ class Candidate:
         elpd: Sum of the leave-one-place-out log predictive densities.
         elpd_each: Its summands, (m,).
         left_out_mean: Predictions of each observed place from all the others, (m, d).
+        left_out_variance: Mean variance of a coordinate of the field that these have.
     """
 
     name: str
@@ -49,6 +45,7 @@ class Candidate:
     elpd: float
     elpd_each: Array
     left_out_mean: Array
+    left_out_variance: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +65,10 @@ class KernelComparison:
         """Stacking weights by kernel (:mod:`gpkit.models.fields.stacking`); those without weight are left out."""
         weights = stacking_weights(
             np.stack([c.elpd_each for c in self.candidates]),
-            np.stack([c.regression.values - c.left_out_mean for c in self.candidates]),
+            self.best.regression.values,
+            np.stack([c.left_out_mean for c in self.candidates]),
+            np.array([c.left_out_variance for c in self.candidates]),
             np.array([c.fit.log_evidence for c in self.candidates]),
-            np.array([kernel_log_prior(c.regression.terms) for c in self.candidates]),
         )
         return {c.name: float(w) for c, w in zip(self.candidates, weights, strict=True) if w > 0.0}
 
@@ -113,13 +111,6 @@ class KernelComparison:
 
     def __repr__(self) -> str:
         return f"{self.verdict()}\n{self.table.round(2).to_string()}"
-
-
-def kernel_log_prior(terms: Sequence[Term]) -> float:
-    """Log prior of a sum of terms, up to a constant: rough kernels and sums are less likely before data are seen."""
-    own = [term for term in terms if term.parameters]
-    rough = sum(1.0 / (term.smoothness + 0.5) for term in own) / max(len(own), 1)
-    return -_ROUGH * rough - math.log(2.0) * (len(own) - 1)
 
 
 def fit_regression(regression: FieldRegression, *, starts: int = 1, seed: int = 0, init: Array | None = None) -> LogFit:
@@ -167,8 +158,8 @@ def _candidate(
     name: str, regression: FieldRegression, starts: int, seed: int, fitted: Sequence[Candidate]
 ) -> Candidate:
     fit = fit_regression(regression, starts=starts, seed=seed, init=_warm_start(regression, name, fitted))
-    each, mean = predict_left_out(regression, fit.theta)
-    return Candidate(name, regression, fit, float(each.sum()), each, mean)
+    each, mean, variance = predict_left_out(regression, fit.theta)
+    return Candidate(name, regression, fit, float(each.sum()), each, mean, variance)
 
 
 def fit_candidates(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -88,7 +87,6 @@ class SpectralTerm(Term):
         self.name = name
         self.part = part
         self.response = response
-        self.smoothness = response.nu if isinstance(response, MaternResponse) else math.inf
         values = part.eigenvalues
         self._flat = not (len(values) and float(values.max() - values.min()) > 0.0)
         lengthscale = () if self._flat else (scales.lengthscale("lengthscale"),)

@@ -59,12 +59,10 @@ class Term(ABC):
     Attributes:
         name: What results call it.
         parameters: Its parameters.
-        smoothness: Mean-square derivatives of its process, Matern's nu.
     """
 
     name: str
     parameters: tuple[LogParameter, ...]
-    smoothness: float = math.inf
 
     @abstractmethod
     def prepare(self, left: Sites, right: Sites) -> Prepared:
