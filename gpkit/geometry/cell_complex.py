@@ -35,6 +35,10 @@ class HodgeBasis:
     curl: SpectralBasis
     harmonic: SpectralBasis
 
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{basis.k} {name}" for name, basis in self.parts.items())
+        return f"HodgeBasis({sizes or 'no'} modes on {self.n} edges)"
+
     @property
     def parts(self) -> dict[str, SpectralBasis]:
         """The parts that are there, by name."""

@@ -40,8 +40,10 @@ def as_matrix(values: Any, name: str, columns: int | None = None) -> Floats:
         InvalidDataError: other shapes, or entries that are not finite, with their row and column.
     """
     try:
-        # Tensors are viewed first: their own conversion knows no copies.
-        matrix = np.array(np.asarray(values), dtype=np.float64, order="C")
+        array = np.asarray(values)  # tensors are viewed first: their own conversion knows no copies
+        if np.iscomplexobj(array):
+            raise TypeError("the entries are complex numbers")
+        matrix = np.array(array, dtype=np.float64, order="C")
     except (TypeError, ValueError) as error:
         raise InvalidDataError(f"{name} must be a numeric table, one row per point: {error}") from None
     if matrix.ndim != 2 or (columns is not None and matrix.shape[1] != columns):

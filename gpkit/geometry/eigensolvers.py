@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,15 +112,18 @@ def _lobpcg(matrix: Any, k: int) -> tuple[Floats, Floats]:
         np.random.set_state(state)  # noqa: NPY002
     guard = k + max(8, k // 6)
     start = np.random.default_rng(_SEED).standard_normal((size, guard))
-    values, vectors, history = sparse_linalg.lobpcg(
-        shifted,
-        start,
-        M=hierarchy.aspreconditioner(),
-        largest=False,
-        tol=1e-8 * float(shifted.diagonal().mean()),
-        maxiter=200,
-        retResidualNormsHistory=True,
-    )
+    with warnings.catch_warnings():
+        # It prints the residuals of all columns if guards are left, which nobody wants; those of the k modes are below.
+        warnings.filterwarnings("ignore", "Exited", UserWarning)
+        values, vectors, history = sparse_linalg.lobpcg(
+            shifted,
+            start,
+            M=hierarchy.aspreconditioner(),
+            largest=False,
+            tol=1e-8 * float(shifted.diagonal().mean()),
+            maxiter=200,
+            retResidualNormsHistory=True,
+        )
     order = np.argsort(values)[:k]
     last = float(np.max(np.asarray(history[-1])[order]))
     if not np.isfinite(values).all() or last > 1e-4 * float(shifted.diagonal().mean()):

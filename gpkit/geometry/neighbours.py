@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,17 @@ from scipy.spatial import cKDTree
 from gpkit.errors import InvalidDataError
 from gpkit.geometry.checks import Floats, Integers
 
-__all__ = ["Neighbourhoods", "bandwidths", "component_labels", "gaussian_weights", "undirected_edges"]
+__all__ = [
+    "Neighbourhoods",
+    "bandwidths",
+    "component_labels",
+    "gaussian_weights",
+    "joined_edges",
+    "undirected_edges",
+]
+
+_NEGLIGIBLE = math.log(1e3)
+"""Square of an edge's length, in products of the bandwidths at its ends, from which its weight joins nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +112,19 @@ def gaussian_weights(squared: Floats, h_rows: Floats, h_columns: Floats, dim: in
     product = h_rows * h_columns
     safe = np.where(product > 0.0, product, 1.0)
     return safe ** (0.5 * (dim - 2)) * np.exp(-squared / safe)
+
+
+def joined_edges(points: Floats, edges: Integers, bandwidth: Floats) -> Integers:
+    """The edges (E, 2) inside of parts of a cloud (n, D) that hang together by more than edges of no weight.
+
+    Every point has its neighbours, an outlier also: its edges are so long for the points at their other ends that
+    their Gaussian weights vanish, and the point would be a part by itself that is not known to be one.
+    """
+    i, j = edges[:, 0], edges[:, 1]
+    squared = ((points[i] - points[j]) ** 2).sum(1)
+    product = bandwidth[i] * bandwidth[j]
+    count, labels = component_labels(edges[(squared <= _NEGLIGIBLE * product) | (product == 0.0)], len(points))
+    return edges if count == 1 else edges[labels[i] == labels[j]]
 
 
 def component_labels(edges: Integers, n: int) -> tuple[int, Integers]:

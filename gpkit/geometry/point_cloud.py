@@ -15,6 +15,7 @@ from gpkit.geometry.neighbours import (
     bandwidths,
     component_labels,
     gaussian_weights,
+    joined_edges,
     undirected_edges,
 )
 from gpkit.geometry.transport import determinants, polar
@@ -30,7 +31,8 @@ _OFF = 1.0
 class PointCloud(Manifold):
     r"""A manifold known by n points on it.
 
-    Points are joined to their nearest neighbours with weights :math:`w_{ij}=(h_ih_j)^{(d-2)/2}
+    Points are joined to their nearest neighbours, but for those of outliers and small groups that would be joined by
+    edges without weight only, with weights :math:`w_{ij}=(h_ih_j)^{(d-2)/2}
     e^{-|x_i-x_j|^2/(h_ih_j)}`, where h is the distance to the middle neighbour. Each node is given the mass
     :math:`\sum_j w_{ij}|x_i-x_j|^2/2d`, with which ``S u = lam M u`` is the Laplacian in units of the data whatever the
     density of the points. Frames are local principal components; neighbouring frames are joined by the rotation that
@@ -50,7 +52,7 @@ class PointCloud(Manifold):
             not span d directions.
 
     Warns:
-        DataWarning: of duplicates, of frames whose neighbourhood was enlarged, of a doubtful dimension.
+        DataWarning: of duplicates, of outliers, of frames whose neighbourhood was enlarged, of a doubtful dimension.
 
     References:
         Zelnik-Manor & Perona (2004), NeurIPS 17 (self-tuned weights); Singer & Wu (2012), CPAM 65, 1067 (connection
@@ -58,7 +60,7 @@ class PointCloud(Manifold):
     """
 
     kind = "point cloud"
-    _parts_hint = "raise n_neighbors, model each part by itself (connected_parts gives their nodes)"
+    _parts_hint = "drop outliers, raise n_neighbors, model each part by itself (connected_parts gives their nodes)"
 
     def __init__(
         self,
@@ -105,8 +107,9 @@ class PointCloud(Manifold):
                 f"(points {some(enlarged)})"
             )
         self.frame_residual = float((1.0 - spectrum[:, :d].sum(1) / np.maximum(spectrum.sum(1), 1e-300)).mean())
-        edges = undirected_edges(indices)
         self._bandwidth = bandwidths(distances)
+        repairs += _outliers(distances[:, 0], self._bandwidth[indices[:, 0]])
+        edges = joined_edges(coordinates, undirected_edges(indices), self._bandwidth)
         edge_weights, mass, self._unit = self._calibrate(coordinates, edges, d)
         super().__init__(coordinates, frames, edges, edge_weights, mass, components=components, repairs=tuple(repairs))
         self._face_outwards()
@@ -137,6 +140,8 @@ class PointCloud(Manifold):
         weights = self._raw_weights(squared, self._bandwidth[i], self._bandwidth[j], d)
         moments = weights * squared
         mass = (np.bincount(i, moments, len(points)) + np.bincount(j, moments, len(points))) / (2.0 * d)
+        alone = np.bincount(edges.ravel(), minlength=len(points)) == 0
+        mass[alone] = mass[~alone].mean() if not alone.all() else 1.0
         if not (mass > 0.0).all():
             raise InvalidDataError(
                 f"points {some(np.flatnonzero(mass <= 0.0))} coincide with all of their neighbours: merge copies"
@@ -201,11 +206,23 @@ def _duplicates(distances: Floats) -> list[str]:
     return [f"{copies.size} points coincide with another point (points {some(copies)}); they are kept as they are"]
 
 
+def _outliers(nearest: Floats, reach: Floats) -> list[str]:
+    """What is said of points that would be far places if they were not nodes."""
+    far = np.flatnonzero((nearest > _FAR * reach) & (reach > 0.0))
+    if not far.size:
+        return []
+    return [
+        f"{far.size} points are further from the others than {_FAR:g} times the distance between those (points "
+        f"{some(far)}): the manifold is not known there, drop outliers"
+    ]
+
+
 def connected_parts(points: Any, n_neighbors: int = 20) -> list[Integers]:
     """Nodes of each connected part of the proximity graph, largest part first, to be modelled one by one."""
     coordinates = as_points(points)
-    _, indices = Neighbourhoods(coordinates).of_nodes(positive_integer(n_neighbors, "n_neighbors"))
-    count, labels = component_labels(undirected_edges(indices), len(coordinates))
+    distances, indices = Neighbourhoods(coordinates).of_nodes(positive_integer(n_neighbors, "n_neighbors"))
+    edges = joined_edges(coordinates, undirected_edges(indices), bandwidths(distances))
+    count, labels = component_labels(edges, len(coordinates))
     parts = [np.flatnonzero(labels == c) for c in range(count)]
     return sorted(parts, key=len, reverse=True)
 

@@ -160,6 +160,14 @@ class SpectralBasis:
                 warnings.warn(f"the basis could not be kept in {path.parent}: {error}", DataWarning, stacklevel=2)
         return basis
 
+    def __repr__(self) -> str:
+        values = f", eigenvalues {self.eigenvalues[0]:.4g} to {self.eigenvalues[-1]:.4g}" if self.k else ""
+        gap = "" if np.isnan(self.gap) else f", gap {self.gap:.2g}"
+        return (
+            f"SpectralBasis({self.kind}, {self.k} modes on {self.n} nodes{values}{gap}; {self.solver}, "
+            f"residual {self.residual:.1e})"
+        )
+
     # -- sizes ----------------------------------------------------------------------------------------------------
 
     @property

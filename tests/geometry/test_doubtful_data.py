@@ -10,7 +10,7 @@ import torch
 from scipy import sparse
 
 from gpkit.errors import DataWarning, InvalidDataError
-from gpkit.geometry import Graph, Mesh, PointCloud, SpectralBasis
+from gpkit.geometry import Graph, Mesh, PointCloud, SpectralBasis, connected_parts
 from gpkit.kernels import ConnectionLaplacianKernel, GraphKernel
 from gpkit.models import ScalarFieldGP
 from tests.geometry.shapes import fibonacci, random_rotation, sphere_mesh, torus
@@ -49,6 +49,24 @@ def test_dimension_of_noisy_shapes(kind, ambient, noise, dim):
     assert cloud.dim == dim == evidence.dim and evidence.agrees
     assert evidence.neighbors >= 20 and (noise == 0.0 or evidence.neighbors > 20)
     assert f"({evidence.neighbors} neighbours)" in str(cloud.diagnostics())
+
+
+def test_outliers_are_no_part_of_the_manifold():
+    points = fibonacci(300)
+    for outliers in ([[30.0, 0.0, 0.0]], [[30.0, 0.0, 0.0], [30.0, 0.1, 0.0], [30.0, 0.0, 0.1]]):
+        cluttered = np.concatenate([points, outliers])
+        count = len(outliers)
+        with pytest.raises(InvalidDataError, match=f"2 disconnected parts of 300, {count} nodes .*drop outliers"):
+            PointCloud(cluttered, dim=2)
+        assert [len(part) for part in connected_parts(cluttered)] == [300, count]
+    with pytest.warns(DataWarning, match=r"1 points are further from the others .*\(points 300\)"):
+        cloud = PointCloud(np.concatenate([points, [[30.0, 0.0, 0.0]]]), dim=2, components="keep")
+    alone = cloud.laplacian("scalar").stiffness[[300]]
+    assert cloud.components == 2 and cloud.mass[300] == pytest.approx(1.0, abs=0.01) and not alone.count_nonzero()
+    clean = PointCloud(points, dim=2).scalar_basis(9, cut=None).eigenvalues
+    np.testing.assert_allclose(cloud.scalar_basis(10, cut=None).eigenvalues, [0.0, *clean], rtol=0.02, atol=1e-9)
+    with pytest.warns(DataWarning, match="drop outliers"):
+        assert PointCloud(np.concatenate([points, [[3.0, 0.0, 0.0]]]), dim=2).components == 1
 
 
 def test_a_doubtful_dimension_is_announced():
