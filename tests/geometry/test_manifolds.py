@@ -229,6 +229,7 @@ def test_clouds_that_are_refused():
         (points[:10], "20 neighbours were asked for, but 10 points"),
         (points[:, 0], "shape"),
         ([["a", "b"]], "numeric"),
+        ([[0.0, 1.0j]], "complex"),
         (np.zeros((0, 3)), "at least one point"),
         (np.ones((60, 3)), "coincide"),
     ):
