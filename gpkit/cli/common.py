@@ -20,6 +20,7 @@ __all__ = [
     "column_name",
     "complain",
     "count",
+    "input_file",
     "results_folder",
     "whole_number",
 ]
@@ -64,6 +65,20 @@ def column_name(text: str | None) -> str | int | None:
 def count(number: int, what: str) -> str:
     """Such as "3 rows"."""
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def input_file(path: str | Path) -> Path:
+    """A file that was named, before it is read.
+
+    Raises:
+        InvalidDataError: There is none, or it is a folder.
+    """
+    file = Path(path)
+    if file.is_dir():
+        raise InvalidDataError(f"{file} is a folder: name a file")
+    if not file.exists():
+        raise InvalidDataError(f"there is no file {file}")
+    return file
 
 
 def results_folder(path: str | Path) -> Path:

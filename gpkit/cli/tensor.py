@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gpkit.cli.common import results_folder, whole_number
+from gpkit.cli.common import input_file, results_folder, whole_number
 from gpkit.errors import InvalidDataError
 
 __all__ = ["ADVICE", "INTERRUPTED", "add_parser", "run"]
@@ -91,11 +91,10 @@ def _rank(text: str, ranks_needed: int, what: str) -> Any:
 def _table(path: str, modes: list[Any]) -> Any:
     import pandas as pd
 
-    if not Path(path).exists():
-        raise InvalidDataError(f"there is no file {path}")
+    file = input_file(path)
     categories = {column: str for mode in modes for column in mode.columns if type(mode).__name__ == "Categorical"}
     try:
-        return pd.read_csv(path, dtype=categories, keep_default_na=True)
+        return pd.read_csv(file, dtype=categories, keep_default_na=True)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InvalidDataError(f"{path} is not a CSV table: {str(error).splitlines()[0]}") from None
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpkit import __version__
-from gpkit.cli.common import count, results_folder, whole_number
+from gpkit.cli.common import count, input_file, results_folder, whole_number
 from gpkit.errors import InvalidDataError
 from gpkit.files import write_atomic
 
@@ -118,12 +118,12 @@ def _table(path: str, what: str, missing: bool = False) -> tuple[Array, list[str
     """Numbers of a CSV file and the names of its columns.
 
     Raises:
-        InvalidDataError: it has no rows, or a cell is no number, with its line.
+        InvalidDataError: there is no such file, it has no rows, or a cell is no number, with its line.
     """
     import pandas as pd
 
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = input_file(path).read_text(encoding="utf-8-sig")
         lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     except UnicodeDecodeError:
         raise InvalidDataError(f"{path} is not a text file") from None
@@ -171,11 +171,9 @@ def _manifold(options: argparse.Namespace, points: Array) -> Any:
         return PointCloud(points, dim=dim, n_neighbors=options.neighbors, components=options.components)
     if points.shape[1] != 3:
         raise InvalidDataError(f"--mesh needs points in 3 dimensions, {options.path} has {points.shape[1]} columns")
-    if not Path(options.mesh).exists():
-        raise InvalidDataError(f"there is no file {options.mesh}")
     if options.dim not in (None, 2):
         raise InvalidDataError(f"a mesh is a surface: --dim {options.dim} does not go with --mesh")
-    return Mesh.load(options.mesh, components=options.components)
+    return Mesh.load(input_file(options.mesh), components=options.components)
 
 
 def _fingerprint(points: Array, vectors: Array, settings: dict[str, Any], mesh: str | None) -> str:

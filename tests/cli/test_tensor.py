@@ -69,3 +69,4 @@ def test_bad_input(gpkit, csv, tmp_path, words, said):
 def test_no_such_table(gpkit, tmp_path):
     done = gpkit("tensor", tmp_path / "none.csv", *WORDS)
     assert done.code == 2 and "there is no file" in done.err
+    assert gpkit("tensor", tmp_path, *WORDS).code == 2

@@ -202,7 +202,10 @@ def test_missing_file_and_interrupt(
     gpkit: Run, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     points, vectors = files
-    assert gpkit("vectorfield", tmp_path / "absent.csv", "--vectors", vectors).code == 1
+    for named, said in ((tmp_path / "absent.csv", "there is no file"), (tmp_path, "is a folder")):
+        for words in ((named, "--vectors", vectors), (points, "--vectors", named)):
+            outcome = gpkit("vectorfield", *words, "--out", tmp_path / "out")
+            assert outcome.code == 2 and said in outcome.err and not (tmp_path / "out").exists()
 
     def stopped(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
