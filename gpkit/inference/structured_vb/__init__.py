@@ -9,7 +9,7 @@ from gpkit.inference.structured_vb.layout import Entries, Layout
 from gpkit.inference.structured_vb.markov_factor import MarkovFactor
 from gpkit.inference.structured_vb.observations import GaussianNoise, Observation, SiteObservation, observation_named
 from gpkit.inference.structured_vb.pieces import Minibatches, Pieces
-from gpkit.inference.structured_vb.resizing import begin_resized, principal_mixing
+from gpkit.inference.structured_vb.resizing import begin_resized, living_functions, principal_mixing
 from gpkit.inference.structured_vb.trains import TensorTrain, train_links
 from gpkit.inference.structured_vb.warm_start import begin_with_components
 
@@ -33,6 +33,7 @@ __all__ = [
     "begin_resized",
     "begin_with_components",
     "component_layout",
+    "living_functions",
     "observation_named",
     "principal_mixing",
     "train_links",

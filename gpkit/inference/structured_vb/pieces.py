@@ -57,11 +57,12 @@ class Pieces(Entries):
         self.target: Array = y
         self.weight: Array = np.ones(1)
         self._scratch = np.empty if scratch is None else scratch
-        self.entries, self.squares = 0, 0.0
+        self.entries, self._squares = 0, 0.0
         for part in self.parts():
             values = np.asarray(y[part])
             self.entries += len(values)
-            self.squares += float(values @ values)
+            self._squares += float(values @ values)
+        self.squares = self._squares
         self.count = float(self.entries)
 
     def parts(self) -> Iterator[Rows]:
@@ -95,13 +96,19 @@ class Pieces(Entries):
     def begin(self, posterior: LowRankPosterior) -> None:
         """The model's own expansion, or that at the posterior of sweeps that were made."""
         if not posterior.observation.needs_moments:
+            # Another model may have been here.
+            self.target, self.weight, self.squares = self.y, np.ones(1), self._squares
             return
-        self.target, self.weight = self._scratch(self.length), self._scratch(self.length)
+        if self.target is self.y:
+            self.target, self.weight = self._scratch(self.length), self._scratch(self.length)
+        self.squares = 0.0
         for part in self.parts():
             if posterior.sweeps:  # No weights yet: the first sites are not damped.
                 self.target[part] = self.weight[part] = 0.0
             else:
-                self.target[part], self.weight[part] = posterior.observation.start(np.asarray(self.y[part]))
+                target, weight = posterior.observation.start(np.asarray(self.y[part]))
+                self.target[part], self.weight[part] = target, weight
+                self.squares += float(np.einsum("n,n,n->", np.broadcast_to(weight, target.shape), target, target))
         if posterior.sweeps:
             self.renew_all(posterior)
 

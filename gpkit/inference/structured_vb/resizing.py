@@ -22,7 +22,7 @@ from gpkit.inference.structured_vb.layout import Entries
 from gpkit.inference.structured_vb.markov_factor import MarkovFactor
 from gpkit.inference.structured_vb.trains import TensorTrain
 
-__all__ = ["begin_resized", "principal_mixing"]
+__all__ = ["begin_resized", "living_functions", "principal_mixing"]
 
 Array = NDArray[np.float64]
 _SPREAD = 0.01
@@ -31,6 +31,7 @@ _WAVES = 0.7  # of new components around one
 _WEIGHT = 0.1  # of a new component: by an exact update it would have nearly none, and die before it has turned
 _CYCLES = 1.5  # along a mode, at most
 _DEAD = 1e-10
+_LIVING = 1e-3  # of the energy of all
 _BEGUN = 3
 """Sweeps that count as made: targets of other likelihoods follow from the posterior, kernels are learned at once."""
 
@@ -95,6 +96,42 @@ def _seconds(other: LowRankPosterior, shares: Sequence[Array]) -> list[Array]:
     return [np.einsum("j,ja,jb->ab", share, m.means(), m.means()) for share, m in zip(shares, other.modes, strict=True)]
 
 
+def living_functions(posterior: LowRankPosterior, shares: Sequence[Array]) -> tuple[int, ...]:
+    """For each mode of a core, the functions that carry at least a thousandth; of components how many do, each time.
+
+    Args:
+        posterior: of Tucker's or the canonical polyadic form.
+        shares: part of the entries at each coordinate of every mode, (J_k,) each.
+    """
+    if isinstance(posterior.form, CP):
+        energies = [_component_energies(posterior, posterior.form, shares)] * len(posterior.modes)
+    else:
+        energies = [_principal(posterior, k, shares)[0] for k in range(len(posterior.modes))]
+    return tuple(int((energy > _LIVING * energy.sum()).sum()) for energy in energies)
+
+
+def _principal(posterior: LowRankPosterior, k: int, shares: Sequence[Array]) -> tuple[Array, Array]:
+    """Energies (R,), decreasing, and principal functions (J, R); centred where a constant takes up the means."""
+    own = posterior.modes[k]
+    mean, free = own.factor.mean, own.free
+    if len(own.constant):
+        mean = mean - shares[k] @ mean
+    if not free.size:
+        return np.zeros(0), mean
+    carried = posterior.form.energy(k, _seconds(posterior, shares))[np.ix_(free, free)]
+    energy, mixing = principal_mixing(mean, shares[k], carried)
+    return energy, mean @ mixing
+
+
+def _component_energies(posterior: LowRankPosterior, form: CP, shares: Sequence[Array]) -> Array:
+    """Mean squares (R,) of the components, those of main effects apart."""
+    rank = posterior.modes[0].factor.rank - (1 if len(posterior.modes[0].constant) else 0)
+    out: Array = form.mean[:rank] ** 2
+    for share, mode in zip(shares, posterior.modes, strict=True):
+        out = out * (share @ mode.factor.mean[:, :rank] ** 2)
+    return out
+
+
 def _set_functions(
     posterior: LowRankPosterior,
     other: LowRankPosterior,
@@ -102,15 +139,9 @@ def _set_functions(
     shares: Sequence[Array],
     rng: np.random.Generator,
 ) -> None:
-    """Principal functions of one mode of a core; centred where a constant takes up the means."""
-    old = other.modes[k]
-    mean, free = old.factor.mean, old.free
-    if len(old.constant):
-        mean = mean - shares[k] @ mean
-    if free.size:
-        carried = other.form.energy(k, _seconds(other, shares))[np.ix_(free, free)]
-        mean = mean @ principal_mixing(mean, shares[k], carried)[1]
-    posterior.modes[k].factor.mean = _filled(mean, posterior.modes[k].factor.rank, rng)
+    """Principal functions of one mode of a core."""
+    _, functions = _principal(other, k, shares)
+    posterior.modes[k].factor.mean = _filled(functions, posterior.modes[k].factor.rank, rng)
 
 
 def _set_components(
@@ -127,10 +158,7 @@ def _set_components(
     effects = 1 if len(other.modes[0].constant) else 0
     old_rank = other.modes[0].factor.rank - effects
     rank = posterior.modes[0].factor.rank - effects
-    size = form.mean[:old_rank] ** 2
-    for share, mode in zip(shares, other.modes, strict=True):
-        size = size * (share @ mode.factor.mean[:, :old_rank] ** 2)
-    order = np.argsort(size)[::-1]
+    order = np.argsort(_component_energies(other, form, shares))[::-1]
     for k in range(modes):
         mean = other.modes[k].factor.mean
         new = 1.0 + _waves(posterior.modes[k].factor, max(rank - old_rank, 0), rng)

@@ -22,7 +22,7 @@ __all__ = ["Checkpoint", "Member", "RankCandidate", "fingerprint"]
 Array = NDArray[np.float64]
 Index = NDArray[np.int32]
 _BETWEEN_SAVES = 5.0  # seconds
-_KEPT = ("finished", "current", "candidates", "chosen")
+_KEPT = ("finished", "current", "begun", "candidates", "chosen")
 
 
 @dataclass(eq=False)
@@ -71,6 +71,7 @@ class Checkpoint:
         fingerprint: of data and settings: a file of another fit is not used.
         finished: members that are ready.
         current: posterior and bounds of the one that is not.
+        begun: whether that one has been looked at for functions that died.
         candidates: fits of a search for the rank that is not finished.
         chosen: the ranks that it ended with.
     """
@@ -79,6 +80,7 @@ class Checkpoint:
     fingerprint: str = ""
     finished: list[Member] = field(default_factory=list)
     current: tuple[LowRankPosterior, list[float]] | None = None
+    begun: bool = False
     candidates: dict[Any, RankCandidate] = field(default_factory=dict)
     chosen: tuple[int, ...] | None = None
     _saved: float = field(default_factory=time.monotonic)

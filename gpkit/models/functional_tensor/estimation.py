@@ -196,7 +196,7 @@ def _estimated(model: FunctionalTensor, data: _Data, options: FitOptions) -> Est
             if not stack:  # The first start goes on from here; one that leaves rows out must not have seen them.
                 keep.current = (found.posterior, [])
             keep.save(now=True)
-        settings = replace(settings, ranks=keep.chosen, grow=True)
+        settings = replace(settings, ranks=keep.chosen)
     members = fit_members(
         data.encodings,
         data.index,

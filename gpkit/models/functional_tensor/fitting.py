@@ -18,7 +18,7 @@ from gpkit.inference.structured_vb import (
 from gpkit.models.functional_tensor.checkpoint import Checkpoint, Member
 from gpkit.models.functional_tensor.modes import Encoding
 from gpkit.models.functional_tensor.settings import LowRankSettings, check_ranks, new_posterior
-from gpkit.models.functional_tensor.starts import first_start
+from gpkit.models.functional_tensor.starts import first_start, revived
 
 __all__ = [
     "Parts",
@@ -101,7 +101,7 @@ def fit_members(
                 bar.update()
 
             keep.finished.append(_fit_one(encodings, index, y, settings, parts, start, seed + start, keep, after))
-            keep.current = None
+            keep.current, keep.begun = None, False
             keep.save()
     return keep.finished
 
@@ -136,6 +136,9 @@ def _fit_one(
     entries = all_entries(index, sizes, y, settings, seen)
     if not posterior.sweeps:
         posterior, before = first_start(posterior, encodings, settings, entries, seed)
+    if not keep.begun:
+        posterior, before = revived(posterior, before, encodings, settings, entries, seed, step)
+        keep.begun = True
     trace = posterior.fit(entries, sweeps=settings.sweeps, tolerance=settings.tolerance, before=before, after=step)
     return Member(posterior, trace, start if parts.count else -1, seed)
 

@@ -27,7 +27,6 @@ class LowRankSettings:
         sweeps, tolerance: when a restart ends.
         batch_size: entries that are read at a time; None groups all of them in memory.
         epochs: stochastic passes before the sweeps, where there are batches.
-        grow: whether a start is also tried that begins with one function and takes up the others one after the other.
     """
 
     form: str
@@ -39,7 +38,6 @@ class LowRankSettings:
     tolerance: float = 1e-5
     batch_size: int | None = None
     epochs: int = 0
-    grow: bool = False
 
 
 def ranks_of(rank: int, sizes: Sequence[int], form: str) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,21 +16,23 @@ from gpkit.inference.structured_vb import (
     Pieces,
     begin_resized,
     begin_with_components,
+    living_functions,
 )
 from gpkit.models.functional_tensor.modes import Encoding
 from gpkit.models.functional_tensor.settings import LowRankSettings, new_posterior
 
-__all__ = ["first_start"]
+__all__ = ["first_start", "revived"]
 
-_WARM = 15  # sweeps with components before a tensor train, with fewer functions, or to compare starts
+_WARM = 15  # sweeps with components before a tensor train, before functions are looked at, or to compare starts
 _EFFECTS = 6  # sweeps with main effects before components
-_COMPARED = 8  # sweeps before two starts of components are compared
+_COMPARED = 8  # sweeps before two starts of components are compared, and with every new function
 _PILOT = 4  # sweeps after which a start may have died
 _LIVES = 4  # starts of which all must die
 _NOTHING = 0.999  # of the squares left: nothing is explained
 _FAR = 7919  # between seeds
 _SPARE = 2  # components more than a bond has states
 _TRIES = 3  # for every new state of the bonds of a train
+_MISSES = 2  # new functions in a row that do not live
 _MOVED = 3  # sweeps that count as made where other noise goes on: its sites follow from the posterior
 
 
@@ -64,15 +66,67 @@ def first_start(
         return posterior, []
     if train:
         return _train_start(posterior, encodings, settings, entries, seed)
-    if settings.grow:
-        grown = _grown_start(posterior, encodings, settings, entries, seed)
-        return _best_start([(posterior, []), (grown, [])], settings, entries, _WARM)
+    starts = [_usual_start(posterior, encodings, settings, entries, seed, effects)]
     if settings.likelihood == "student-t":
-        rough = copy.deepcopy(posterior)
-        rough.inherit(_normal(posterior, encodings, settings, entries, seed))
-        both = [_usual_start(own, encodings, settings, entries, seed, effects) for own in (posterior, rough)]
-        return _best_start(both, settings, entries, _WARM)
-    return _usual_start(posterior, encodings, settings, entries, seed, effects)
+        starts.append((_heavier(posterior, encodings, settings, entries, seed), []))
+    return _best_start(starts, settings, entries, _WARM)
+
+
+def revived(
+    posterior: LowRankPosterior,
+    before: list[float],
+    encodings: Sequence[Encoding],
+    settings: LowRankSettings,
+    entries: Entries,
+    seed: int,
+    after: Callable[[list[float]], None] | None = None,
+) -> tuple[LowRankPosterior, list[float]]:
+    """A start after its first sweeps, or what has grown from it where functions of every mode died; its bounds.
+
+    Precisions switch off all functions at once that do not help soon, and the bound has no way back from there. One at
+    a time they are taken up, as long as the bound rises.
+
+    Args:
+        posterior: of a core, from :func:`first_start`.
+        before: bounds of its sweeps.
+        encodings: of the modes.
+        settings: of the model.
+        entries: that the restart may see.
+        seed: of new functions.
+        after: called with all bounds after each sweep before that.
+    """
+    if settings.form == "tensor-train" or len(encodings) == 1:  # functions of one mode add up to one
+        return posterior, before
+    most = min(_WARM, settings.sweeps)
+    bounds = posterior.fit(entries, sweeps=most, tolerance=settings.tolerance, before=before, after=after).elbo.tolist()
+    rng, shares = np.random.default_rng(seed), entries.shares()
+    first = living_functions(posterior, shares)
+    grown, bound, living, missed = posterior, bounds[-1], first, 0
+    while missed < _MISSES and all(own < limit for own, limit in zip(living, settings.ranks, strict=True)):
+        larger = _resized(grown, tuple(count + 1 for count in living), encodings, settings, entries, rng)
+        reached = float(larger.fit(entries, sweeps=_COMPARED, tolerance=0.0).elbo[-1])
+        if reached <= bound:
+            break
+        found = living_functions(larger, shares)
+        missed = 0 if sum(found) > sum(living) else missed + 1
+        grown, bound, living = larger, reached, found
+    if sum(living) <= sum(first):
+        return posterior, bounds
+    whole = _resized(grown, settings.ranks, encodings, settings, entries, rng)
+    return _best_start([(posterior, bounds), (whole, [])], settings, entries, _WARM)
+
+
+def _resized(
+    posterior: LowRankPosterior,
+    ranks: tuple[int, ...],
+    encodings: Sequence[Encoding],
+    settings: LowRankSettings,
+    entries: Entries,
+    rng: np.random.Generator,
+) -> LowRankPosterior:
+    out = new_posterior(encodings, replace(settings, ranks=ranks), copy.deepcopy(posterior.observation), 0)
+    begin_resized(out, posterior, entries, rng)
+    return out
 
 
 def _train_start(
@@ -81,14 +135,27 @@ def _train_start(
     """At components or grown, with heavy-tailed noise also where a train with normal noise has come to."""
     starts = []
     if settings.likelihood == "student-t":
-        own = replace(settings, likelihood="gaussian")
-        normal = new_posterior(encodings, own, GaussianNoise(), seed)
-        moved, _ = _train_start(normal, encodings, own, entries, seed)
-        moved.observation, moved.sweeps = copy.deepcopy(posterior.observation), _MOVED
-        starts.append(moved)
+        starts.append(_heavier(posterior, encodings, settings, entries, seed))
     starts.append(_components_start(posterior, encodings, settings, entries, _WARM, seed))
     starts.append(_grown_train(posterior, encodings, settings, entries, seed))
     return _best_start([(own, []) for own in starts], settings, entries, _WARM)
+
+
+def _heavier(
+    posterior: LowRankPosterior, encodings: Sequence[Encoding], settings: LowRankSettings, entries: Entries, seed: int
+) -> LowRankPosterior:
+    """Where the same model with normal noise has come to.
+
+    With smooth functions, as fits begin, heavy-tailed noise explains whatever varies fast or is left to be found, and
+    nothing asks for it any more.
+    """
+    own = replace(settings, likelihood="gaussian")
+    normal = new_posterior(encodings, own, GaussianNoise(), seed)
+    normal.inherit(posterior)
+    first = first_start(normal, encodings, own, entries, seed)
+    moved, _ = revived(*first, encodings, own, entries, seed)
+    moved.observation, moved.sweeps = copy.deepcopy(posterior.observation), _MOVED
+    return moved
 
 
 def _usual_start(
@@ -124,22 +191,6 @@ def _components_start(
     train = copy.deepcopy(posterior)
     begin_with_components(train, components, np.random.default_rng(seed))
     return train
-
-
-def _normal(
-    posterior: LowRankPosterior, encodings: Sequence[Encoding], settings: LowRankSettings, entries: Entries, seed: int
-) -> LowRankPosterior:
-    """The same model with normal noise after some sweeps, for its kernels.
-
-    With smooth functions, as fits begin, heavy-tailed noise explains whatever varies fast, and nothing asks for shorter
-    length scales any more.
-    """
-    own = replace(settings, likelihood="gaussian")
-    normal = new_posterior(encodings, own, GaussianNoise(), seed)
-    normal.inherit(posterior)
-    for _ in range(_COMPARED):
-        normal.sweep(entries)
-    return normal
 
 
 def _effects_alone(
@@ -195,22 +246,6 @@ def _living_start(
             break
     assert found is not None
     return found
-
-
-def _grown_start(
-    posterior: LowRankPosterior, encodings: Sequence[Encoding], settings: LowRankSettings, entries: Entries, seed: int
-) -> LowRankPosterior:
-    """From rank one upwards, a fit at each: less often in a poor maximum than all functions at once."""
-    grown, rng = posterior, np.random.default_rng(seed)
-    for rank in range(1, max(settings.ranks, default=1) + 1):
-        own = replace(settings, ranks=tuple(min(rank, most) for most in settings.ranks))
-        after = new_posterior(encodings, own, copy.deepcopy(posterior.observation), seed)
-        if rank > 1:
-            begin_resized(after, grown, entries, rng)
-        grown = after
-        if rank < max(settings.ranks, default=1):
-            grown.fit(entries, sweeps=settings.sweeps, tolerance=settings.tolerance)
-    return grown
 
 
 def _grown_train(
