@@ -25,6 +25,9 @@ from gpkit.operators.sparse_symmetric import SparseMatrix, SparsePattern
 __all__ = ["MarkovKernel"]
 
 _REMEMBERED = 4
+_POWER_ERROR = 0.01
+"""Relative error of a fractional power that is small beside that of any Laplacian's fast eigenvalues."""
+_MOST_POLES = 12
 
 
 class MarkovKernel(gpytorch.kernels.Kernel):
@@ -32,7 +35,8 @@ class MarkovKernel(gpytorch.kernels.Kernel):
 
     Integer alpha is exact. Otherwise the fractional part of the power is replaced by a sum of ``order`` poles plus a
     constant, a named approximation whose largest relative error over the spectrum is :attr:`power_error`; the process
-    is then a sum of independent Markov processes, one for each pole.
+    is then a sum of independent Markov processes, one for each pole. Observations couple them all, so that a posterior
+    costs as many unknowns per node: eight times as much for twice the poles.
 
     Variances are 1 on average at the start value of the length scale, and follow the law of flat space elsewhere (so
     they stay near 1 for length scales that are resolved by the nodes and smaller than the manifold).
@@ -44,7 +48,8 @@ class MarkovKernel(gpytorch.kernels.Kernel):
         lengthscale: start value, in units of the data.
         components: rows per node.
         manifold: for inputs that are points, to which values at the nodes around are transported and averaged.
-        order: number of poles for an alpha that is not an integer.
+        order: number of poles for an alpha that is not an integer; by default as few as keep the error of the power
+            below 1 %.
         batch_shape: of the length scale.
 
     References:
@@ -62,7 +67,7 @@ class MarkovKernel(gpytorch.kernels.Kernel):
         lengthscale: Any = 1.0,
         components: int = 1,
         manifold: Any = None,
-        order: int = 6,
+        order: int | None = None,
         batch_shape: torch.Size | None = None,
     ) -> None:
         super().__init__(batch_shape=torch.Size() if batch_shape is None else torch.Size(batch_shape))
@@ -102,7 +107,7 @@ class MarkovKernel(gpytorch.kernels.Kernel):
         components = manifold.dim if kind == "connection" else 1
         return cls(manifold.laplacian(kind), manifold.dim, alpha, scale, components, manifold, **kwargs)
 
-    def _prepare_powers(self, whole: int, fraction: float, order: int, scale: float) -> None:
+    def _prepare_powers(self, whole: int, fraction: float, order: int | None, scale: float) -> None:
         """Powers of the Laplacian on one pattern, and for a fraction the poles in units of kappa^2."""
         matrix = self.laplacian.symmetric
         largest = float(abs(matrix).sum(1).max())
@@ -111,7 +116,10 @@ class MarkovKernel(gpytorch.kernels.Kernel):
         if fraction > 1e-12:
             # A length scale up to three times the start value stays inside the range of the fit.
             reach = 1.0 + largest * (3.0 * scale) ** 2 / (2.0 * self.nu)
-            self.poles, self.power_error = rational_power(fraction, reach, order)
+            for count in range(2, _MOST_POLES + 1) if order is None else (order,):
+                self.poles, self.power_error = rational_power(fraction, reach, count)
+                if self.power_error <= _POWER_ERROR:
+                    break
             whole = max(whole, 0)
         self._whole = whole
         powers = [sparse.identity(matrix.shape[0], format="csc")]

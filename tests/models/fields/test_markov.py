@@ -60,7 +60,7 @@ def _block(terms: tuple[Term, ...], parts: list[torch.Tensor], left: Sites, righ
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_covariance_is_that_of_all_modes(sphere: Surface, alpha: float) -> None:
     """(2 nu / l^2 + L)^-alpha by eigenvectors, of mean variance 1 up to the spline of the normalisation."""
-    kernel = MarkovKernel.on(sphere.cloud, "connection", alpha, 1.0)
+    kernel = MarkovKernel.on(sphere.cloud, "connection", alpha, 1.0, order=6)
     term = MarkovTerm("markov", kernel, SCALES)
     nodes = node_sites(sphere.cloud.frames, sphere.cloud.points, {}, np.arange(200))
     laplacian = sphere.cloud.laplacian("connection")
