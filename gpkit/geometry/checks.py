@@ -11,6 +11,8 @@ from gpkit.errors import InvalidDataError
 
 __all__ = ["Floats", "Integers", "as_indices", "as_matrix", "as_points", "positive_integer", "some"]
 
+_LARGEST = 1e75
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
@@ -64,6 +66,12 @@ def as_points(points: Any, name: str = "points", columns: int | None = None) -> 
     matrix = as_matrix(points, name, columns)
     if not matrix.shape[0] or not matrix.shape[1]:
         raise InvalidDataError(f"{name} must hold at least one point of at least one coordinate, got {matrix.shape}")
+    largest = np.unravel_index(int(np.abs(matrix).argmax()), matrix.shape)
+    if not abs(matrix[largest]) < _LARGEST:
+        raise InvalidDataError(
+            f"{name}: row {largest[0]}, column {largest[1]} is {matrix[largest]:g}, of which no squares can be taken: "
+            "choose another unit of length"
+        )
     return matrix
 
 

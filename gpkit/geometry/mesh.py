@@ -145,7 +145,7 @@ class Mesh(Manifold):
             raise InvalidDataError(f"there is no mesh file {path}")
         try:
             vertices, faces = potpourri3d.read_mesh(str(path))
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, IndexError) as error:  # what its C++ throws at words in place of numbers
             raise InvalidDataError(f"{path} is not a triangle mesh that can be read: {error}") from None
         return cls(vertices, faces, laplacian=laplacian, repair=repair, **kwargs)
 

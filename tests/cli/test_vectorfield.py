@@ -184,11 +184,13 @@ def test_meshes_that_are_refused(gpkit: Run, files: tuple[Path, Path], tmp_path:
     pytest.importorskip("robust_laplacian", reason="mesh Laplacians need the extra manifold")
     points, vectors = files
     (tmp_path / "junk.obj").write_text("this is no mesh\n")
+    (tmp_path / "words.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf a b c\n")
     for mesh, words, message in (
         (ball(tmp_path / "two.obj", 0.0, 9.0), (), "disconnected parts of 80, 80 nodes"),
         (ball(tmp_path / "away.obj", 9.0), (), "observed places are far from the manifold"),
         (ball(tmp_path / "ball.obj", 0.0), ("--dim", 3), "a mesh is a surface"),
         (tmp_path / "junk.obj", (), "is not a triangle mesh that can be read"),
+        (tmp_path / "words.obj", (), "is not a triangle mesh that can be read"),
     ):
         outcome = gpkit("vectorfield", points, "--vectors", vectors, "--mesh", mesh, "--out", tmp_path / "out", *words)
         assert outcome.code == 2 and message in outcome.err, outcome.err

@@ -230,6 +230,7 @@ def test_clouds_that_are_refused():
         (points[:, 0], "shape"),
         ([["a", "b"]], "numeric"),
         ([[0.0, 1.0j]], "complex"),
+        ([[0.0, 1e200]], r"row 0, column 1 is 1e\+200"),
         (np.zeros((0, 3)), "at least one point"),
         (np.ones((60, 3)), "coincide"),
     ):
