@@ -14,10 +14,12 @@ from gpkit.inference.structured_vb import (
     LowRankPosterior,
     Minibatches,
     Pieces,
+    SiteObservation,
     begin_resized,
     begin_with_components,
     living_functions,
 )
+from gpkit.likelihoods import Poisson
 from gpkit.models.functional_tensor.modes import Encoding
 from gpkit.models.functional_tensor.settings import LowRankSettings, new_posterior
 
@@ -32,6 +34,7 @@ _NOTHING = 0.999  # of the squares left: nothing is explained
 _FAR = 7919  # between seeds
 _SPARE = 2  # components more than a bond has states
 _TRIES = 3  # for every new state of the bonds of a train
+_NARROWER = {"student-t": "gaussian", "negative-binomial": "poisson"}
 _MISSES = 2  # new functions in a row that do not live
 _MOVED = 3  # sweeps that count as made where other noise goes on: its sites follow from the posterior
 
@@ -67,8 +70,7 @@ def first_start(
     if train:
         return _train_start(posterior, encodings, settings, entries, seed)
     starts = [_usual_start(posterior, encodings, settings, entries, seed, effects)]
-    if settings.likelihood == "student-t":
-        starts.append((_heavier(posterior, encodings, settings, entries, seed), []))
+    starts += [(own, []) for own in _wider(posterior, encodings, settings, entries, seed)]
     return _best_start(starts, settings, entries, _WARM)
 
 
@@ -132,30 +134,31 @@ def _resized(
 def _train_start(
     posterior: LowRankPosterior, encodings: Sequence[Encoding], settings: LowRankSettings, entries: Entries, seed: int
 ) -> tuple[LowRankPosterior, list[float]]:
-    """At components or grown, with heavy-tailed noise also where a train with normal noise has come to."""
-    starts = []
-    if settings.likelihood == "student-t":
-        starts.append(_heavier(posterior, encodings, settings, entries, seed))
+    """At components or grown, with wide noise also where a train with narrow noise has come to."""
+    starts = _wider(posterior, encodings, settings, entries, seed)
     starts.append(_components_start(posterior, encodings, settings, entries, _WARM, seed))
     starts.append(_grown_train(posterior, encodings, settings, entries, seed))
     return _best_start([(own, []) for own in starts], settings, entries, _WARM)
 
 
-def _heavier(
+def _wider(
     posterior: LowRankPosterior, encodings: Sequence[Encoding], settings: LowRankSettings, entries: Entries, seed: int
-) -> LowRankPosterior:
-    """Where the same model with normal noise has come to.
+) -> list[LowRankPosterior]:
+    """Where the same model with noise that cannot take up everything has come to, for noise that can; else nothing.
 
-    With smooth functions, as fits begin, heavy-tailed noise explains whatever varies fast or is left to be found, and
-    nothing asks for it any more.
+    With smooth functions, as fits begin, heavy-tailed noise and overdispersion explain whatever varies fast or is left
+    to be found, and nothing asks for it any more.
     """
-    own = replace(settings, likelihood="gaussian")
-    normal = new_posterior(encodings, own, GaussianNoise(), seed)
-    normal.inherit(posterior)
-    first = first_start(normal, encodings, own, entries, seed)
+    if settings.likelihood not in _NARROWER:
+        return []
+    own = replace(settings, likelihood=_NARROWER[settings.likelihood])
+    observation = GaussianNoise() if own.likelihood == "gaussian" else SiteObservation(Poisson())
+    narrow = new_posterior(encodings, own, observation, seed)
+    narrow.inherit(posterior)
+    first = first_start(narrow, encodings, own, entries, seed)
     moved, _ = revived(*first, encodings, own, entries, seed)
     moved.observation, moved.sweeps = copy.deepcopy(posterior.observation), _MOVED
-    return moved
+    return [moved]
 
 
 def _usual_start(

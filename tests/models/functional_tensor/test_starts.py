@@ -33,3 +33,15 @@ def test_functions_that_died_are_taken_up_again(likelihood):
     i, j = (places.reshape(-1) for places in np.indices(grid.shape))
     mean = model.predict({"time": _TIMES[i], "series": _SERIES[j]}).mean
     assert np.sqrt(np.mean((mean - grid.reshape(-1)) ** 2)) < 0.11
+
+
+def test_overdispersion_does_not_take_up_a_cycle():
+    """Alone, negative-binomial noise does: a constant with dispersion one."""
+    rng = np.random.default_rng(0)
+    years = np.sort(rng.permutation(300)[:225]).astype(float)
+    rate = np.exp(3.0 + 1.5 * np.sin(2.0 * np.pi * years / 11.0))
+    counts = rng.negative_binomial(20, 1.0 / (1.0 + rate / 20.0))
+    model = FunctionalTensor([Continuous("year", MaternKernel(1.5))], 1, likelihood="negative-binomial")
+    fit = model.fit(years, counts, restarts=1, progress=False)
+    assert np.median(np.abs(np.log(model.predict(years).mean / rate))) < 0.2
+    assert 8.0 < fit.parameters["dispersion"] < 50.0
