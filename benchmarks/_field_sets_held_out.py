@@ -3,128 +3,142 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
-from _field_sets import Case, Rng, Surface, graph_of, projected, smooth_sphere, sphere, spread, tangent, torus
-from truth import potential_flow, unit
+from _field_sets import Case, Rng, Surface, graph_of, projected, sphere, spread
+from truth import unit
 
 from gpkit.geometry import furthest_point_sample
 
 __all__ = ["HELD_OUT"]
 
-
-def unit_rows(x: np.ndarray) -> np.ndarray:
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
+Shape = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def double_torus(n: int, rng: Rng) -> Surface:
-    """A surface with two holes, found as a level set, and the tangent part of smooth waves of space."""
-
-    def level(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        a, b, c = x.T
-        q = a**2 * (1.0 - a**2) - b**2
-        slope = np.stack([2.0 * q * (2.0 * a - 4.0 * a**3), -4.0 * q * b, 2.0 * c], axis=1)
-        return q**2 + c**2 - 0.03, slope
-
-    x = rng.uniform(-1.0, 1.0, (60 * n, 3)) * np.array([1.15, 0.65, 0.15])
-    for _ in range(30):
-        value, slope = level(x)
-        x = x - (value / np.maximum((slope**2).sum(1), 1e-9))[:, None] * slope
-    value, slope = level(x)
-    x = spread(x[(np.abs(value) < 1e-9) & (np.abs(x).max(1) < 1.3)], n)
-    normals = unit_rows(level(x)[1])
-    return x, potential_flow(x, normals, rng, 0.7)
-
-
-def strip(n: int, rng: Rng) -> Surface:
-    """A narrow open strip, bent to three quarters of a ring, with a shear flow that meanders."""
-    s, v = rng.uniform(0.0, 1.5 * math.pi, 8 * n), rng.uniform(-0.2, 0.2, 8 * n)
-    x = np.stack([np.cos(s), np.sin(s), v], axis=1)
+def sheet_of(shape: Shape, u: np.ndarray, v: np.ndarray, n: int) -> tuple[np.ndarray, ...]:
+    """Evenly spread points of a parametrised surface, their parameters, and the directions along these."""
+    x = shape(u, v)
     chosen = furthest_point_sample(x, count=n, start=0)
-    x, s, v = x[chosen], s[chosen], v[chosen]
-    along, phase = np.stack([-np.sin(s), np.cos(s), np.zeros(n)], axis=1), rng.uniform(0.0, 2.0 * math.pi, 2)
-    speed = 0.6 + 3.0 * v + 0.4 * np.sin(2.0 * s + phase[0])
-    return x, unit(speed[:, None] * along + 0.5 * np.cos(3.0 * s + phase[1])[:, None] * np.eye(3)[2])
+    u, v, step = u[chosen], v[chosen], 1e-5
+    first = (shape(u + step, v) - shape(u - step, v)) / (2.0 * step)
+    second = (shape(u, v + step) - shape(u, v - step)) / (2.0 * step)
+    return x[chosen], u, v, first, second
 
 
-def cooling_tower(n: int, rng: Rng) -> Surface:
-    """A hyperboloid of one sheet on which air winds up, in three cells side by side."""
-    turn, z = rng.uniform(0.0, 2.0 * math.pi, 8 * n), rng.uniform(-0.8, 0.8, 8 * n)
-    radius = 0.5 * np.sqrt(1.0 + 2.0 * z**2)
-    x = np.stack([radius * np.cos(turn), radius * np.sin(turn), z], axis=1)
-    chosen = furthest_point_sample(x, count=n, start=0)
-    x, turn, z, radius = x[chosen], turn[chosen], z[chosen], radius[chosen]
-    outward = np.stack([np.cos(turn), np.sin(turn), np.zeros(n)], axis=1)
-    along = (0.5 * z / radius)[:, None] * outward + np.eye(3)[2]
-    around = np.stack([-np.sin(turn), np.cos(turn), np.zeros(n)], axis=1)
-    phase = rng.uniform(0.0, 2.0 * math.pi)
-    return x, unit(np.sin(3.0 * turn + phase)[:, None] * along + (0.5 + np.cos(2.0 * z))[:, None] * around)
+def capsule(n: int, rng: Rng) -> Surface:
+    """A rod with round ends in a stream at an angle, which spins about its own axis."""
+    x = sphere(6 * n, rng)
+    stretched = x + np.where(x[:, 2:] > 0.0, 1.0, -1.0) * np.array([0.0, 0.0, 0.8]) * np.abs(x[:, 2:]) ** 0.3
+    stretched = spread(stretched, n)
+    normals = stretched - np.clip(stretched, [0, 0, -0.8], [0, 0, 0.8])
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    first = np.cross(normals, np.array([0.3, 0.5, 0.8]))
+    stream = np.array([1.0, 0.0, rng.uniform(-1.0, 1.0)]) + rng.uniform(-1.0, 1.0) * np.cross(np.eye(3)[2], stretched)
+    return stretched, projected(stream, first, np.cross(normals, first))
 
 
-def limit_cycles(n: int, rng: Rng) -> Surface:
-    """States of an oscillator, as a population of five neurons sees them: a bent sheet in five dimensions."""
+def whirl(n: int, rng: Rng) -> Surface:
+    """A bowl with a vortex off its middle that turns as a solid inside, and dies away outside of its core."""
     plan = spread(rng.uniform(-1.0, 1.0, (8 * n, 2)), n)
-    u, v = 2.2 * plan[:, 0], 2.2 * plan[:, 1]
-    flow = np.stack([v, rng.uniform(0.5, 1.5) * (1.0 - u**2) * v - u], axis=1)
-    weights, shift = rng.standard_normal((2, 5)) * 0.8, rng.uniform(-0.5, 0.5, 5)
-    rates = np.tanh(plan @ weights + shift)
-    gain = 1.0 - rates**2
-    jacobian = np.einsum("nk,ak->nka", gain, weights)
-    return rates, unit(np.einsum("nka,na->nk", jacobian, flow))
+    away = plan - rng.uniform(-0.4, 0.4, 2)
+    distance = np.linalg.norm(away, axis=1, keepdims=True)
+    flow = np.stack([-away[:, 1], away[:, 0]], axis=1) / np.maximum(distance, 0.3) ** 2 + np.array([0.4, 0.0])
+    return graph_of(plan, 0.5 * np.square(plan).sum(1), plan, flow)
 
 
-def crossing(n: int, rng: Rng) -> Surface:
-    """Two flat streets that cross, with a stream through one that eddies into the other."""
-    plan = rng.uniform(-1.0, 1.0, (24 * n, 2))
-    plan = spread(plan[np.abs(plan).min(1) < 0.25], n)
+def elbow(n: int, rng: Rng) -> Surface:
+    """A pipe with a bend, faster on its inner side, with the pair of eddies that a bend makes."""
+
+    def shape(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        ring = 1.0 + 0.35 * np.cos(v)
+        return np.stack([ring * np.cos(u), ring * np.sin(u), 0.35 * np.sin(v)], axis=1)
+
+    x, u, v, along, around = sheet_of(shape, rng.uniform(0.0, 2.0, 8 * n), rng.uniform(0.0, 2.0 * math.pi, 8 * n), n)
+    speed = (1.0 - 0.6 * np.cos(v)) / (1.0 + 0.35 * np.cos(v))
+    eddies = rng.uniform(0.5, 1.5) * np.sin(v) * u
+    return x, unit(speed[:, None] * along + eddies[:, None] * around)
+
+
+def catenoid(n: int, rng: Rng) -> Surface:
+    """A soap film between two rings, with the field of a dipole that lies near it."""
+
+    def shape(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        return np.stack([0.6 * np.cosh(v) * np.cos(u), 0.6 * np.cosh(v) * np.sin(u), 0.6 * v], axis=1)
+
+    x, _, _, a, b = sheet_of(shape, rng.uniform(0.0, 2.0 * math.pi, 8 * n), rng.uniform(-1.2, 1.2, 8 * n), n)
+    away, moment = x - np.array([0.2, 0.0, rng.uniform(-0.4, 0.4)]), rng.standard_normal(3)
+    distance = np.linalg.norm(away, axis=1, keepdims=True)
+    return x, projected((3.0 * away * (away @ moment)[:, None] / distance**2 - moment) / distance**3, a, b)
+
+
+def monkey_saddle(n: int, rng: Rng) -> Surface:
+    """What runs down a saddle for three legs, pushed by a side wind."""
+    plan = spread(rng.uniform(-1.0, 1.0, (8 * n, 2)), n)
     a, b = plan.T
-    phase = rng.uniform(-0.1, 0.1)
-    main = np.exp(-0.5 * ((b - phase) / 0.15) ** 2)
-    eddy = np.stack([-np.sin(4.0 * b), np.sin(4.0 * a)], axis=1) * rng.uniform(0.3, 0.6)
-    return graph_of(plan, np.zeros(n), np.zeros((n, 2)), main[:, None] * np.eye(2)[0] + eddy)
+    slope = 0.5 * np.stack([3.0 * a**2 - 3.0 * b**2, -6.0 * a * b], axis=1)
+    return graph_of(plan, 0.5 * (a**3 - 3.0 * a * b**2), slope, rng.uniform(-0.5, 0.5, 2) - slope)
 
 
-def spiral(n: int, rng: Rng) -> Surface:
-    """A cone into which water runs, faster towards its tip, past an obstacle."""
-    turn, z = rng.uniform(0.0, 2.0 * math.pi, 8 * n), np.sqrt(rng.uniform(0.04, 1.0, 8 * n))
-    x = np.stack([0.7 * z * np.cos(turn), 0.7 * z * np.sin(turn), z], axis=1)
-    chosen = furthest_point_sample(x, count=n, start=0)
-    x, turn, z = x[chosen], turn[chosen], z[chosen]
-    down = -unit_rows(x)
-    around = np.stack([-np.sin(turn), np.cos(turn), np.zeros(n)], axis=1)
-    stone = np.exp(-0.5 * np.square(x - np.array([0.4, 0.0, 0.6])).sum(1) / 0.15**2)
-    speed = (1.0 - 0.8 * stone) / np.sqrt(z)
-    return x, unit(speed[:, None] * (0.5 * down + rng.uniform(0.5, 1.0) * around))
+def gut(n: int, rng: Rng) -> Surface:
+    """A tube whose waves of contraction carry what is in it along, with a weak turn."""
+
+    def shape(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        radius = 0.4 + 0.12 * np.sin(5.0 * v)
+        return np.stack([radius * np.cos(u), radius * np.sin(u), v], axis=1)
+
+    x, _, v, around, along = sheet_of(shape, rng.uniform(0.0, 2.0 * math.pi, 8 * n), rng.uniform(-1.0, 1.0, 8 * n), n)
+    speed = 0.3 + np.exp(2.0 * np.sin(5.0 * v + rng.uniform(0.0, 2.0 * math.pi))) / 4.0
+    return x, unit(speed[:, None] * along + 0.4 * around)
 
 
-def two_scales(n: int, rng: Rng) -> Surface:
-    """A planetary wind with short waves riding on it everywhere."""
+def projective_plane(n: int, rng: Rng) -> Surface:
+    """Directions of axes, a surface without sides in six dimensions, turning at two rates."""
     x = sphere(n, rng)
-    wave = 7.0 * rng.standard_normal((2, 3))
-    short = np.cos(x @ wave[0] + 1.0)[:, None] * np.cross(wave[1], x) / 25.0
-    return x, tangent(np.cross(rng.standard_normal(3), x) * (1.5 - x[:, 2:] ** 2) + short, x)
+    spin, pull = rng.standard_normal((2, 3))
+    flow = np.cross(spin, x) + x @ pull[:, None] * (pull - x * (x @ pull)[:, None])
+    root = math.sqrt(2.0)
+    pairs = ((0, 0, 1.0), (1, 1, 1.0), (2, 2, 1.0), (0, 1, root), (0, 2, root), (1, 2, root))
+    plane = np.stack([w * x[:, i] * x[:, j] for i, j, w in pairs], axis=1)
+    return plane, unit(np.stack([w * (flow[:, i] * x[:, j] + x[:, i] * flow[:, j]) for i, j, w in pairs], axis=1))
 
 
-def tube_with_valve(n: int, rng: Rng) -> Surface:
-    """A torus with a flow around its ring that turns over within a short arc."""
-    x, normals = torus(n, rng, 0.3)
-    u = np.arctan2(x[:, 1], x[:, 0])
-    along = np.stack([-np.sin(u), np.cos(u), np.zeros(n)], axis=1)
-    gate = np.tanh(6.0 * np.sin(u + rng.uniform(0.0, 6.0)))[:, None]
-    return x, projected(gate * along + 0.5 * np.cross(normals, along), along, np.cross(normals, along))
+def belt(n: int, rng: Rng) -> Surface:
+    """An oblate planet with a strong wind along its equator and weak ones elsewhere."""
+    axes = np.array([1.0, 1.0, 0.6])
+    x = spread(sphere(2 * n, rng) * axes, n)
+    normals = x / axes**2
+    east = np.cross(np.eye(3)[2], x)
+    speed = np.exp(-0.5 * ((x[:, 2:] - rng.uniform(-0.1, 0.1)) / 0.2) ** 2) + 0.15
+    first = np.cross(normals, np.array([0.3, 0.5, 0.8]))
+    return x, projected(speed * east + 0.15 * rng.standard_normal(3), first, np.cross(normals, first))
+
+
+def basin(n: int, rng: Rng) -> Surface:
+    """A round trough around an island, in which two gyres turn."""
+    radius, turn = np.sqrt(rng.uniform(0.16, 1.0, 8 * n)), rng.uniform(0.0, 2.0 * math.pi, 8 * n)
+    plan = spread(radius[:, None] * np.stack([np.cos(turn), np.sin(turn)], axis=1), n)
+    radius, turn = np.linalg.norm(plan, axis=1), np.arctan2(plan[:, 1], plan[:, 0]) - rng.uniform(0.0, 6.0)
+    outward = plan / radius[:, None]
+    # The stream function vanishes at both shores.
+    wall, slope = np.sin(math.pi * (radius - 0.4) / 0.6), math.pi / 0.6 * np.cos(math.pi * (radius - 0.4) / 0.6)
+    across, along = -wall * np.sin(turn) / radius, -slope * np.cos(turn)
+    flow = across[:, None] * outward + along[:, None] * np.stack([-outward[:, 1], outward[:, 0]], axis=1)
+    depth = 0.5 * (radius - 0.7)
+    return graph_of(plan, depth * (radius - 0.7), (2.0 * depth)[:, None] * outward, flow)
 
 
 HELD_OUT = {
-    "double torus": Case(double_torus, 0.3, 0.05),
-    "open strip": Case(strip, 0.2, 0.1),
-    "cooling tower": Case(cooling_tower, 0.3, 0.05),
-    "five neurons": Case(limit_cycles, 0.25, 0.05),
-    "crossing": Case(crossing, 0.3, 0.1),
-    "smooth, clustered": Case(smooth_sphere, 0.3, 0.1, clusters=6),
-    "two scales, uneven noise": Case(two_scales, 0.3, 0.15, errors="uneven"),
-    "valve": Case(tube_with_valve, 0.3, 0.05, clusters=12),
-    "spiral, thirty places": Case(spiral, 0.5, 0.3, 60, splits=24),
-    "strip, heavy tails, thirty places": Case(strip, 0.5, 0.2, 60, errors="heavy", splits=24),
-    "double torus, forty places": Case(double_torus, 0.2, 0.2, 200, splits=12),
-    "neurons, twenty places": Case(limit_cycles, 0.4, 0.15, 50, splits=24),
+    "capsule": Case(capsule, 0.3, 0.1),
+    "whirl": Case(whirl, 0.25, 0.0),
+    "elbow, clustered": Case(elbow, 0.3, 0.05, clusters=8),
+    "catenoid": Case(catenoid, 0.3, 0.1),
+    "gut": Case(gut, 0.3, 0.05),
+    "capsule, thirty places": Case(capsule, 0.5, 0.3, 60, splits=24),
+    "whirl, twenty-five places": Case(whirl, 0.5, 0.2, 50, splits=24),
+    "monkey saddle, forty places": Case(monkey_saddle, 0.5, 0.3, 80, splits=24),
+    "projective plane, forty places": Case(projective_plane, 0.4, 0.2, 100, splits=24),
+    "belt, thirty places": Case(belt, 0.5, 0.15, 60, splits=24),
+    "basin, thirty exact places": Case(basin, 0.5, 0.0, 60, splits=24),
+    "gut, forty-five places": Case(gut, 0.45, 0.2, 100, errors="uneven", splits=24),
 }

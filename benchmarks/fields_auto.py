@@ -47,6 +47,7 @@ from scipy.spatial import Delaunay
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "models" / "rvgp"))
 
 import _field_sets
+import _field_sets_fifth
 import _field_sets_held_out
 import _field_sets_later
 import _field_singularities
@@ -59,7 +60,7 @@ from gpkit.geometry import CellComplex, PointCloud
 from gpkit.models import EdgeFlowGP, VectorFieldGP
 from gpkit.models.fields.predictions import ScalarPrediction
 
-SETS = {**_field_sets_later.SETS, **_field_sets_held_out.HELD_OUT}
+SETS = {**_field_sets_later.SETS, **_field_sets_fifth.SETS, **_field_sets_held_out.HELD_OUT}
 _SPLITS = 5
 
 

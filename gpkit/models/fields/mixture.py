@@ -185,12 +185,12 @@ class FieldMixture:
         for candidate, _ in self.members:
             posterior = self._posterior_at(candidate, candidate.fit.theta)
             mean, covariance = posterior.leave_one_out()
-            rows = np.square(posterior.noise * candidate.regression.rows).reshape(-1, d)
-            noise = rows[:, :, None] * np.eye(d)
+            level = posterior.noise**2 - self._unexplained(posterior)
+            noise = (level * np.square(candidate.regression.rows)).reshape(-1, d)[:, :, None] * np.eye(d)
             inflation = self._inflation_of(candidate)
             means.append(mean)
-            covariances.append(inflation * covariance + (0.0 if self.observations.exact else 1.0 - inflation) * noise)
-            noises.append(0.0 * noise if self.observations.exact else noise)
+            covariances.append(inflation * covariance + (1.0 - inflation) * noise)
+            noises.append(noise)
         weights = np.array([weight for _, weight in self.members])
         mean = np.tensordot(weights, means, 1)
         shift = np.stack(means) - mean
@@ -289,17 +289,35 @@ class FieldMixture:
 
     def _noise_of(self, posterior: FieldPosterior) -> float:
         """Standard deviation of an observation's error: none where observations are exact."""
+        if posterior.regression.noise is not None:
+            return math.nan
+        return math.sqrt(posterior.noise**2 - self._unexplained(posterior))
+
+    def _unexplained(self, posterior: FieldPosterior) -> float:
+        """What a kernel has learnt as noise and is the field's own variation between observed places, a variance.
+
+        It is all of it where observations are exact. Noise belongs to the observations and not to a kernel: where
+        several kernels are mixed, what one of them calls noise beyond what they say together it has not explained.
+        """
         if self.observations.exact:
+            return posterior.noise**2
+        if posterior.regression.noise is not None or self.uncertainty not in ("calibrated", "jackknife") or self.drawn:
             return 0.0
-        return math.nan if posterior.regression.noise is not None else posterior.noise
+        return max(posterior.noise**2 - self._common_noise(), 0.0)
+
+    def _common_noise(self) -> float:
+        """Variance of the noise by all kernels: the geometric mean by weight."""
+        levels = [float(candidate.regression.split(candidate.fit.theta)[0]) for candidate, _ in self.members]
+        return math.exp(2.0 * float(np.average(levels, weights=[weight for _, weight in self.members])))
 
     def _observed(self, sites: Sites, component: Component, mean: Array, covariance: Array) -> tuple[Array, Array]:
-        """Exact observations: what was learnt as noise is the field's own variation between observed places."""
+        """What a kernel has not explained varies from place to place, but for those that were observed exactly."""
+        own = component.factors(sites) * self._unexplained(component.posterior)
+        covariance = covariance + own[:, None, None] * np.eye(sites.d)
         if not self.observations.exact:
             return mean, covariance
         at, values = self.observations.known_at(sites)
-        own = component.factors(sites) * component.posterior.noise**2
-        mean, covariance = mean.copy(), covariance + own[:, None, None] * np.eye(sites.d)
+        mean = mean.copy()
         mean[at] = values
         covariance[at] = (_ROUNDING * component.posterior.regression.scales.value) ** 2 * np.eye(sites.d)
         return mean, covariance
@@ -314,9 +332,10 @@ class FieldMixture:
             mine = np.flatnonzero(chosen == index)
             component = self._component(points[index])
             fields = component.sampler(sites)(len(mine), rng).reshape(len(mine), len(sites), sites.d)
-            if self.observations.exact:
-                own = np.sqrt(component.factors(sites)) * component.posterior.noise
+            own = np.sqrt(component.factors(sites) * self._unexplained(component.posterior))
+            if own.any():
                 fields = fields + own[:, None] * rng.standard_normal(fields.shape)
+            if self.observations.exact:
                 at, values = self.observations.known_at(sites)
                 fields[:, at] = values
             out[mine] = fields

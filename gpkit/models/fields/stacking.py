@@ -15,8 +15,8 @@ the one that predicts best: the powers are small. Evidences and densities are ab
 directions (von Mises, with a concentration that is not known) are about the small ones as much.
 
 Kernels that the data cannot tell apart are not alike in what their means cost: a rough one carries more of the noise
-from observed places to others than a smooth one, and says so by its variances. All priors therefore have a power of the
-precision with which left-out places are known as a factor; no kernel is preferred for its name.
+from observed places to others than a smooth one, and says so by its variances. All priors therefore have the precision
+with which left-out places are known as a factor; no kernel is preferred for its name.
 
 References:
     Breiman, L., Stacked regressions, Machine Learning 24, 49 (1996).
@@ -47,12 +47,10 @@ _PRIOR_SHARE = 0.05
 """Places that the prior of the weights is worth, as a share of the observed ones."""
 _MEAN_SHARE = 0.75
 """Share of the mixture of means in what is stacked."""
-_EVIDENCE_POWER = 0.3
+_EVIDENCE_POWER = 0.4
 """Of evidences where places are few."""
 _DIRECTION_POWER = 0.2
 """Of likelihoods of the left-out directions where places are few."""
-_PRECISION_POWER = 2.0
-"""Of the precision of left-out means."""
 _ENOUGH = 60.0
 """Places for which stacking and powers of the evidence count the same."""
 
@@ -74,7 +72,7 @@ def stacking_weights(densities: Array, values: Array, means: Array, variances: A
         weights[0] = 1.0
         return weights
     densities, means, evidences = densities[usable], means[usable], evidences[usable]
-    precise = -_PRECISION_POWER * np.log(variances[usable])
+    precise = -np.log(variances[usable])
     counts = _PRIOR_SHARE * places * _softmax(_TEMPER * (evidences + densities.sum(1)) + precise)
     stacked = (1.0 - _MEAN_SHARE) * _by_density(densities, counts) + _MEAN_SHARE * _by_mean(values - means, counts)
     likely = _softmax(_EVIDENCE_POWER * evidences + _DIRECTION_POWER * _directions(values, means) + precise)

@@ -76,7 +76,7 @@ def test_of_kernels_alike_the_more_precise_weighs_more() -> None:
     rng = np.random.default_rng(4)
     for places, most in ((6, np.exp(1.0) / (1.0 + np.exp(1.0)) + 1e-9), (600, 1.0)):
         same = np.repeat(rng.standard_normal((1, places, 2)), 2, axis=0)
-        preferred = weights_of(gaussian(same), same, variances=[np.exp(0.5), 1.0])
+        preferred = weights_of(gaussian(same), same, variances=[np.exp(1.0), 1.0])
         assert 0.65 < preferred[1] < most
 
 

@@ -96,3 +96,34 @@ def test_exact_values_of_functions(sphere: Surface) -> None:
     found = model.predict(sphere.cloud.points[::2])
     np.testing.assert_allclose(found.mean, values[::2], atol=1e-12)
     assert np.abs(model.predict(np.arange(1, 200, 2)).mean - values[1::2]).max() < 0.05
+
+
+def test_what_one_kernel_alone_calls_noise_is_the_fields(sphere: Surface) -> None:
+    """Kernels that are mixed share the noise; what one of them has learnt beyond that widens its regions."""
+    rng = np.random.default_rng(4)
+    noisy = sphere.cloud.to_ambient(sphere.cloud.to_tangent(sphere.vectors)[0] + 0.3 * rng.standard_normal((200, 2)))
+    train, rest = np.arange(0, 200, 7), np.arange(1, 200, 7)
+    model = VectorFieldGP(sphere.cloud, "intrinsic", uncertainty="jackknife")
+    weights = model.fit(train, noisy[train], progress=False).comparison.weights
+    assert len(weights) > 1
+    found = model.predict(rest)
+    learnt, fields = [], []
+    for name in weights:
+        model.use(name)
+        alone = model.predict(rest)
+        learnt.append(float(alone.noise[0]))
+        fields.append(alone.component_covariances[0])
+    model.use()
+    common = np.exp(np.average(np.log(learnt), weights=list(weights.values())))
+    assert max(learnt) > 1.001 * common
+    np.testing.assert_allclose(found.noise, np.minimum(learnt, common), rtol=1e-9)
+    for noise, own, mixed in zip(learnt, fields, found.component_covariances, strict=True):
+        extra = mixed - own
+        assert np.abs(extra[:, 0, 1]).max() < 1e-12
+        # The field's part has the factor of its other variances, which is at least 1.
+        assert extra[:, 0, 0].min() >= max(noise**2 - common**2, 0.0) - 1e-12
+        assert extra[:, 0, 0].max() <= 4.0 * max(noise**2 - common**2, 0.0) + 1e-12
+    draws = found.sample(3000, seed=2)
+    np.testing.assert_allclose(draws.var(0).sum(), found.variance.sum(), rtol=0.1)
+    model.uncertainty = "map"
+    np.testing.assert_allclose(model.predict(rest).noise, learnt, rtol=1e-12)
