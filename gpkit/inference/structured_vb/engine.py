@@ -89,6 +89,11 @@ def _build(form: str, modes: Sequence[Mode], ard: bool) -> Form:
     return TensorTrain(modes, ard, ranks, main_effects)
 
 
+def _settled(trace: Sequence[float], least: float) -> bool:
+    """Whether the bound changes by less in a sweep."""
+    return len(trace) >= _LEAST_SWEEPS and abs(trace[-1] - trace[-1 - _TURN]) / _TURN < least
+
+
 class LowRankPosterior:
     """The variational posterior of a low-rank tensor and its updates.
 
@@ -199,17 +204,14 @@ class LowRankPosterior:
             before: bounds of sweeps that were made already, of a fit that goes on.
             after: called with all bounds after each sweep.
         """
-        trace = list(before)
-        converged = False
+        trace, least = list(before), tolerance * max(layout.entries, 1)
         with one_blas_thread():
             layout.begin(self)
-            while len(trace) < sweeps and not converged:
+            while len(trace) < sweeps and not _settled(trace, least):
                 trace.append(self.sweep(layout))
-                change = abs(trace[-1] - trace[-1 - _TURN]) / _TURN if len(trace) >= _LEAST_SWEEPS else np.inf
-                converged = change < tolerance * max(layout.entries, 1)
                 if after is not None:
                     after(trace)
-        return SweepTrace(np.array(trace), converged)
+        return SweepTrace(np.array(trace), _settled(trace, least))
 
     def _evaluate(self, index: Sequence[NDArray[np.int32]], tables: Sequence[Array]) -> tuple[Array, Array]:
         last = len(self.modes) - 1

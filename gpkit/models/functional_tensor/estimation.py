@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpkit.errors import InvalidDataError
+from gpkit.geometry.checks import positive_integer
 from gpkit.inference.structured_vb import SiteObservation, observation_named
 from gpkit.models.functional_tensor.checkpoint import Checkpoint, Member, fingerprint
 from gpkit.models.functional_tensor.fitting import Parts, fit_members, left_out_moments
@@ -23,7 +24,7 @@ from gpkit.models.functional_tensor.rank_choice import choose_rank
 from gpkit.models.functional_tensor.settings import CONTINUOUS, LowRankSettings, ranks_of
 from gpkit.models.functional_tensor.spool import Spool, is_chunked
 from gpkit.models.functional_tensor.state import Index, TensorState
-from gpkit.models.functional_tensor.table import read_target
+from gpkit.models.functional_tensor.table import check_spread, read_target
 from gpkit.models.functional_tensor.unseen_rows import UnseenRows
 
 if TYPE_CHECKING:
@@ -51,17 +52,14 @@ class FitOptions:
     checkpoint: str | Path | None
 
     def __post_init__(self) -> None:
-        if self.combine not in ("stack", "best") or self.restarts < 1:
-            raise InvalidDataError(
-                f"combine must be 'stack' or 'best' with restarts >= 1, got {self.combine!r}, {self.restarts}"
-            )
-        for name in ("sweeps", "keep"):
-            if getattr(self, name) < 1:
-                raise InvalidDataError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.batch_size is not None and (self.batch_size < 1 or self.epochs < 0):
-            raise InvalidDataError(
-                f"batch_size must be at least 1 with epochs >= 0, got {self.batch_size}, {self.epochs}"
-            )
+        if self.combine not in ("stack", "best"):
+            raise InvalidDataError(f"combine must be 'stack' or 'best', got {self.combine!r}")
+        for name, least in (("restarts", 1), ("sweeps", 1), ("keep", 1), ("epochs", 0), ("seed", 0)):
+            positive_integer(getattr(self, name), name, least)
+        if self.batch_size is not None:
+            positive_integer(self.batch_size, "batch_size")
+        if not 0.0 <= self.tolerance < np.inf:
+            raise InvalidDataError(f"tolerance must be a number that is not negative, got {self.tolerance}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +120,11 @@ def _read(model: FunctionalTensor, coordinates: Any, y: Any, options: FitOptions
 
 def _origin(y: Array, centred: bool) -> tuple[float, float]:
     """What is taken off the targets, and the root mean square of the rest."""
-    centre = float(y.mean()) if centred else 0.0
-    return centre, float(np.sqrt(np.mean((y - centre) ** 2))) or 1.0
+    most = float(np.abs(y).max()) or 1.0  # squares of very large or small numbers are out of range
+    centre = most * float((y / most).mean()) if centred else 0.0
+    unit = most * float(np.sqrt(np.mean(((y - centre) / most) ** 2)))
+    check_spread(unit, most, centre)
+    return centre, unit
 
 
 def _check(encodings: Sequence[Encoding]) -> None:

@@ -49,6 +49,10 @@ class ModeFunctions:
         """Functions that carry at least a thousandth of the variance."""
         return int((self.share > 1e-3).sum())
 
+    def __repr__(self) -> str:
+        shares = ", ".join(f"{100.0 * share:.1f} %" for share in self.share)
+        return f"ModeFunctions({self.name!r}, {len(self.coordinates)} coordinates, functions carry {shares})"
+
     def plot(self, axes: Any = None) -> Any:
         """Principal functions with bands of two standard deviations; returns the axes."""
         from gpkit.diagnostics.tensor_plots import plot_mode_functions

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpkit.errors import DataWarning, InvalidDataError
+from gpkit.geometry.checks import positive_integer
 from gpkit.inference.structured_vb import CoreForm, observation_named
 from gpkit.models.functional_tensor.checkpoint import Member
 from gpkit.models.functional_tensor.estimation import FitOptions, estimate, low_rank_settings
@@ -22,7 +23,7 @@ from gpkit.models.functional_tensor.laws import joint_draws, member_moments, mix
 from gpkit.models.functional_tensor.modes import ModeSpec
 from gpkit.models.functional_tensor.predictions import DiscretePrediction, TensorPrediction
 from gpkit.models.functional_tensor.result import OVERDISPERSED, TensorFit, describe
-from gpkit.models.functional_tensor.settings import CONTINUOUS, LIKELIHOODS
+from gpkit.models.functional_tensor.settings import CONTINUOUS, LIKELIHOODS, read_rank
 from gpkit.models.functional_tensor.state import TensorState
 from gpkit.models.functional_tensor.streaming import updated
 from gpkit.models.functional_tensor.table import read_columns, read_target
@@ -82,7 +83,7 @@ class FunctionalTensor:
         likelihood: str = "gaussian",
         neighbours: int = 40,
     ) -> None:
-        self.modes = tuple(modes)
+        self.modes = tuple(modes) if hasattr(modes, "__iter__") else ()
         if not self.modes or not all(isinstance(mode, ModeSpec) for mode in self.modes):
             raise InvalidDataError("modes must be a sequence of Continuous, Categorical or Spatial, at least one")
         names = [column for mode in self.modes for column in mode.columns]
@@ -96,10 +97,9 @@ class FunctionalTensor:
         ):
             if value not in allowed:
                 raise InvalidDataError(f"{what} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
-        if residual == "local" and neighbours < 1:
-            raise InvalidDataError(f"neighbours must be at least 1, got {neighbours}")
+        neighbours = positive_integer(neighbours, "neighbours")
         self.form = form
-        self.rank = self._ranks(rank)
+        self.rank = read_rank(rank, len(self.modes), form)
         self.core_prior = core_prior
         self.main_effects = main_effects
         self.residual = residual
@@ -107,18 +107,6 @@ class FunctionalTensor:
         self.neighbours = neighbours
         self.result: TensorFit | None = None
         self._state: TensorState | None = None
-
-    def _ranks(self, rank: int | Sequence[int] | str) -> tuple[int, ...] | str:
-        if isinstance(rank, str):
-            if rank != "auto":
-                raise InvalidDataError(f"rank must be a number, one for each mode, or 'auto', got {rank!r}")
-            return rank
-        count = len(self.modes) - (1 if self.form == "tensor-train" else 0)
-        ranks = (rank,) * count if isinstance(rank, int) else tuple(int(r) for r in rank)
-        if len(ranks) != count or min(ranks, default=1) < 1 or (isinstance(rank, int) and rank < 1):
-            what = "bonds between modes" if self.form == "tensor-train" else "modes"
-            raise InvalidDataError(f"rank must be a positive number or one for each of {count} {what}, got {rank}")
-        return ranks
 
     # -- fitting --------------------------------------------------------------------------------------------------
 
@@ -340,8 +328,7 @@ class FunctionalTensor:
         state, old = self._fitted(), self.fitted
         if not 0.0 < forgetting <= 1.0:
             raise InvalidDataError(f"forgetting must lie in (0, 1], got {forgetting}")
-        if sweeps < 1 or keep < 1:
-            raise InvalidDataError(f"sweeps and keep must be at least 1, got {sweeps} and {keep}")
+        sweeps, keep = positive_integer(sweeps, "sweeps"), positive_integer(keep, "keep")
         begun = clock.process_time()
         new = read_target(coordinates, y, self.modes, least=1)
         if self.likelihood not in CONTINUOUS:

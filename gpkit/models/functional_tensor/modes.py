@@ -55,8 +55,12 @@ class Continuous(ModeSpec):
     width: float | None = None
 
     def __post_init__(self) -> None:
+        from gpytorch.kernels import Kernel
+
         from gpkit.kernels import BinAveragedKernel
 
+        if self.kernel is not None and not isinstance(self.kernel, Kernel):
+            raise InvalidDataError(f"the kernel of {self.name!r} must be a GPyTorch kernel, got {self.kernel!r}")
         if isinstance(self.kernel, BinAveragedKernel) != (self.width is not None):
             raise InvalidDataError(f"{self.name!r}: a BinAveragedKernel and the width of its bins go together")
         if self.width is not None and not 0.0 <= self.width < np.inf:
@@ -92,6 +96,9 @@ class Spatial(ModeSpec):
         kernel: of the places; Matern-3/2 of the distance by default.
         components: principal components that are kept; None keeps all, which is exact at the places of the data.
         learn: whether length scales are learned.
+
+    Raises:
+        InvalidDataError: for fewer than two axes.
     """
 
     name: str
@@ -99,6 +106,10 @@ class Spatial(ModeSpec):
     kernel: Any = None
     components: int | None = None
     learn: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.axes) < 2:
+            raise InvalidDataError(f"the axes of {self.name!r} must be two columns or more, got {self.axes!r}")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -138,6 +149,14 @@ class Encoding(ABC):
         Raises:
             InvalidDataError: for values that are not numbers, or levels that the data did not have.
         """
+
+    def check(self, given: NDArray[Any]) -> None:
+        """Refuse coordinates of a mode that are of another kind than those of the data.
+
+        Raises:
+            InvalidDataError: for numbers where the data had names, or the reverse.
+        """
+        return None
 
     def index(self, numbers: Array) -> NDArray[np.int32]:
         """Which of the distinct coordinates each of the data's own numbers is."""
@@ -193,11 +212,7 @@ class _CategoricalEncoding(Encoding):
 
     def numbers(self, values: Sequence[Any]) -> Array:
         given = np.asarray(values[0])
-        if given.dtype.kind != self._levels.dtype.kind and "U" in (given.dtype.kind, self._levels.dtype.kind):
-            raise InvalidDataError(
-                f"{self.spec.name!r} has levels such as {self._levels[:1].tolist()[0]!r} in the data of the "
-                f"fit, got {given[:1].tolist()[0]!r}"
-            )
+        self.check(given)
         at = np.minimum(np.searchsorted(self._levels, given), len(self._levels) - 1)
         strange = np.flatnonzero(self._levels[at] != given)
         if strange.size:
@@ -207,6 +222,13 @@ class _CategoricalEncoding(Encoding):
                 f"have ({known})"
             )
         return at.astype(np.float64)
+
+    def check(self, given: NDArray[Any]) -> None:
+        if given.dtype.kind != self._levels.dtype.kind and "U" in (given.dtype.kind, self._levels.dtype.kind):
+            raise InvalidDataError(
+                f"{self.spec.name!r} has levels such as {self._levels[:1].tolist()[0]!r} in the data of the "
+                f"fit, got {given[:1].tolist()[0]!r}"
+            )
 
     def labels(self) -> NDArray[Any]:
         return self._levels

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from gpkit.errors import InvalidDataError
+from gpkit.geometry.checks import positive_integer
 
 __all__ = ["DiscretePrediction", "TensorPrediction"]
 
@@ -153,6 +154,7 @@ class TensorPrediction(_Predictive):
 
     def sample(self, n: int = 1, seed: int = 0) -> Array:
         """Draws (n, M) of y: joint over entries where the functions are drawn, else independent between entries."""
+        n, seed = positive_integer(n, "the number of draws"), positive_integer(seed, "seed", 0)
         if self._draw is not None:
             return self._draw(n, seed)
         rng = np.random.default_rng(seed)
@@ -252,6 +254,7 @@ class DiscretePrediction(_Predictive):
 
     def sample(self, n: int = 1, seed: int = 0) -> Array:
         """Draws (n, M) of y, independent between entries."""
+        n, seed = positive_integer(n, "the number of draws"), positive_integer(seed, "seed", 0)
         rng = np.random.default_rng(seed)
         which = rng.choice(len(self.location), size=(n, 1), p=self._shares)
         at = np.arange(self.location.shape[1])

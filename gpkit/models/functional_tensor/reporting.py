@@ -189,6 +189,10 @@ def _findings(model: FunctionalTensor, scores: list[Any], pit: Array | None) -> 
             )
         )
     if pit is None:
+        if any(member.part >= 0 for member in model._fitted().members):
+            message = "Updates are seen by all starts: errors of unseen entries are those of the fit before them."
+            out.append(Finding("note", "updated", message))
+            return tuple(out)
         message = "No entries were left out: there are no honest errors. Use combine='stack' with two starts or more."
         out.append(Finding("warning", "no-left-out", message))
         return tuple(out)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from gpkit.errors import InvalidDataError
 from gpkit.inference.structured_vb import LowRankPosterior, Observation, component_layout
 from gpkit.models.functional_tensor.modes import Encoding
 
-__all__ = ["CONTINUOUS", "LIKELIHOODS", "LowRankSettings", "check_ranks", "new_posterior", "ranks_of"]
+__all__ = ["CONTINUOUS", "LIKELIHOODS", "LowRankSettings", "check_ranks", "new_posterior", "ranks_of", "read_rank"]
 
 CONTINUOUS = ("gaussian", "student-t")
 """Likelihoods of real numbers, which are centred and scaled for the fit."""
@@ -38,6 +39,31 @@ class LowRankSettings:
     tolerance: float = 1e-5
     batch_size: int | None = None
     epochs: int = 0
+
+
+def read_rank(rank: Any, modes: int, form: str) -> tuple[int, ...] | str:
+    """What a user says about ranks: one for each mode, or each bond of a tensor train, or "auto".
+
+    Args:
+        rank: one number, one for each, or "auto".
+        modes: number of modes.
+        form: of the model.
+
+    Raises:
+        InvalidDataError: for anything else.
+    """
+    if isinstance(rank, str):
+        if rank != "auto":
+            raise InvalidDataError(f"rank must be a number, one for each mode, or 'auto', got {rank!r}")
+        return rank
+    count = modes - (1 if form == "tensor-train" else 0)
+    each = not isinstance(rank, Iterable)
+    ranks: tuple[Any, ...] = (rank,) * max(count, 1) if each else tuple(rank)
+    whole = all(isinstance(r, int | np.integer) and not isinstance(r, bool) and r >= 1 for r in ranks)
+    if not whole or (not each and len(ranks) != count):
+        what = "bonds between modes" if form == "tensor-train" else "modes"
+        raise InvalidDataError(f"rank must be a positive number or one for each of {count} {what}, got {rank}")
+    return tuple(int(r) for r in ranks[:count])
 
 
 def ranks_of(rank: int, sizes: Sequence[int], form: str) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gpkit.errors import InvalidDataError
 from gpkit.models.functional_tensor.modes import Categorical, Encoding, ModeSpec
-from gpkit.models.functional_tensor.table import read_target
+from gpkit.models.functional_tensor.table import check_spread, read_target
 
 __all__ = ["Spool", "is_chunked"]
 
@@ -118,9 +118,11 @@ class Spool:
         """Scale the targets in place, centred or not; returns what was taken off, and the unit."""
         step = 1 << 18
         pieces = [slice(begin, begin + step) for begin in range(0, len(self.y), step)]
-        mean = sum(float(self.y[piece].sum()) for piece in pieces) / len(self.y) if centred else 0.0
-        square = sum(float(((self.y[piece] - mean) ** 2).sum()) for piece in pieces) / len(self.y)
-        unit = float(np.sqrt(square)) or 1.0
+        most = max(float(np.abs(self.y[piece]).max()) for piece in pieces) or 1.0
+        mean = most * sum(float((self.y[piece] / most).sum()) for piece in pieces) / len(self.y) if centred else 0.0
+        square = sum(float((((self.y[piece] - mean) / most) ** 2).sum()) for piece in pieces) / len(self.y)
+        unit = most * float(np.sqrt(square))
+        check_spread(unit, most, mean)
         for piece in pieces:
             self.y[piece] = (self.y[piece] - mean) / unit
         return mean, unit

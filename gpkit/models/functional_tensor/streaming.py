@@ -103,6 +103,7 @@ def _joined(old: Sequence[Encoding], new: TensorTable) -> tuple[list[Encoding], 
     """Encodings of old and new coordinates together, and where the old ones are among them."""
     encodings, places = [], []
     for before, columns in zip(old, new.columns, strict=True):
+        before.check(columns[0])
         labels = before.labels()
         own = [labels] if labels.ndim == 1 else list(labels.T)
         joined = before.spec.encode([np.concatenate([a, b]) for a, b in zip(own, columns, strict=True)])

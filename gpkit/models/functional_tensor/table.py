@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from gpkit.errors import InvalidDataError
 from gpkit.models.functional_tensor.modes import Categorical, ModeSpec
 
-__all__ = ["TensorTable", "read_columns", "read_target"]
+__all__ = ["TensorTable", "check_spread", "read_columns", "read_target"]
 
 Array = NDArray[np.float64]
+_ROUNDING, _LARGEST = 1e-14, 1e150
 _DATES = "convert them to numbers in the unit of the kernel's length scales"
 _TARGET_DATES = "what is modelled must be numbers"
 
@@ -65,7 +66,11 @@ def _numbers(values: Any, name: str, dates: str = _DATES) -> Array:
     """Values of what is called so in errors, as numbers; missing ones as NaN."""
     array = np.asarray(values)
     if array.dtype.kind in "biuf":
+        if isinstance(values, np.ma.MaskedArray):
+            return np.asarray(np.ma.filled(values.astype(np.float64), np.nan))
         return array.astype(np.float64, copy=False)
+    if array.dtype.kind == "c":
+        raise InvalidDataError(f"{name} holds complex numbers: they must be real")
     if array.dtype.kind == "M":
         raise InvalidDataError(f"{name} holds dates: {dates}")
     import pandas as pd
@@ -93,6 +98,23 @@ def _levels(values: Any, name: str) -> NDArray[Any]:
             raise InvalidDataError(f"row {int(np.flatnonzero(gone)[0])} of {name!r} is missing: name a level")
         array = array.astype(str)
     return array
+
+
+def check_spread(unit: float, most: float, centre: float) -> None:
+    """Refuse targets that do not vary, or whose squares are no numbers.
+
+    Args:
+        unit: root mean square of what is modelled.
+        most: the largest size of a target.
+        centre: what was taken off.
+
+    Raises:
+        InvalidDataError: for a spread of rounding errors, or one that is not between 1e-150 and 1e150.
+    """
+    if unit <= _ROUNDING * most:
+        raise InvalidDataError(f"every target is {centre:.6g}: there is nothing to model")
+    if not 1.0 / _LARGEST < unit < _LARGEST:
+        raise InvalidDataError(f"the targets spread by {unit:.3g}: use a unit in which that is nearer to one")
 
 
 def read_columns(coordinates: Any, modes: Sequence[ModeSpec]) -> tuple[tuple[NDArray[Any], ...], ...]:

@@ -8,7 +8,7 @@ import pytest
 
 from gpkit.errors import InvalidDataError
 from gpkit.kernels import BinAveragedKernel, MaternKernel
-from gpkit.models import Categorical, Continuous, FunctionalTensor
+from gpkit.models import Categorical, Continuous, FunctionalTensor, Spatial
 from tests.models.functional_tensor.tables import fitted, modes, table
 
 
@@ -38,6 +38,9 @@ def put(column, row, value):
         (put("y", 6, "high"), "row 6 of the target 'y' is 'high', which is not a number"),
         (lambda f: f.assign(y=pd.Timestamp("2020-01-01")), "the target 'y' holds dates: what is modelled"),
         (lambda f: f.assign(y=np.nan), "0 of 60 rows have a target"),
+        (lambda f: f.assign(y=3.0), "every target is 3: there is nothing to model"),
+        (lambda f: f.assign(y=1e200 * f.y), "the targets spread by .*: use a unit"),
+        (lambda f: f.assign(y=1j * f.y), "the target 'y' holds complex numbers"),
         (lambda f: f.assign(x=1.0), "'x' has one distinct value"),
         (lambda f: f.drop(columns="t"), "no column 't'"),
         (lambda f: f.drop(columns="y"), "no column 'y'"),
@@ -52,12 +55,25 @@ def test_bad_settings():
     refused(lambda f: f, "counts must be non-negative integers", likelihood="poisson")
     for options, match in (
         ({"rank": 0}, "rank must be"),
+        ({"rank": (1, 2)}, "one for each of 3 modes, got"),
+        ({"neighbours": 0}, "neighbours must be an integer of at least 1"),
         ({"form": "hosvd"}, "form must be one of"),
     ):
         with pytest.raises(InvalidDataError, match=match):
             FunctionalTensor(modes(), **options)
     with pytest.raises(InvalidDataError, match="same column"):
         FunctionalTensor([Continuous("x"), Categorical("x")])
+    with pytest.raises(InvalidDataError, match="must be a GPyTorch kernel, got 'matern'"):
+        Continuous("x", "matern")
+    with pytest.raises(InvalidDataError, match="two columns or more"):
+        Spatial("place", ("u",))
+    for options, match in (
+        ({"restarts": 0}, "restarts must be an integer of at least 1, got 0"),
+        ({"seed": -1}, "seed must be an integer of at least 0"),
+        ({"tolerance": np.nan}, "tolerance must be"),
+    ):
+        with pytest.raises(InvalidDataError, match=match):
+            FunctionalTensor(modes()).fit(table(60), "y", progress=False, **options)
     with pytest.raises(InvalidDataError, match="restarts >= 2"):
         FunctionalTensor(modes(), residual="local").fit(table(60), "y", restarts=1)
     with pytest.raises(InvalidDataError, match="not been fitted"):
@@ -70,6 +86,10 @@ def test_missing_targets_are_counted_and_repeated_rows_are_used():
     frame.loc[10] = frame.loc[11]
     fit = fitted(frame, fit={"restarts": 1}).fitted
     assert fit.n == 58 and fit.exclusions == {"no target": 2} and fit.repeated >= 1
+    masked = np.ma.masked_array(frame.y.fillna(0.0), mask=frame.y.isna())
+    again = FunctionalTensor(modes(), rank=2).fit(frame, masked, restarts=1, sweeps=25, progress=False)
+    assert again.exclusions == {"no target": 2}
+    np.testing.assert_array_equal(again.elbo, fit.elbo)
 
 
 def test_predictions_and_updates_of_other_modes():
@@ -79,6 +99,10 @@ def test_predictions_and_updates_of_other_modes():
         model.predict(new.assign(kind="z"))
     with pytest.raises(InvalidDataError, match="no column 'x'"):
         model.update(new.drop(columns="x"), new.y)
+    with pytest.raises(InvalidDataError, match="has levels such as 'a' in the data of the fit, got 1"):
+        model.update(new.assign(kind=1), new.y)
+    with pytest.raises(InvalidDataError, match="number of draws must be an integer"):
+        model.predict(new).sample(0)
     with pytest.raises(InvalidDataError, match="forgetting"):
         model.update(new, new.y, forgetting=0.0)
     with pytest.raises(InvalidDataError, match="no mode 'z'"):

@@ -92,5 +92,5 @@ def test_chunks_that_cannot_be_used(tmp_path):
         model.fit(iter([]), "y", progress=False)
     with pytest.raises(InvalidDataError, match="needs the table in memory"):
         FunctionalTensor(modes(), residual="local").fit(iter([bad]), "y", progress=False)
-    with pytest.raises(InvalidDataError, match="batch_size must be at least 1"):
+    with pytest.raises(InvalidDataError, match="batch_size must be an integer of at least 1"):
         model.fit(bad, "y", batch_size=0, progress=False)
