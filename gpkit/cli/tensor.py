@@ -99,6 +99,18 @@ def _table(path: str, modes: list[Any]) -> Any:
         raise InvalidDataError(f"{path} is not a CSV table: {str(error).splitlines()[0]}") from None
 
 
+def _new_rows(options: argparse.Namespace, table: Any, modes: list[Any]) -> Any:
+    """The rows to predict, checked before a fit that may be long."""
+    from gpkit.models.functional_tensor.table import check_new_rows, read_target
+
+    new, entries = _table(options.predict, modes), read_target(table, options.target, modes)
+    try:
+        check_new_rows(new, entries, modes)
+    except InvalidDataError as error:
+        raise InvalidDataError(f"--predict {options.predict}: {error}") from None
+    return new
+
+
 def run(options: argparse.Namespace, command: str) -> int:
     """Fit and write the results; returns the exit code."""
     from gpkit.inference.inference_data import save_inference_data
@@ -115,7 +127,7 @@ def run(options: argparse.Namespace, command: str) -> int:
         residual=None if options.residual == "none" else options.residual,
         likelihood=options.likelihood,
     )
-    new = None if options.predict is None else _table(options.predict, modes)
+    new = None if options.predict is None else _new_rows(options, table, modes)
     folder = results_folder(options.out or f"{Path(options.path).stem}_gpkit")
     model.fit(
         table,

@@ -70,3 +70,16 @@ def test_no_such_table(gpkit, tmp_path):
     done = gpkit("tensor", tmp_path / "none.csv", *WORDS)
     assert done.code == 2 and "there is no file" in done.err
     assert gpkit("tensor", tmp_path, *WORDS).code == 2
+
+
+def test_rows_to_predict_are_looked_at_before_the_fit(gpkit, csv, tmp_path, monkeypatch):
+    monkeypatch.setattr(FunctionalTensor, "fit", None)
+    frame, new = pd.read_csv(csv).head(3), tmp_path / "new.csv"
+    for rows, said in (
+        (frame.drop(columns="x"), "no column 'x'"),
+        (frame.assign(kind="7"), "row 0 of 'kind' is 7, which the data of the fit did not have (1, 2)"),
+        (frame.assign(x="warm"), "row 0 of 'x' is 'warm', which is not a number"),
+    ):
+        rows.to_csv(new, index=False)
+        done = gpkit("tensor", csv, *WORDS, "--predict", new, "--out", tmp_path / "out", "--quiet")
+        assert done.code == 2 and f"--predict {new}" in done.err and said in done.err

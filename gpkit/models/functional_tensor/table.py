@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gpkit.errors import InvalidDataError
 from gpkit.models.functional_tensor.modes import Categorical, ModeSpec
 
-__all__ = ["TensorTable", "check_spread", "read_columns", "read_target"]
+__all__ = ["TensorTable", "check_new_rows", "check_spread", "read_columns", "read_target"]
 
 Array = NDArray[np.float64]
 _ROUNDING, _LARGEST = 1e-14, 1e150
@@ -183,3 +183,18 @@ def read_target(coordinates: Any, y: Any, modes: Sequence[ModeSpec], least: int 
         return TensorTable(columns, target)
     columns = tuple(tuple(column[there] for column in mode) for mode in columns)
     return TensorTable(columns, target[there], {"no target": rows - count})
+
+
+def check_new_rows(new: Any, table: TensorTable, modes: Sequence[ModeSpec]) -> None:
+    """Refuse rows that a fit to a table could not predict, before it is made.
+
+    Args:
+        new: rows to be predicted, see :func:`read_columns`.
+        table: of the fit.
+        modes: the modes.
+
+    Raises:
+        InvalidDataError: as predictions would.
+    """
+    for mode, known, asked in zip(modes, table.columns, read_columns(new, modes), strict=True):
+        mode.encode(known).numbers(asked)
