@@ -14,12 +14,12 @@ import truth
 
 from gpkit.geometry import Manifold, PointCloud
 
-__all__ = ["DENSE_WIND", "FLOWS", "FOLDED", "SURFACES", "surface"]
+__all__ = ["DENSE_WIND", "FLOWS", "MADE", "SURFACES", "surface"]
 
-FOLDED = {"swiss roll": truth.swiss_roll, "hairpin": truth.hairpin}
+MADE = {"swiss roll": truth.swiss_roll, "hairpin": truth.hairpin, "harmonic torus": truth.harmonic_torus}
 FLOWS = "edge flows"
 DENSE_WIND = "450 of the wind"
-SURFACES = ("sphere", "torus", "bunny", *FOLDED, "wind", DENSE_WIND, FLOWS)
+SURFACES = ("sphere", "torus", "bunny", *MADE, "wind", DENSE_WIND, FLOWS)
 
 
 def surface(
@@ -28,15 +28,15 @@ def surface(
     """Manifold, the nodes that count, true vectors at all nodes, and normals; None where real data are absent."""
     root = Path(os.environ.get("GPKIT_REAL_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
     folder = root / "vector_fields"
-    if name not in FOLDED and not folder.is_dir():
+    if name not in MADE and not folder.is_dir():
         return None
     if name == "bunny":
         data, mesh, nodes = truth.whole_mesh(folder, name, n, rng)
         return mesh, nodes, data.vectors, data.normals
     if name in ("wind", DENSE_WIND):
         data = truth.wind_set(folder)
-    elif name in FOLDED:
-        data = FOLDED[name](500, rng)
+    elif name in MADE:
+        data = MADE[name](500, rng)
     else:
         data = truth.mesh_set(folder, name, n, rng)
     return PointCloud(data.points, dim=2), np.arange(len(data.points)), data.vectors, data.normals

@@ -14,6 +14,7 @@ those of ``--held-out`` were made afterwards. A ratio above 1 says how much bett
 angles, and of RMSE), with its standard error over splits. The kernel is picked by the very errors that it is judged by;
 "others" is free of that: each split is compared with the kernel that is best on the set's other splits. "Split" is to
 the kernel that happens to be best on the worst split: the luckiest of thirteen, which no rule can name beforehand;
+"directions" is as "set", of angles of ``model.directions()``, which is fitted to unit vectors.
 "left-out" is the worst split beside a choice that could have been made: the single kernel that predicts left-out
 observed places best, by exact leave-one-out log densities. Sets have five splits, those with few noisy places 24.
 
@@ -52,7 +53,7 @@ import _field_sets_held_out
 import _field_sets_later
 import _field_singularities
 import baselines
-from _field_surfaces import DENSE_WIND, FLOWS, FOLDED, SURFACES, surface
+from _field_surfaces import DENSE_WIND, FLOWS, MADE, SURFACES, surface
 
 from gpkit.errors import DataWarning
 from gpkit.files import write_atomic
@@ -82,6 +83,7 @@ def experiment(case: _field_sets.Case, n: int, seed: int) -> dict:
     found = model.predict(test)
     weights = result.comparison.weights
     covers = float(found.covers(vectors[test]).mean())
+    turned = model.directions(seed=seed, progress=False).predict(test).mean
     singles = [c for c in result.comparison.candidates if "+" not in c.name]
     angles, errors = {}, {}
     model.uncertainty = "map"
@@ -94,6 +96,7 @@ def experiment(case: _field_sets.Case, n: int, seed: int) -> dict:
         "angles": angles,
         "errors": errors,
         "angle": baselines.angular_error(found.mean, vectors[test]),
+        "directions": baselines.angular_error(turned, vectors[test]),
         "rmse": baselines.rmse(found.mean, vectors[test]),
         "known": max(singles, key=lambda candidate: candidate.elpd).name,
         "used": max(weights, key=lambda name: weights[name]),
@@ -152,6 +155,7 @@ def row_of(runs: list[dict]) -> dict[str, float]:
         "set": over_set(runs, "angle", "angles")[0],
         "±": over_set(runs, "angle", "angles")[1],
         "set, RMSE": over_set(runs, "rmse", "errors")[0],
+        "directions": over_set(runs, "directions", "angles")[0],
         "others": over_others(runs, "angle", "angles"),
         "others, RMSE": over_others(runs, "rmse", "errors"),
         "split": max(run["angle"] / min(run["angles"].values()) for run in runs),
@@ -279,7 +283,7 @@ def main() -> None:
         print(f"Python {platform.python_version()}, one thread; seeds {seeds}\n")
         of = [s for s in SURFACES if not starts or any(s.startswith(start) for start in starts)]
         if options.singularities:
-            _field_singularities.table([s for s in of if s not in (*FOLDED, FLOWS)], seeds, kept.of)
+            _field_singularities.table([s for s in of if s not in (*MADE, FLOWS)], seeds, kept.of)
         else:
             coverage(of, seeds, kept)
         print(f"\n{kept.missing} splits are left" if kept.missing else "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -148,6 +150,36 @@ class VectorFieldGP(FieldGP):
             DataWarning: points are far from the manifold; they are flagged in the result and get the prior.
         """
         return self._mixed().predict(self.sites(where), draws)
+
+    def directions(self, *, starts: int = 1, seed: int = 0, progress: bool = True) -> VectorFieldGP:
+        """A model of the field's directions alone: the same kernels, fitted to the observed vectors made unit vectors.
+
+        Where speeds differ a lot from place to place (a jet beside calm water), kernels of one amplitude follow the
+        fast places, and the slow ones get directions that are worse than their neighbours would allow. Unit vectors
+        count alike everywhere. The mean of this model is the shorter the less is known of a direction. Vectors of
+        zero, which have none, are left out; known noise becomes that of the directions.
+
+        Args:
+            starts: Starts of each kernel's fit beyond the scan of length scales.
+            seed: Of the starts.
+            progress: Whether a bar is shown while kernels are compared.
+
+        Raises:
+            InvalidDataError: not fitted.
+            ConvergenceError: no kernel could be fitted.
+        """
+        self._fitted()
+        observed = self.observations
+        assert observed is not None
+        sizes = np.linalg.norm(observed.coordinates, axis=1)
+        moving = sizes > 0.0
+        noise = None if observed.noise is None else observed.noise[moving] / sizes[moving]
+        units = observed.coordinates[moving] / sizes[moving, None]
+        model = copy.copy(self)
+        model._fit(
+            replace(observed, where=observed.where[moving], coordinates=units, noise=noise), starts, seed, progress
+        )
+        return model
 
     # -- derived quantities ---------------------------------------------------------------------------------------
 

@@ -312,3 +312,33 @@ def test_singularities(fitted: VectorFieldGP) -> None:
         assert np.linalg.norm(field(place[None])) < 0.35, "a sure singularity lies where the true field vanishes"
     again = fitted.singularities(draws=60, seed=1)
     assert [s.probability for s in again.found] == [s.probability for s in found.found]
+
+
+def test_directions_where_speeds_differ(sphere: Surface) -> None:
+    """Smooth directions at speeds that go up and down: kernels of one amplitude lose the directions of slow places."""
+    rng = np.random.default_rng(3)
+    speed = np.exp(1.5 * np.sin(6.0 * sphere.cloud.points[:, :1]))
+    true = speed * sphere.vectors
+    coordinates = sphere.cloud.to_tangent(true)[0] + 0.02 * rng.standard_normal((200, 2))
+    coordinates[0] = 0.0
+    train, rest = np.arange(0, 200, 4), np.setdiff1d(np.arange(200), np.arange(0, 200, 4))
+    model = VectorFieldGP(sphere.cloud, "projected")
+    model.fit(train, sphere.cloud.to_ambient(coordinates)[train], progress=False)
+    before = model.predict(rest).mean
+    turned = model.directions(progress=False)
+    assert angle(turned.predict(rest).mean, true[rest]) < 0.8 * angle(before, true[rest])
+    assert turned.observations is not None and len(turned.observations) == len(train) - 1, "zero has no direction"
+    np.testing.assert_allclose(np.linalg.norm(turned.observations.coordinates, axis=1), 1.0, rtol=1e-12)
+    np.testing.assert_allclose(model.predict(rest).mean, before, atol=1e-14)
+    with pytest.raises(InvalidDataError, match="has not been fitted"):
+        VectorFieldGP(sphere.cloud).directions()
+
+
+def test_directions_of_known_noise(sphere: Surface) -> None:
+    train = np.arange(0, 200, 9)
+    model = VectorFieldGP(sphere.cloud, "projected:rbf")
+    model.fit(train, sphere.vectors[train], noise=0.1, progress=False)
+    turned = model.directions(progress=False).observations
+    assert turned is not None and turned.noise is not None
+    sizes = np.linalg.norm(sphere.cloud.to_tangent(sphere.vectors[train], train)[0], axis=1)
+    np.testing.assert_allclose(turned.noise, 0.1 / sizes)
