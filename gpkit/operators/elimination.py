@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +87,20 @@ class Supernodes:
         order = order[_postorder(_permuted(matrix, order))]
         permuted = _permuted(matrix, order)
         return cls(order, *symbolic_blocks(permuted.indptr.astype(np.int64), permuted.indices.astype(np.int64)))
+
+    @classmethod
+    def side_by_side(cls, parts: Sequence[Supernodes]) -> Supernodes:
+        """Of a block-diagonal matrix, from those of its blocks."""
+        sizes, filled = (
+            np.cumsum([0, *(len(values) for values in each)])
+            for each in ([part.order for part in parts], [part.stored for part in parts])
+        )
+        return cls(
+            np.concatenate([part.order + start for part, start in zip(parts, sizes[:-1], strict=True)]),
+            np.concatenate([*(part.first[:-1] + k for part, k in zip(parts, sizes[:-1], strict=True)), sizes[-1:]]),
+            np.concatenate([*(part.starts[:-1] + k for part, k in zip(parts, filled[:-1], strict=True)), filled[-1:]]),
+            np.concatenate([part.stored + start for part, start in zip(parts, sizes[:-1], strict=True)]),
+        )
 
     @functools.cached_property
     def rank(self) -> Integers:

@@ -32,11 +32,13 @@ class SparsePattern:
         pointers: (N + 1,) column pointers.
         rows: (nnz,) row numbers, increasing in each column; the pattern is symmetric and holds the diagonal.
         block: unknowns that belong together (d per node), for the elimination order.
+        parts: patterns one after the other on the diagonal, where it is made of such.
     """
 
     pointers: Integers
     rows: Integers
     block: int = 1
+    parts: tuple[SparsePattern, ...] = ()
 
     @classmethod
     def of(cls, matrix: Any, block: int = 1) -> SparsePattern:
@@ -63,7 +65,7 @@ class SparsePattern:
         rows = [pattern.rows + start for pattern, start in zip(patterns, sizes[:-1], strict=True)]
         blocks = {pattern.block for pattern in patterns}
         block = blocks.pop() if len(blocks) == 1 else 1
-        return cls(np.concatenate([*pointers, filled[-1:]]), np.concatenate(rows), block)
+        return cls(np.concatenate([*pointers, filled[-1:]]), np.concatenate(rows), block, tuple(patterns))
 
     @property
     def size(self) -> int:
@@ -105,7 +107,9 @@ class SparsePattern:
 
     @functools.cached_property
     def supernodes(self) -> Supernodes:
-        """Elimination order and symbolic factorisation."""
+        """Elimination order and symbolic factorisation; of parts that are the same pattern once."""
+        if self.parts:
+            return Supernodes.side_by_side([part.supernodes for part in self.parts])
         ones = self.matrix(np.ones(self.nnz))
         return Supernodes.of(ones, elimination_order(ones.tocsr(), self.block))
 

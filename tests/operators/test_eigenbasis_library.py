@@ -17,6 +17,7 @@ from gpkit.operators import (
     SparsePrecisionLinearOperator,
 )
 from gpkit.operators.eigenbasis import gram_of
+from gpkit.operators.sparse_symmetric import SparseMatrix, SparsePattern
 from tests.factories import OPERATORS, precision_layout
 
 
@@ -142,6 +143,21 @@ def test_gradients_of_sparse_precisions(mixed):
         return quad, logdet, operator.solve(values), operator._matmul(values), operator._diagonal()
 
     assert torch.autograd.gradcheck(questions, (parameters, noise, right), atol=1e-6)
+
+
+def test_factors_of_matrices_side_by_side():
+    first, second = (precision_layout(n, False)[0].pattern for n in (7, 4))
+    together = SparsePattern.block_diagonal([first, second, first])
+    values = torch.where(torch.as_tensor(together.rows == together.columns), 2.5, -0.4)
+    values = values * torch.linspace(1.0, 2.0, together.nnz).where(values > 0.0, torch.ones(()))
+    dense = torch.as_tensor(together.matrix(values.numpy()).toarray())
+    right = torch.randn(len(dense), 3)
+    matrix = SparseMatrix(together, values)
+    torch.testing.assert_close(matrix.logdet(), torch.logdet(dense))
+    torch.testing.assert_close(matrix.solve(right), torch.linalg.solve(dense, right))
+    inverse = matrix.factor.inverse_entries(together.rows, together.columns)
+    want = torch.linalg.inv(dense)[torch.as_tensor(together.rows), torch.as_tensor(together.columns)]
+    torch.testing.assert_close(torch.as_tensor(inverse), want)
 
 
 def test_conditioning_a_sparse_precision():
