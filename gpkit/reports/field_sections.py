@@ -9,6 +9,7 @@ import numpy as np
 
 from gpkit.diagnostics.calibration import coverage
 from gpkit.diagnostics.field_plots import View, plot_field_spectrum
+from gpkit.diagnostics.field_views import in_space
 from gpkit.diagnostics.findings import as_plain, group_findings
 from gpkit.diagnostics.plots import plot_pit, plot_qq
 from gpkit.diagnostics.style import new_figure
@@ -104,13 +105,16 @@ def summary_section(content: FieldContent, facts: Sequence[tuple[str, str]], cap
 
 def two_sides(content: VectorFieldContent | ScalarFieldContent, draw: Any, *, alt: str, caption: str) -> Picture:
     """One picture of both sides of a surface, or of the only view that there is."""
+    view = View(90.0, -90.0) if content.points.shape[1] == 2 else View()
+    across, up = np.ptp(in_space(content.points)[0] @ view.axes.T, axis=0)[:2]
+    upright = min(float(up) / max(float(across), 1e-300), 1.0)  # a flat shape takes no more paper than it needs
     if content.normals is None:
-        figure = new_figure(5.6, 4.6)
-        draw(figure.add_subplot(), View(90.0, -90.0) if content.points.shape[1] == 2 else View())
+        figure = new_figure(5.6, 1.0 + 3.6 * upright)
+        draw(figure.add_subplot(), view)
     else:
-        figure = new_figure(9.6, 4.4)
-        for column, view in enumerate((View(), View().opposite())):
-            draw(figure.add_subplot(1, 2, column + 1), view)
+        figure = new_figure(9.6, 1.0 + 3.4 * upright)
+        for column, side in enumerate((view, view.opposite())):
+            draw(figure.add_subplot(1, 2, column + 1), side)
         caption += " Left: from the front; right: from behind."
     return picture(figure, alt=alt, caption=caption, crowded=len(content.points) > 400)
 
