@@ -137,6 +137,7 @@ def run(options: argparse.Namespace, command: str) -> int:
         seed=options.seed,
         progress=not options.quiet,
         checkpoint=folder / "fit.part",
+        keep_checkpoint=True,
     )
     model.save(folder / "model.gpkit")
     save_inference_data(model.to_inference_data(options.draws, options.seed), folder / "posterior.nc")
@@ -154,6 +155,7 @@ def run(options: argparse.Namespace, command: str) -> int:
         seed=options.seed,
         settings=settings,
     )
+    (folder / "fit.part").unlink()  # what takes long can be interrupted until here
     if options.json:
         sys.stdout.write(numbers.read_text(encoding="utf-8"))
     elif not options.quiet:

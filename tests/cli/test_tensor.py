@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gpkit.inference.structured_vb import LowRankPosterior
 from gpkit.models import FunctionalTensor
 
 WORDS = ("--modes", "x:continuous,kind:categorical", "--target", "y", "--rank", "1", "--restarts", "2", "--sweeps", "6")
@@ -83,3 +84,20 @@ def test_rows_to_predict_are_looked_at_before_the_fit(gpkit, csv, tmp_path, monk
         rows.to_csv(new, index=False)
         done = gpkit("tensor", csv, *WORDS, "--predict", new, "--out", tmp_path / "out", "--quiet")
         assert done.code == 2 and f"--predict {new}" in done.err and said in done.err
+
+
+def test_what_follows_the_fit_can_be_interrupted_too(gpkit, csv, tmp_path, monkeypatch):
+    """The next run makes no sweep."""
+    report = FunctionalTensor.report
+
+    def killed(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FunctionalTensor, "report", killed)
+    words = ("tensor", csv, *WORDS, "--draws", "10", "--out", tmp_path / "out")
+    done = gpkit(*words)
+    assert done.code == 130 and (tmp_path / "out" / "fit.part").exists()
+    monkeypatch.setattr(FunctionalTensor, "report", report)
+    monkeypatch.setattr(LowRankPosterior, "sweep", None)
+    assert gpkit(*words).code == 0
+    assert (tmp_path / "out" / "report.html").exists() and not (tmp_path / "out" / "fit.part").exists()

@@ -50,6 +50,7 @@ class FitOptions:
     seed: int
     progress: bool
     checkpoint: str | Path | None
+    keep_checkpoint: bool = False
 
     def __post_init__(self) -> None:
         if self.combine not in ("stack", "best"):
@@ -214,7 +215,10 @@ def _estimated(model: FunctionalTensor, data: _Data, options: FitOptions) -> Est
     state = _state(data, chosen, parts, options.keep)
     if model.residual is not None:
         _fit_residual(model, data, state, parts, options.seed)
-    keep.remove()
+    if options.keep_checkpoint:
+        keep.save(now=True)
+    else:
+        keep.remove()
     unseen = UnseenEntries(state, model.likelihood, parts) if stack else None
     return Estimate(state, members, settings.ranks, unseen, data.exclusions)
 

@@ -125,6 +125,7 @@ class FunctionalTensor:
         seed: int = 0,
         progress: bool = True,
         checkpoint: str | Path | None = None,
+        keep_checkpoint: bool = False,
     ) -> TensorFit:
         """Fit to entries.
 
@@ -149,6 +150,7 @@ class FunctionalTensor:
             seed: of everything random.
             progress: whether a bar is shown.
             checkpoint: a file that keeps what is finished; the same call goes on from there after an interruption.
+            keep_checkpoint: whether that file stays after the fit, for what follows it: the same call is then short.
 
         Raises:
             InvalidDataError: for data that cannot be used; the message says which row and column.
@@ -157,7 +159,9 @@ class FunctionalTensor:
             DataWarning: for Poisson counts whose entries left out vary more than such counts do.
         """
         limit = self._usual_sweeps() if sweeps is None else sweeps
-        options = FitOptions(restarts, combine, limit, tolerance, batch_size, epochs, keep, seed, progress, checkpoint)
+        options = FitOptions(
+            restarts, combine, limit, tolerance, batch_size, epochs, keep, seed, progress, checkpoint, keep_checkpoint
+        )
         if self.residual == "local" and (restarts < 2 or combine != "stack"):
             raise InvalidDataError(
                 "residual='local' needs combine='stack' and restarts >= 2: it is fitted to rows left out"

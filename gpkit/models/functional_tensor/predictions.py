@@ -22,6 +22,7 @@ Array = NDArray[np.float64]
 _NODES = 24
 _FAR = 30.0
 _ABOVE = 2.0
+_STEPS = 100
 
 
 class _Predictive(ABC):
@@ -116,6 +117,12 @@ class TensorPrediction(_Predictive):
             factor = np.where(beyond > 0.0, self.degrees / np.where(beyond > 0.0, beyond, 1.0), np.inf)
         return self._shares @ (factor * self.scale**2 + (self.location - self.mean) ** 2)
 
+    def _some(self, entries: NDArray[np.intp]) -> TensorPrediction:
+        """The same laws of some of the entries."""
+        degrees = self.degrees if np.ndim(self.degrees) == 0 else np.asarray(self.degrees)[entries]
+        location, scale = self.location[:, entries], self.scale[:, entries]
+        return TensorPrediction(location, scale, degrees, self.function_variance[entries], None, self.weights)
+
     def _standard_cdf(self, z: Array) -> Array:
         out: Array = special.ndtr(z) if self._normal else special.stdtr(self.degrees, z)
         return out
@@ -132,23 +139,27 @@ class TensorPrediction(_Predictive):
         return out
 
     def quantile(self, probability: float) -> Array:
-        """Quantile (M,): exact for one law, else by safeguarded Newton steps to 1e-10 of the width."""
+        """Quantile (M,): exact for one law, else by safeguarded Newton steps to 1e-10 of the narrowest."""
         p = _checked(probability)
         standard = special.ndtri(p) if self._normal else special.stdtrit(self.degrees, p)
         each = self.location + standard * self.scale
         if len(each) == 1:
             return each[0]
-        low, high = each.min(0), each.max(0)
-        at = self._shares @ each
-        width = 1e-10 * self.scale.mean(0)
-        for _ in range(60):
-            gap = self.cdf(at) - p
-            low, high = np.where(gap < 0.0, at, low), np.where(gap > 0.0, at, high)
-            step = at - gap * np.exp(-self.log_density(at))
-            inside = (step > low) & (step < high)
-            new = np.where(inside, step, 0.5 * (low + high))
-            moved, at = np.abs(new - at), new
-            if np.all((moved <= width) | (gap == 0.0)):
+        low, high, at = each.min(0), each.max(0), self._shares @ each
+        width = 1e-10 * self.scale.min(0) + 1e-15 * np.abs(each).max(0)
+        left, last = np.arange(len(at)), high - low
+        for _ in range(_STEPS):
+            here, own = at[left], self._some(left)
+            gap = own.cdf(here) - p
+            below, above = np.where(gap < 0.0, here, low[left]), np.where(gap > 0.0, here, high[left])
+            with np.errstate(over="ignore", invalid="ignore"):  # between laws that are far apart there is no density
+                step = here - gap * np.exp(-own.log_density(here))
+            settled = (np.abs(step - here) <= width[left]) | (above - below <= width[left])
+            shrinks = (step > below) & (step < above) & (2.0 * np.abs(step - here) < last[left])
+            at[left] = np.where(settled, here, np.where(shrinks, step, 0.5 * (below + above)))
+            low[left], high[left], last[left] = below, above, np.abs(at[left] - here)
+            left = left[~settled]
+            if not left.size:
                 break
         return at
 

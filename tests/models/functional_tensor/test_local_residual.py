@@ -130,6 +130,11 @@ def test_mixture_quantiles_densities_and_moments():
     law = TensorPrediction(np.array([[0.0, 1.0], [2.0, 1.0]]), np.array([[1.0, 0.5], [0.3, 0.5]]), 5.0, np.zeros(2))
     for p in (0.05, 0.5, 0.9):
         np.testing.assert_allclose(law.cdf(law.quantile(p)), p, atol=1e-8)
+    rng = np.random.default_rng(0)  # narrow laws among wide ones, where Newton steps go to and fro
+    degrees, places, scales = rng.uniform(1, 9, 500), rng.normal(0, 50, (4, 500)), np.exp(rng.normal(0, 3, (4, 500)))
+    odd = TensorPrediction(places, scales, degrees, np.zeros(500))
+    for p in (1e-6, 0.5, 0.99):
+        np.testing.assert_allclose(odd.cdf(odd.quantile(p)), p, atol=1e-8)
     y = np.linspace(-40.0, 40.0, 80_001)
     each = TensorPrediction(
         np.tile(law.location[:, :1], len(y)), np.tile(law.scale[:, :1], len(y)), 5.0, np.zeros(len(y))
