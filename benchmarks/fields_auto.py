@@ -49,6 +49,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "models" / "rvgp"))
 
 import _field_sets
 import _field_sets_fifth
+import _field_sets_fresh
 import _field_sets_held_out
 import _field_sets_later
 import _field_singularities
@@ -61,7 +62,8 @@ from gpkit.geometry import CellComplex, PointCloud
 from gpkit.models import EdgeFlowGP, VectorFieldGP
 from gpkit.models.fields.predictions import ScalarPrediction
 
-SETS = {**_field_sets_later.SETS, **_field_sets_fifth.SETS, **_field_sets_held_out.HELD_OUT}
+HELD_OUT = {**_field_sets_held_out.HELD_OUT, **_field_sets_fresh.FRESH}
+SETS = {**_field_sets_later.SETS, **_field_sets_fifth.SETS, **HELD_OUT}
 _SPLITS = 5
 
 
@@ -274,7 +276,7 @@ def main() -> None:
     seeds = given or list(range(_SPLITS))
     n = 80 if options.smoke else options.n
     starts = re.split(";|,(?! )", options.sets) if options.sets else ["smooth, few", "hairpin, few"] * options.smoke
-    offered = _field_sets_held_out.HELD_OUT if options.held_out else _field_sets.DEVELOPMENT
+    offered = HELD_OUT if options.held_out else _field_sets.DEVELOPMENT
     names = list(offered) if not starts else [n for n in SETS if any(n.startswith(s) for s in starts)]
     if options.keep is not None:
         options.keep.mkdir(parents=True, exist_ok=True)

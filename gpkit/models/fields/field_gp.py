@@ -153,7 +153,14 @@ class FieldGP(ABC):
             return [*full_rank_members(fitted, setting, skipped, self.sparse_unknowns), *sums]
 
         comparison = fit_candidates(
-            names, make, combine=further, left_out=skipped, starts=starts, seed=seed, progress=progress
+            names,
+            make,
+            combine=further,
+            left_out=skipped,
+            starts=starts,
+            seed=seed,
+            progress=progress,
+            exact=observations.exact,
         )
         best = comparison.best
         self._comparison = comparison

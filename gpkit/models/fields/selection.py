@@ -55,10 +55,12 @@ class KernelComparison:
     Attributes:
         candidates: Sorted by evidence.
         left_out: Reason by name.
+        exact: Whether what they were fitted to has no noise.
     """
 
     candidates: tuple[Candidate, ...]
     left_out: dict[str, str]
+    exact: bool = False
 
     @functools.cached_property
     def weights(self) -> dict[str, float]:
@@ -69,6 +71,7 @@ class KernelComparison:
             np.stack([c.left_out_mean for c in self.candidates]),
             np.array([c.left_out_variance for c in self.candidates]),
             np.array([c.fit.log_evidence for c in self.candidates]),
+            exact=self.exact,
         )
         return {c.name: float(w) for c, w in zip(self.candidates, weights, strict=True) if w > 0.0}
 
@@ -171,6 +174,7 @@ def fit_candidates(
     starts: int = 1,
     seed: int = 0,
     progress: bool = True,
+    exact: bool = False,
 ) -> KernelComparison:
     """Fit kernels one after the other, and the sums that ``combine`` makes of the fitted ones.
 
@@ -182,6 +186,7 @@ def fit_candidates(
         starts: Starts of each fit.
         seed: Of the starts.
         progress: Whether a bar is shown where stderr is a terminal.
+        exact: Whether the data have no noise.
 
     Raises:
         ConvergenceError: no candidate could be fitted.
@@ -212,4 +217,4 @@ def fit_candidates(
         reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
         raise ConvergenceError(f"no kernel could be fitted in {clock.perf_counter() - begun:.1f} s ({reasons})")
     fitted.sort(key=lambda c: -c.fit.log_evidence)
-    return KernelComparison(tuple(fitted), skipped)
+    return KernelComparison(tuple(fitted), skipped, exact)

@@ -53,9 +53,13 @@ _DIRECTION_POWER = 0.2
 """Of likelihoods of the left-out directions where places are few."""
 _ENOUGH = 60.0
 """Places for which stacking and powers of the evidence count the same."""
+_ENOUGH_EXACT = 15.0
+"""The same of places that were observed without noise, which tell kernels apart sooner."""
 
 
-def stacking_weights(densities: Array, values: Array, means: Array, variances: Array, evidences: Array) -> Array:
+def stacking_weights(
+    densities: Array, values: Array, means: Array, variances: Array, evidences: Array, *, exact: bool = False
+) -> Array:
     """Weights (K,) of K kernels, which add up to one; small ones are zero.
 
     Args:
@@ -64,6 +68,7 @@ def stacking_weights(densities: Array, values: Array, means: Array, variances: A
         means: Predictions of each place from the others, (K, m, d).
         variances: Mean variances of a coordinate of the field in these, noise not included, (K,), above zero.
         evidences: Log evidences, (K,); what the first kernel is used for alone if there are too few places.
+        exact: Whether observations have no noise.
     """
     size, places = densities.shape
     usable: NDArray[np.bool_] = np.all(np.isfinite(densities), axis=1)
@@ -76,7 +81,7 @@ def stacking_weights(densities: Array, values: Array, means: Array, variances: A
     counts = _PRIOR_SHARE * places * _softmax(_TEMPER * (evidences + densities.sum(1)) + precise)
     stacked = (1.0 - _MEAN_SHARE) * _by_density(densities, counts) + _MEAN_SHARE * _by_mean(values - means, counts)
     likely = _softmax(_EVIDENCE_POWER * evidences + _DIRECTION_POWER * _directions(values, means) + precise)
-    few = 1.0 / (1.0 + (places / _ENOUGH) ** 2)
+    few = 1.0 / (1.0 + (places / (_ENOUGH_EXACT if exact else _ENOUGH)) ** 2)
     found = few * likely + (1.0 - few) * stacked
     found = np.where(found < _SMALLEST, 0.0, found)
     weights[usable] = found / found.sum()

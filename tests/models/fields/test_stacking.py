@@ -72,6 +72,17 @@ def test_few_places_leave_it_to_the_evidence() -> None:
     assert shares[0] > 0.75 and shares[1] < 0.1
 
 
+def test_exact_places_tell_kernels_apart_sooner() -> None:
+    rng = np.random.default_rng(6)
+    noise, extra = rng.standard_normal((2, 30, 2))
+    means = -np.stack([noise + 1.5 * extra, noise])
+    shares = [
+        stacking_weights(gaussian(-means), np.zeros((30, 2)), means, np.ones(2), np.array([8.0, 0.0]), exact=exact)[1]
+        for exact in (False, True)
+    ]
+    assert shares[0] < 0.35 and shares[1] > 0.7
+
+
 def test_of_kernels_alike_the_more_precise_weighs_more() -> None:
     rng = np.random.default_rng(4)
     for places, most in ((6, np.exp(1.0) / (1.0 + np.exp(1.0)) + 1e-9), (600, 1.0)):
