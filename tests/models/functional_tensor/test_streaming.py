@@ -147,6 +147,6 @@ def test_updates_that_cannot_be_used():
     state = model._state
     with pytest.raises(InvalidDataError, match="counts must be non-negative integers"):
         model.update(frame[:2], [1.5, 2.0])
-    with pytest.raises(InvalidDataError, match="sweeps and keep"):
+    with pytest.raises(InvalidDataError, match="keep must be an integer of at least 1"):
         model.update(frame[:2], frame.y[:2], keep=0)
     assert model._state is state
