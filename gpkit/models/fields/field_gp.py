@@ -53,7 +53,8 @@ class FieldGP(ABC):
         uncertainty: How predictions count that parameters are estimates. "jackknife" multiplies variances by what the
             scatter of the parameters does to them when places are left out, a factor per kernel; "calibrated" does
             that, and multiplies them by factors that vary from place to place where errors of left-out places ask for
-            it (:mod:`gpkit.models.fields.local_scale`; :attr:`calibration` says what they are); "laplace" averages
+            it (:mod:`gpkit.models.fields.local_scale`; :attr:`calibration` says what they are); with both, what one of
+            several kernels alone has learnt as noise is variation of the field; "laplace" averages
             over eight parameters around each fit (points of Laplace's approximation, weighted by the posterior), at
             eight times the cost; "map" does not. None is "calibrated" where kernels are compared, and "map" for one
             kernel.

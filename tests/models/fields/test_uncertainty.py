@@ -56,7 +56,7 @@ def test_unknown_parameters_widen_predictions(sphere: Surface) -> None:
         deviations[uncertainty] = found.standard_deviation.mean()
         assert len(found.weights) == (1 if uncertainty == "map" else 8) or uncertainty == "laplace"
         assert found.weights.sum() == pytest.approx(1.0)
-    model.sample(60, 60, 1, seed=1, progress=False)
+    model.sample(50, 40, 1, seed=1, progress=False)
     drawn = model.predict(draws=40).standard_deviation.mean()
     assert deviations["map"] < deviations["laplace"]
     assert deviations["laplace"] == pytest.approx(drawn, rel=0.35)
