@@ -123,7 +123,10 @@ def joined_edges(points: Floats, edges: Integers, bandwidth: Floats) -> Integers
     i, j = edges[:, 0], edges[:, 1]
     squared = ((points[i] - points[j]) ** 2).sum(1)
     product = bandwidth[i] * bandwidth[j]
-    count, labels = component_labels(edges[(squared <= _NEGLIGIBLE * product) | (product == 0.0)], len(points))
+    strong = (squared <= _NEGLIGIBLE * product) | (product == 0.0)
+    if strong.all():
+        return edges
+    count, labels = component_labels(edges[strong], len(points))
     return edges if count == 1 else edges[labels[i] == labels[j]]
 
 
