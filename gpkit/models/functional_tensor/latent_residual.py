@@ -162,17 +162,18 @@ class LatentResidual:
                 found, left = process.predict(points, target, relative, points, rows)
                 target, relative = _pseudo(likelihood, y, mean + found, left, mean)
             found, left = process.predict(points, target, relative, points, rows)
+            unseen, unknown, _ = table.left_out(process, target, relative)
         start = LatentLaw.start(family, likelihood, float(y.max(initial=0.0)))
-        zero = np.zeros_like(found)
-        both, chosen = (variance + left)[some], y[some]
-        belief, law, with_it = start.judged(chosen, mean[some], found[some], both)
-        _, plain, without = start.judged(chosen, mean[some], zero[some], both)
+        counts, base, both, none = y[some], mean[some], variance[some] + unknown, np.zeros(len(some))
+        belief, law, with_it = start.judged(counts, base, unseen, both)
+        _, plain, without = start.judged(counts, base, none, both)
         old, new = (
-            own.around(m[some][None], both[None]).mean for own, m in ((plain, mean), (law, mean + belief * found))
+            plain.around(base[None], both[None]).mean,
+            law.around((base + belief * unseen)[None], both[None]).mean,
         )
-        if min(with_it - without, law.gain(chosen, old, new)) <= EVIDENCE:  # Variance alone is what the width is for.
-            left = zero
-            belief, (_, law, _) = 0.0, start.judged(y[some], mean[some], zero[some], variance[some])
+        if min(with_it - without, law.gain(counts, old, new)) <= EVIDENCE:  # Variance alone is what the width is for.
+            found = left = np.zeros_like(y)
+            belief, (_, law, _) = 0.0, start.judged(counts, base, none, variance[some])
         left_out = law.around((mean + belief * found)[None], (variance + left)[None])
         return cls(points, target, mean, relative, process, likelihood, belief, law, left_out)
 

@@ -73,7 +73,8 @@ class LocalResidual:
             for process, target in zip((first, second), targets, strict=True):
                 process.learn(points, target, one, degrees=_DEGREES, seed=table.seed)
             low_rank = table.mean[rows]
-            means, left = _members((first, second), points, targets, points[rows], low_rank, rows)
+            found = [table.left_out(*pair, one, _DEGREES) for pair in zip((first, second), targets, strict=True)]
+            means, left = [found[0][0], low_rank + found[1][0]], [own[1] + own[2] for own in found]
             belief = 1.0 if _gain(y[rows], low_rank, means[1]) > EVIDENCE else 0.0
             means[1] = means[1] if belief else low_rank
             gap = means[0] - means[1]
@@ -82,7 +83,7 @@ class LocalResidual:
             mean = weight * means[0] + (1.0 - weight) * means[1]
             if _gain(y[rows], means[1], mean) <= EVIDENCE:
                 weight, mean = 0.0, means[1]
-            features = _features(left[0] + first.noise, left[1] + second.noise, gap)
+            features = _features(left[0], left[1], gap)
             law = NoiseLaw.fit(y[rows] - mean, mean, features, heavy=heavy)
             reach = np.quantile([features[0], features[1] + table.variance[rows]], JUDGED, axis=1)
         return cls(points, targets, (first, second), weight, belief, reach, law)

@@ -18,7 +18,8 @@ __all__ = ["NoiseLaw"]
 
 Array = NDArray[np.float64]
 _KNOTS = (0.1, 0.5, 0.9)
-_RIDGE = 1e-4
+_RIDGE, _PRIOR = 1e-4, 8.0
+"""Least penalty on the coefficients' squares, and that of one row: a prior deviation of one half."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,11 +62,12 @@ class NoiseLaw:
         low, high = raw.min(0), raw.max(0)
         centre, width = raw.mean(0), np.maximum(raw.std(0), 1e-12)
         x = np.column_stack([np.ones(len(raw)), (raw - centre) / width])
+        ridge = max(_RIDGE, _PRIOR / len(raw))
 
         def objective(z: Array) -> tuple[float, Array]:
             log_scale = x @ z[:-1]
             square = (error * np.exp(-log_scale)) ** 2
-            penalty = _RIDGE * float(z[1:-1] @ z[1:-1])
+            penalty = ridge * float(z[1:-1] @ z[1:-1])
             if not heavy:
                 value = float((log_scale + 0.5 * square).mean()) + penalty
                 slope = x.T @ (1.0 - square) / len(x)
@@ -79,7 +81,7 @@ class NoiseLaw:
                 by_nu = 0.5 * (special.digamma(0.5 * nu) - special.digamma(0.5 * (nu + 1.0)) + 1.0 / nu)
                 by_nu += float((0.5 * tail - 0.5 * (nu + 1.0) * square / (nu * (nu + square))).mean())
                 last = float(by_nu) * (nu - 2.0)
-            slope[1:] += 2.0 * _RIDGE * z[1:-1]
+            slope[1:] += 2.0 * ridge * z[1:-1]
             return value, np.append(slope, last)
 
         begin = np.zeros(x.shape[1] + 1)
@@ -88,7 +90,12 @@ class NoiseLaw:
         bounds = [(None, None)] * x.shape[1] + [(math.log(0.1), math.log(200.0))]
         found = minimize(objective, begin, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 200})
         degrees = 2.0 + math.exp(found.x[-1]) if heavy else math.inf
-        return cls(found.x[:-1], degrees, knots, centre, width, low, high)
+        coefficients = found.x[:-1]
+        # p scales fitted to N errors are too small by 2 p / N of their squares, to first order, at new rows.
+        information = np.linalg.eigvalsh(x[:, 1:].T @ x[:, 1:]) / len(x)
+        used = 1.0 + float((information / (information + ridge)).sum())
+        coefficients[0] += 0.5 * math.log1p(2.0 * used / len(x))
+        return cls(coefficients, degrees, knots, centre, width, low, high)
 
     def scale(self, mean: Array, variances: list[Array]) -> Array:
         """Scale (M,) of the law at predictions (M,)."""

@@ -243,6 +243,21 @@ def test_where_there_is_nothing_but_noise_the_residual_takes_no_part(tmp_path):
     assert text in model.report(tmp_path)[0].read_text()
 
 
+@pytest.mark.parametrize("n", [5, 20, 60])
+@pytest.mark.parametrize("heavy", [False, True])
+def test_few_rows_of_noise_are_not_explained(n, heavy):
+    """Two dozen parameters learned from them claim next to nothing for the scale of the noise."""
+    shortfall = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        points, white = rng.uniform(0.0, 3.0, (n, 3)), rng.standard_normal(n)
+        fit = LocalResidual.fit(UnseenRows(points, np.zeros(3, bool), white, np.zeros(n), np.zeros(n)), heavy=heavy)
+        new, y = rng.uniform(0.0, 3.0, (200, 3)), rng.standard_normal(200)
+        law = fit.predict(new, np.zeros(200), np.zeros(200))
+        shortfall.append(stats.norm.logpdf(y).mean() - law.log_density(y).mean())
+    assert np.mean(shortfall) < {5: 1.5, 20: 0.1, 60: 0.05}[n]
+
+
 def test_counts_that_vary_more_than_poisson_counts_keep_their_mean():
     """Scatter of single counts is nothing for a process; laws become wider, what they predict does not become more."""
     rng = np.random.default_rng(1)
