@@ -243,8 +243,7 @@ def test_where_there_is_nothing_but_noise_the_residual_takes_no_part(tmp_path):
     assert text in model.report(tmp_path)[0].read_text()
 
 
-@pytest.mark.parametrize("n", [5, 20, 60])
-@pytest.mark.parametrize("heavy", [False, True])
+@pytest.mark.parametrize(("n", "heavy"), [(5, True), (20, False), (60, True)])
 def test_few_rows_of_noise_are_not_explained(n, heavy):
     """Two dozen parameters learned from them claim next to nothing for the scale of the noise."""
     shortfall = []
