@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from gpkit.checks import positive_integer
 from gpkit.errors import InvalidDataError
-from gpkit.geometry.checks import Floats, Integers, as_indices, positive_integer, some
+from gpkit.geometry.checks import Floats, Integers, as_indices, some
 from gpkit.geometry.laplacian import Laplacian
 from gpkit.geometry.spectral_basis import SpectralBasis
 from gpkit.operators.elimination import SymmetricFactor

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gpkit.errors import InvalidDataError
 
-__all__ = ["Floats", "Integers", "as_indices", "as_matrix", "as_points", "positive_integer", "some"]
+__all__ = ["Floats", "Integers", "as_indices", "as_matrix", "as_points", "some"]
 
 _LARGEST = 1e75
 
@@ -22,17 +22,6 @@ def some(indices: Any, limit: int = 5) -> str:
     values = np.asarray(indices).ravel()
     text = ", ".join(str(int(v)) for v in values[:limit])
     return text if values.size <= limit else f"{text}, ... ({values.size} in all)"
-
-
-def positive_integer(value: Any, name: str, least: int = 1) -> int:
-    """An integer that is at least ``least``.
-
-    Raises:
-        InvalidDataError: for anything else.
-    """
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or value < least:
-        raise InvalidDataError(f"{name} must be an integer of at least {least}, got {value!r}")
-    return int(value)
 
 
 def as_matrix(values: Any, name: str, columns: int | None = None) -> Floats:

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from gpkit.checks import positive_integer
 from gpkit.errors import InvalidDataError
-from gpkit.geometry.checks import Floats, Integers, as_points, positive_integer, some
+from gpkit.geometry.checks import Floats, Integers, as_points, some
 from gpkit.geometry.frames import DimensionEvidence, estimate_dimension, local_frames, node_frames
 from gpkit.geometry.manifold import Location, Manifold
 from gpkit.geometry.neighbours import (

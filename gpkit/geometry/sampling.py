@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from gpkit.checks import positive_integer
 from gpkit.errors import InvalidDataError
-from gpkit.geometry.checks import Integers, as_points, positive_integer
+from gpkit.geometry.checks import Integers, as_points
 
 __all__ = ["furthest_point_sample"]
 

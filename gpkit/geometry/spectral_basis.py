@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpkit.checks import positive_integer
 from gpkit.errors import DataWarning, GpkitError, InvalidDataError
 from gpkit.files import atomic_path
-from gpkit.geometry.checks import Floats, as_indices, positive_integer
+from gpkit.geometry.checks import Floats, as_indices
 from gpkit.geometry.eigensolvers import smallest_eigenpairs
 from gpkit.geometry.fingerprint import fingerprint
 from gpkit.geometry.laplacian import Laplacian

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
+from gpkit.checks import positive_integer
 from gpkit.errors import InvalidDataError
-from gpkit.geometry.checks import positive_integer
 
 __all__ = ["FieldPrediction", "ScalarPrediction", "mixture_quantile"]
 

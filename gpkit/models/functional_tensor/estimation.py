@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpkit.checks import positive_integer
 from gpkit.errors import InvalidDataError
-from gpkit.geometry.checks import positive_integer
 from gpkit.inference.structured_vb import SiteObservation, observation_named
 from gpkit.models.functional_tensor.checkpoint import Checkpoint, Member, fingerprint
 from gpkit.models.functional_tensor.fitting import Parts, fit_members, left_out_moments

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpkit.checks import positive_integer
 from gpkit.errors import DataWarning, InvalidDataError
-from gpkit.geometry.checks import positive_integer
 from gpkit.inference.structured_vb import CoreForm, observation_named
 from gpkit.models.functional_tensor.checkpoint import Member
 from gpkit.models.functional_tensor.estimation import FitOptions, estimate, low_rank_settings

@@ -19,7 +19,7 @@ __all__ = ["NoiseLaw"]
 Array = NDArray[np.float64]
 _KNOTS = (0.1, 0.5, 0.9)
 _RIDGE, _PRIOR = 1e-4, 8.0
-"""Least penalty on the coefficients' squares, and that of one row: a prior deviation of one half."""
+"""Least penalty on the coefficients' squares, and that of one row: a prior deviation of one quarter."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from numpy.typing import NDArray
 from scipy import special, stats
 
+from gpkit.checks import positive_integer
 from gpkit.errors import InvalidDataError
-from gpkit.geometry.checks import positive_integer
 
 __all__ = ["DiscretePrediction", "TensorPrediction"]
 
