@@ -263,7 +263,7 @@ class Conditioner:
             try:
                 return IteratedPosterior(every, like.fields, lifts, self.is_exact, like.rounding, like)
             except ConvergenceError:
-                pass
+                pass  # the direct factor below takes over where it fits
         if whole * len(like.mean_weights) > _DESIGN:
             return None
         return FeaturePosterior(every, like.fields, lifts, self.is_exact, like.rounding, like)
