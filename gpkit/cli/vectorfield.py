@@ -23,6 +23,7 @@ Array = NDArray[np.float64]
 
 ADVICE = (
     ("raise n_neighbors", "raise --neighbors"),
+    ("frame_neighbors must", "--frame-neighbors must"),
     ("a smaller n_neighbors", "a smaller --neighbors"),
     ("components='keep'", "--components keep"),
     ("dense_rows", "--dense-rows"),
@@ -56,6 +57,11 @@ def add_parser(commands: Any) -> None:
     field.add_argument("--kernel", default="auto", help="auto, intrinsic, ambient, or a full name (default: auto)")
     field.add_argument("--dim", type=whole_number(1, 1000), help="dimension of the manifold (default: estimated)")
     field.add_argument("--neighbors", type=whole_number(2), default=20, help="of the graph (default: %(default)s)")
+    field.add_argument(
+        "--frame-neighbors",
+        type=whole_number(1),
+        help="that make a tangent frame: more for noisy points (default: 15, or as many as show the dimension)",
+    )
     field.add_argument("--components", choices=("refuse", "keep"), default="refuse", help="disconnected clouds")
     field.add_argument("--noise", type=float, help="known standard deviation of the noise (default: learnt)")
     field.add_argument("--rank", type=whole_number(1), default=300, help="eigenfields (default: %(default)s)")
@@ -93,8 +99,8 @@ def run(options: argparse.Namespace, command: str) -> int:
     if not seen.any():
         raise InvalidDataError(f"{options.vectors} holds no vector: every row is missing")
     keys = (
-        *("kernel", "dim", "neighbors", "components", "noise", "rank", "dense_rows", "draws", "tune", "chains", "seed"),
-        *("length_unit", "value_unit"),
+        *("kernel", "dim", "neighbors", "frame_neighbors", "components", "noise", "rank", "dense_rows"),
+        *("draws", "tune", "chains", "seed", "length_unit", "value_unit"),
     )
     settings = {key: getattr(options, key) for key in keys} | {"mesh": options.mesh}
     manifold = _manifold(options, points)
@@ -168,11 +174,19 @@ def _manifold(options: argparse.Namespace, points: Array) -> Any:
 
     if options.mesh is None:
         dim = "auto" if options.dim is None else options.dim
-        return PointCloud(points, dim=dim, n_neighbors=options.neighbors, components=options.components)
+        return PointCloud(
+            points,
+            dim=dim,
+            n_neighbors=options.neighbors,
+            frame_neighbors=options.frame_neighbors,
+            components=options.components,
+        )
     if points.shape[1] != 3:
         raise InvalidDataError(f"--mesh needs points in 3 dimensions, {options.path} has {points.shape[1]} columns")
     if options.dim not in (None, 2):
         raise InvalidDataError(f"a mesh is a surface: --dim {options.dim} does not go with --mesh")
+    if options.frame_neighbors is not None:
+        raise InvalidDataError("a mesh has its frames from its faces: --frame-neighbors does not go with --mesh")
     return Mesh.load(input_file(options.mesh), components=options.components)
 
 

@@ -153,6 +153,8 @@ def _as_matrix(adjacency: Any) -> tuple[Any, list[Any]]:
         import networkx
 
         labels = list(adjacency.nodes)
+        if not labels:
+            raise InvalidDataError("the graph has no nodes: a graph has one node at least")
         matrix = networkx.to_scipy_sparse_array(adjacency, nodelist=labels, weight="weight", dtype=np.float64)
         matrix = sparse.csr_matrix(matrix)
     else:

@@ -165,7 +165,8 @@ class Manifold(ABC):
         if strength[weak].sum() > _MUCH_WEAK * strength.sum():
             self.repairs += (
                 f"tangent spaces differ by more than 60 degrees across {int(weak.sum())} of {len(edges)} edges, where "
-                "vectors cannot be transported: nodes are too few for the curvature, or too noisy (frame_neighbors)",
+                "vectors cannot be transported: nodes are too few for the curvature, or too noisy for the neighbours "
+                "that make a frame (more frame neighbours even the noise of points out)",
             )
 
     @staticmethod

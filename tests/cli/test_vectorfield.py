@@ -136,6 +136,7 @@ def test_bad_files(gpkit: Run, files: tuple[Path, Path], tmp_path: Path, spoil: 
         (("--mesh", "absent.obj"), "no file absent.obj"),
         (("--noise", -1), "must be positive"),
         (("--dim", 5), "dim"),
+        (("--frame-neighbors", 1), "--frame-neighbors must be an integer of at least 2"),
     ],
 )
 def test_bad_options(
@@ -189,6 +190,7 @@ def test_meshes_that_are_refused(gpkit: Run, files: tuple[Path, Path], tmp_path:
         (ball(tmp_path / "two.obj", 0.0, 9.0), (), "disconnected parts of 80, 80 nodes"),
         (ball(tmp_path / "away.obj", 9.0), (), "observed places are far from the manifold"),
         (ball(tmp_path / "ball.obj", 0.0), ("--dim", 3), "a mesh is a surface"),
+        (ball(tmp_path / "ball.obj", 0.0), ("--frame-neighbors", 20), "a mesh has its frames from its faces"),
         (tmp_path / "junk.obj", (), "is not a triangle mesh that can be read"),
         (tmp_path / "words.obj", (), "is not a triangle mesh that can be read"),
     ):

@@ -34,11 +34,24 @@ class FieldFunctional:
         mean: Posterior mean, (n,).
         standard_deviation: Posterior standard deviation, (n,).
         operator: Sparse (n, N) operator from the field's values at all nodes.
+        name: What it is, in a word.
+        unit: Of mean and standard deviation, where the units of the model are known.
     """
 
     mean: Array
     standard_deviation: Array
     operator: Any
+    name: str = "functional"
+    unit: str = ""
+
+    def __repr__(self) -> str:
+        if not len(self.mean):
+            return f"FieldFunctional({self.name}, no values)"
+        unit = f" {self.unit}" if self.unit else ""
+        return (
+            f"FieldFunctional({self.name}, {len(self.mean)} values, mean {self.mean.min():.4g} to "
+            f"{self.mean.max():.4g}{unit}, median sd {np.median(self.standard_deviation):.2g}{unit})"
+        )
 
     def interval(self, probability: float = 0.95) -> tuple[Array, Array]:
         """Central interval (low, high), each (n,).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -61,7 +62,10 @@ class EdgeFlowGP(FieldGP):
         settings.setdefault("full_below", 2000)
         super().__init__(kernel, **settings)
         if not hasattr(domain, "hodge_basis"):
-            raise InvalidDataError(f"edge flows live on a CellComplex, not on a {type(domain).__name__}")
+            raise InvalidDataError(
+                f"edge flows live on a CellComplex, not on a {type(domain).__name__}: give CellComplex(nodes, edges, "
+                "faces), whose edges say in which direction a flow is positive"
+            )
         self.domain = domain
         self.n: int = domain.n_edges
         self._adopt(self.n, 1)
@@ -168,7 +172,8 @@ class EdgeFlowGP(FieldGP):
         Raises:
             InvalidDataError: not fitted.
         """
-        return self._mixed().functional(-self.domain.boundary_1, self.sites())
+        found = self._mixed().functional(-self.domain.boundary_1, self.sites())
+        return replace(found, name="divergence", unit=self.value_unit)
 
     def circulation(self) -> FieldFunctional:
         """Flow around every face, with its posterior standard deviation.
@@ -176,4 +181,5 @@ class EdgeFlowGP(FieldGP):
         Raises:
             InvalidDataError: not fitted.
         """
-        return self._mixed().functional(self.domain.boundary_2.T, self.sites())
+        found = self._mixed().functional(self.domain.boundary_2.T, self.sites())
+        return replace(found, name="circulation", unit=self.value_unit)

@@ -13,10 +13,20 @@ from gpkit.errors import DataWarning, InvalidDataError
 from gpkit.geometry import Manifold
 from gpkit.models.fields.sites import Sites
 
-__all__ = ["Observations", "as_places", "check_noise", "check_values", "observe_values", "observe_vectors"]
+__all__ = [
+    "Observations",
+    "as_numbers",
+    "as_places",
+    "check_noise",
+    "check_values",
+    "observe_values",
+    "observe_vectors",
+]
 
 Array = NDArray[np.float64]
 
+_NO_NUMBERS = {"U": "text", "S": "text", "b": "truth values", "c": "complex numbers", "M": "dates", "m": "durations"}
+"""Kinds of array that are refused where numbers are asked for, in words."""
 _NORMAL = 0.05
 """Share of tangent vectors outside of the tangent spaces, or of normal ones inside, that errors of frames explain."""
 
@@ -61,6 +71,36 @@ class Observations:
         return np.flatnonzero(found >= 0), self.coordinates[found[found >= 0]]
 
 
+def as_numbers(values: Any, name: str, wanted: str) -> Array:
+    """Real numbers of any shape as float64; None inside an array becomes NaN.
+
+    Args:
+        values: Anything that numpy makes an array of.
+        name: For messages.
+        wanted: What would be right, for messages.
+
+    Raises:
+        InvalidDataError: text, truth values, complex numbers, rows of different lengths, other objects.
+    """
+    array = _as_array(values, name, wanted)
+    said = _NO_NUMBERS.get(array.dtype.kind, "")
+    if not said:
+        try:
+            return np.asarray(array, dtype=np.float64)
+        except (TypeError, ValueError):
+            said = f"entries that are no numbers, in a {type(values).__name__}"
+    raise InvalidDataError(f"{name} must be {wanted}, got {said}")
+
+
+def _as_array(values: Any, name: str, wanted: str) -> NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise InvalidDataError(f"{name} must be {wanted}, got rows of different lengths") from None
+    except RuntimeError as error:  # tensors that want gradients
+        raise InvalidDataError(f"{name} must be {wanted}: {error}") from None
+
+
 def as_places(
     where: Any, n: int, ambient_dim: int, manifold: Manifold | None, what: str = "node"
 ) -> NDArray[np.int64] | Array:
@@ -74,7 +114,7 @@ def as_places(
     """
     from gpkit.geometry.checks import as_indices, as_matrix
 
-    array = np.asarray(where) if where is not None else None
+    array = None if where is None else _as_array(where, "where", f"{what} numbers, a mask or points")
     is_table = array is not None and array.ndim == 2 and array.dtype.kind == "f"
     if is_table and (array is not None) and array.shape[1] == ambient_dim and ambient_dim > 1:
         if manifold is None:
@@ -99,7 +139,7 @@ def check_values(values: Any, rows: int, columns: int, name: str) -> Array:
     """
     from gpkit.geometry.checks import as_matrix
 
-    array = np.asarray(values)
+    array = _as_array(values, name, "one row per place")
     if columns == 1 and array.ndim == 1:
         array = array[:, None]
     table = as_matrix(array, name, columns)
@@ -116,11 +156,11 @@ def check_noise(noise: Any, rows: int) -> Array | None:
     """Standard deviations (rows,) from one number or one per place; None stays None, and so does a single zero.
 
     Raises:
-        InvalidDataError: not positive and finite, or another number of them.
+        InvalidDataError: no numbers, not positive and finite, or another number of them.
     """
     if noise is None:
         return None
-    array = np.asarray(noise, dtype=np.float64).ravel()
+    array = as_numbers(noise, "noise", "None, 0, one standard deviation or one for each place").ravel()
     if _is_exact(noise):
         return None
     if array.size not in (1, rows):
@@ -139,7 +179,8 @@ def check_noise(noise: Any, rows: int) -> Array | None:
 
 def _is_exact(noise: Any) -> bool:
     """Whether noise is the number zero."""
-    return noise is not None and np.ndim(noise) == 0 and float(noise) == 0.0
+    array = np.asarray(noise)
+    return array.ndim == 0 and array.dtype.kind in "iuf" and float(array) == 0.0
 
 
 def _refuse_contradictions(places: NDArray[Any], table: Array, exact: bool) -> None:
@@ -193,8 +234,8 @@ def observe_values(
     places = as_places(where, n, ambient_dim, manifold, what)
     table = check_values(values, len(places), 1, name)
     repeated = len(places) - len(np.unique(places)) if places.ndim == 1 else 0
-    _refuse_contradictions(places, table, _is_exact(noise))
     known = check_noise(noise, len(places))
+    _refuse_contradictions(places, table, _is_exact(noise))
     return Observations(places, table, known, repeated=repeated, exact=_is_exact(noise))
 
 
@@ -232,8 +273,8 @@ def observe_vectors(manifold: Manifold, where: Any, vectors: Any, noise: Any = N
     normal = np.linalg.norm(table - np.einsum("mad,md->ma", frames, coordinates), axis=1)
     size = float(np.sqrt(np.square(table).sum(1).mean()))
     rms = float(np.sqrt(np.square(normal).mean()))
-    exact = _is_exact(noise)
     known = check_noise(noise, len(places))
+    exact = _is_exact(noise)
     _refuse_normal(coordinates, size, known)
     if rms > _NORMAL * size:
         warnings.warn(

@@ -6,6 +6,7 @@ from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from gpkit.errors import InvalidDataError
 from gpkit.geometry import Graph, Manifold, SpectralBasis
@@ -29,7 +30,8 @@ class ScalarFieldGP(FieldGP):
     """Gaussian process of a function on a manifold or on the nodes of a graph.
 
     Args:
-        domain: A manifold; a :class:`gpkit.geometry.Graph`; or a basis of functions.
+        domain: A manifold; a :class:`gpkit.geometry.Graph`, or a networkx graph or scipy sparse adjacency matrix, which
+            become one (nodes are numbered in their order in the graph); or a basis of functions.
         kernel: "auto", "intrinsic", "projected" (an ambient kernel; it needs coordinates), or a full name such as
             "projected:matern52 + intrinsic:heat"; or terms.
         mean: "constant" for an unknown constant with a wide prior, or "zero".
@@ -51,10 +53,15 @@ class ScalarFieldGP(FieldGP):
         if mean not in ("constant", "zero"):
             raise InvalidDataError(f"mean must be 'constant' or 'zero', got {mean!r}")
         self.mean = mean
+        if sparse.issparse(domain) or (hasattr(domain, "nodes") and hasattr(domain, "is_directed")):
+            domain = Graph(domain)
         self.domain = domain
         self.manifold: Manifold | None = domain if isinstance(domain, Manifold) else None
         if self.manifold is None and not isinstance(domain, SpectralBasis) and not hasattr(domain, "basis"):
-            raise InvalidDataError(f"a domain is a manifold, a graph or a basis, got {type(domain).__name__}")
+            raise InvalidDataError(
+                "a domain is a manifold, a graph or a basis: give PointCloud(points), Graph(adjacency) or a networkx "
+                f"graph, not a {type(domain).__name__}"
+            )
         points = getattr(domain, "points", None)
         self._points: Array | None = None if points is None else np.asarray(points, dtype=np.float64)
         if isinstance(domain, SpectralBasis):

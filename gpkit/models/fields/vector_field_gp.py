@@ -192,7 +192,8 @@ class VectorFieldGP(FieldGP):
         Raises:
             InvalidDataError: not fitted.
         """
-        return self._mixed().functional(divergence_operator(self.manifold), self.sites(), draws)
+        found = self._mixed().functional(divergence_operator(self.manifold), self.sites(), draws)
+        return replace(found, name="divergence", unit=self._rate_unit())
 
     def curl(self, *, draws: int | None = None) -> FieldFunctional:
         """Curl at all nodes of an oriented surface, positive for turns from the first frame column to the second.
@@ -200,7 +201,13 @@ class VectorFieldGP(FieldGP):
         Raises:
             InvalidDataError: not fitted, or not an oriented surface.
         """
-        return self._mixed().functional(curl_operator(self.manifold), self.sites(), draws)
+        found = self._mixed().functional(curl_operator(self.manifold), self.sites(), draws)
+        return replace(found, name="curl", unit=self._rate_unit())
+
+    def _rate_unit(self) -> str:
+        """Unit of a derivative, where those of vectors and of lengths are known."""
+        known = self.value_unit and self.length_unit
+        return f"({self.value_unit})/({self.length_unit})" if known else ""
 
     def singularities(
         self, *, draws: int = 200, seed: int = 0, radius: float | None = None, least: float = 0.1

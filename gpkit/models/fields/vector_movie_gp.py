@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from gpkit.errors import ConvergenceError, InvalidDataError, NotPositiveDefiniteError
+from gpkit.checks import positive_integer
+from gpkit.errors import ConvergenceError, DataWarning, InvalidDataError, NotPositiveDefiniteError
 from gpkit.geometry import Manifold, SpectralBasis
 from gpkit.geometry.point_cloud import as_manifold
 from gpkit.inference.log_parameters import LogFit, maximise_log
 from gpkit.kernels import MaternKernel, StateSpaceKernel
 from gpkit.models.fields.kernels import Setting, candidates, make_terms
 from gpkit.models.fields.movie_regression import MoviePosterior, MovieRegression, TimeKernel
-from gpkit.models.fields.observations import as_places
+from gpkit.models.fields.observations import as_numbers, as_places
 from gpkit.models.fields.predictions import FieldPrediction
 from gpkit.models.fields.selection import best_start
 from gpkit.models.fields.sites import Sites, node_sites, point_sites
-from gpkit.models.fields.spectral_term import SpectralPart
+from gpkit.models.fields.spectral_term import SpectralPart, SpectralTerm
 from gpkit.models.fields.storage import load_field, save_field
 from gpkit.models.fields.terms import Scales
 
@@ -29,6 +32,8 @@ Array = NDArray[np.float64]
 
 _SHORT_LIST = ("intrinsic:heat", "intrinsic:matern2", "projected:matern52", "projected:rbf")
 _SHORT_SURFACE = (*_SHORT_LIST, "helmholtz:matern72", "helmholtz:rbf")
+_TAIL = 0.05
+"""Share of an intrinsic kernel's variance that may lie beyond the basis before somebody is told."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +90,13 @@ class VectorMovieGP:
         temporal: "matern12", "matern32" or "matern52", or a state-space kernel of unit variance.
         rank: Number of eigenfields of intrinsic kernels.
 
+    Attributes:
+        fits: Of the kernels that were compared, by name.
+        best: Name of the kernel with the highest evidence, which predicts.
+        notes: What the reader of the fit should know, in sentences.
+
     Raises:
-        InvalidDataError: unknown kernels.
+        InvalidDataError: unknown kernels, or a rank that is no positive integer.
     """
 
     def __init__(
@@ -98,14 +108,15 @@ class VectorMovieGP:
         rank: int = 100,
     ) -> None:
         self.manifold = as_manifold(manifold)
-        self.kernel, self.rank = kernel, rank
+        self.kernel, self.rank = kernel, positive_integer(rank, "rank")
         smoothness = {"matern12": 0.5, "matern32": 1.5, "matern52": 2.5}
-        if isinstance(temporal, str) and temporal not in smoothness:
+        if not isinstance(temporal, StateSpaceKernel) and temporal not in smoothness:
             raise InvalidDataError(f"temporal must be one of {', '.join(smoothness)} or a kernel, got {temporal!r}")
         self.temporal = MaternKernel(smoothness[temporal]) if isinstance(temporal, str) else temporal
         self._bases: dict[str, SpectralBasis] = {}
         self.fits: dict[str, LogFit] = {}
         self.best = ""
+        self.notes: tuple[str, ...] = ()
         self._regression: MovieRegression | None = None
         candidates(kernel, self._setting(Scales(1.0, 1.0)))
 
@@ -148,9 +159,12 @@ class VectorMovieGP:
         Raises:
             InvalidDataError: data that cannot be used.
             ConvergenceError: no kernel could be fitted.
+
+        Warns:
+            DataWarning: what :attr:`notes` say.
         """
         times, order = _ordered(times)
-        table = np.asarray(vectors, dtype=np.float64)
+        table = as_numbers(vectors, "vectors", "a table (F, m, D) of numbers")
         places = as_places(where, self.manifold.n, self.manifold.ambient_dim, self.manifold)
         wanted = (len(times), len(places), self.manifold.ambient_dim)
         if table.shape != wanted:
@@ -191,6 +205,9 @@ class VectorMovieGP:
         if not chosen:
             raise ConvergenceError("no kernel could be fitted (" + "; ".join(failures) + ")")
         _, self.best, self._regression = max(chosen, key=lambda found: found[0])
+        self.notes = tuple(_notes(self.best, self._regression, self.fits[self.best], failures))
+        for note in self.notes:
+            warnings.warn(note, DataWarning, stacklevel=2)
         return self.fits[self.best]
 
     def _fitted(self) -> MoviePosterior:
@@ -209,7 +226,7 @@ class VectorMovieGP:
             InvalidDataError: not fitted, or times or places that cannot be used.
         """
         posterior = self._fitted()
-        at = np.atleast_1d(np.asarray(times, dtype=np.float64))
+        at = np.atleast_1d(as_numbers(times, "times", "finite numbers (T,)"))
         if at.ndim != 1 or not np.isfinite(at).all():
             raise InvalidDataError("times must be finite numbers (T,)")
         sites = self.sites(where)
@@ -239,8 +256,24 @@ class VectorMovieGP:
         return load_field(path, cls)
 
 
+def _notes(name: str, regression: MovieRegression, fit: LogFit, failures: list[str]) -> list[str]:
+    """What the reader of a fit should know, in sentences."""
+    notes = [f"no fit of {failure}" for failure in failures]
+    _, _, parts = regression.split(torch.from_numpy(fit.theta))
+    for term, part in zip(regression.terms, parts, strict=True):
+        share = term.tail(part) if isinstance(term, SpectralTerm) else 0.0
+        if isinstance(term, SpectralTerm) and share > _TAIL:
+            notes.append(
+                f"{len(term.part.eigenvalues)} modes are too few for {term.name}: those beyond would have about "
+                f"{100 * share:.0f} % of its variance, which now counts as noise; raise rank"
+            )
+    if not fit.converged:
+        notes.append(f"the fit of {name} did not converge: raise starts, or use the result with care")
+    return notes
+
+
 def _ordered(times: Any) -> tuple[Array, NDArray[np.int64]]:
-    values = np.asarray(times, dtype=np.float64)
+    values = as_numbers(times, "times", "finite numbers (F,)")
     if values.ndim != 1 or not values.size or not np.isfinite(values).all():
         raise InvalidDataError(f"times must be finite numbers (F,), at least one, got shape {values.shape}")
     order = np.argsort(values, kind="stable")

@@ -89,6 +89,8 @@ def test_divergence_and_circulation(case: tuple[EdgeFlowGP, CellComplex, Array, 
     outflow = np.bincount(first, mean, complex_.n_nodes) - np.bincount(second, mean, complex_.n_nodes)
     divergence, circulation = model.divergence(), model.circulation()
     np.testing.assert_allclose(divergence.mean, outflow, atol=1e-9)
+    assert repr(divergence).startswith(f"FieldFunctional(divergence, {complex_.n_nodes} values, mean ")
+    assert "circulation" in repr(circulation) and len(repr(circulation)) < 120
     assert len(circulation.mean) == len(complex_.faces) and (divergence.standard_deviation > 0.0).all()
 
 
@@ -113,7 +115,7 @@ def test_tree_has_gradients_only() -> None:
 
 def test_bad_input() -> None:
     complex_, _ = grid(4, hole=False)
-    with pytest.raises(InvalidDataError, match="CellComplex"):
+    with pytest.raises(InvalidDataError, match="CellComplex, not on a ndarray: give CellComplex"):
         EdgeFlowGP(np.zeros((3, 2)))
     with pytest.raises(InvalidDataError, match="coordinates"):
         EdgeFlowGP(complex_, "projected:rbf")

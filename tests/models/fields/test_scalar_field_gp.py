@@ -59,6 +59,20 @@ def test_graph() -> None:
         ScalarFieldGP(domain, "projected:rbf")
 
 
+def test_networkx_graphs_and_adjacency_matrices_become_graphs() -> None:
+    path = networkx.path_graph(["c", "a", "b", "d"])
+    for given in (path, networkx.to_scipy_sparse_array(path), networkx.to_scipy_sparse_array(path, format="coo")):
+        model = ScalarFieldGP(given, "intrinsic:heat")
+        assert isinstance(model.domain, Graph) and model.n == 4
+        np.testing.assert_array_equal(model.domain.edges, [[0, 1], [1, 2], [2, 3]])
+    assert ScalarFieldGP(path, "intrinsic:heat").domain.labels == ["c", "a", "b", "d"]
+    for directed in (path.to_directed(), networkx.to_scipy_sparse_array(networkx.DiGraph([(0, 1), (1, 2)]))):
+        with pytest.raises(InvalidDataError, match="the graph is directed"):
+            ScalarFieldGP(directed)
+    with pytest.raises(InvalidDataError, match="the graph has no nodes"):
+        ScalarFieldGP(networkx.Graph())
+
+
 def test_random_walks_on_a_graph() -> None:
     """Nodes without coordinates suffice; kernels of walks get an amplitude of their own."""
     domain = Graph(networkx.to_scipy_sparse_array(networkx.grid_2d_graph(6, 6)))

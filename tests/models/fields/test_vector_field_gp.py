@@ -299,6 +299,7 @@ def test_derived_quantities(fitted: VectorFieldGP, sphere: Surface) -> None:
     assert np.abs(np.abs(curl.mean) - np.abs(turning)).mean() < 0.25 * np.abs(turning).mean()
     low, high = divergence.interval(0.95)
     assert (low < high).all() and (divergence.standard_deviation > 0.0).all()
+    assert repr(divergence).startswith("FieldFunctional(divergence, 200 values, mean -") and "median sd 0" in repr(curl)
 
 
 def test_singularities(fitted: VectorFieldGP) -> None:

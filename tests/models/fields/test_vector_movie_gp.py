@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from gpkit.errors import InvalidDataError
+from gpkit.errors import DataWarning, InvalidDataError
+from gpkit.inference.log_parameters import LogFit
 from gpkit.kernels import DRWKernel
 from gpkit.models import VectorMovieGP
 from gpkit.models.fields.ambient_terms import HelmholtzTerm
@@ -134,11 +135,30 @@ def test_places_that_change(sphere: Surface) -> None:
         VectorMovieGP(sphere.cloud, "projected:rbf").fit(times, np.arange(0, 200, 2), masked)
 
 
+def test_doubtful_fits_are_told(sphere: Surface, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two modes under a rough field, by an optimiser that has not come to an end."""
+    module = "gpkit.models.fields.vector_movie_gp.maximise_log"
+
+    def stopped(regression: MovieRegression, **_: Any) -> LogFit:
+        theta = np.log([p.start for p in regression.parameters])
+        return LogFit({}, theta, 0.0, 0.0, 0.0, np.eye(len(theta)), False, (), 0, 1, 1, np.zeros(1), 0.0)
+
+    monkeypatch.setattr(module, stopped)
+    model = VectorMovieGP(sphere.cloud, "intrinsic:matern1", rank=2)
+    with pytest.warns(DataWarning) as caught:
+        model.fit([0.0, 1.0], [0, 1, 2], np.random.default_rng(0).standard_normal((2, 3, 3)))
+    assert tuple(str(warning.message) for warning in caught) == model.notes
+    assert "2 modes are too few for intrinsic:matern1" in model.notes[0]
+    assert "the fit of intrinsic:matern1 did not converge" in model.notes[1]
+
+
 @pytest.mark.parametrize(
     ("times", "vectors", "message"),
     [
         ([0.0, 0.0], np.ones((2, 1, 3)), "two frames have the time 0"),
         ([0.0, np.nan], np.ones((2, 1, 3)), "finite"),
+        (["noon"], np.ones((1, 1, 3)), "times must be finite numbers .*, got text"),
+        ([0.0], np.ones((1, 1, 3), dtype=complex), "vectors must be .*, got complex numbers"),
         ([0.0], np.ones((2, 1, 3)), r"vectors must be \(1, 1, 3\)"),
         ([0.0], np.array([[[1.0, np.nan, 0.0]]]), "place 0 in frame 0"),
         ([0.0], np.full((1, 1, 3), np.nan), "no vector"),
@@ -152,6 +172,8 @@ def test_bad_data(sphere: Surface, times: Any, vectors: Array, message: str) -> 
 def test_bad_settings(sphere: Surface) -> None:
     with pytest.raises(InvalidDataError, match="temporal"):
         VectorMovieGP(sphere.cloud, temporal="rbf")
+    with pytest.raises(InvalidDataError, match="rank must be an integer"):
+        VectorMovieGP(sphere.cloud, rank=0)
     with pytest.raises(InvalidDataError, match="unknown kernel"):
         VectorMovieGP(sphere.cloud, "cubic")
     with pytest.raises(InvalidDataError, match="call fit"):
