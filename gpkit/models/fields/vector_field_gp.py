@@ -13,10 +13,11 @@ from gpkit.errors import InvalidDataError
 from gpkit.geometry import Manifold, SpectralBasis
 from gpkit.geometry.point_cloud import as_manifold
 from gpkit.kernels.markov import MarkovKernel
-from gpkit.models.fields.calculus import FieldFunctional, curl_operator, divergence_operator
+from gpkit.models.fields.calculus import FieldFunctional
 from gpkit.models.fields.field_gp import FieldGP
 from gpkit.models.fields.fit_result import FieldFit
 from gpkit.models.fields.kernels import Setting
+from gpkit.models.fields.local_slopes import LocalSlopes
 from gpkit.models.fields.observations import as_places, observe_vectors
 from gpkit.models.fields.predictions import FieldPrediction
 from gpkit.models.fields.settings import PlacedFieldSettings
@@ -36,10 +37,12 @@ class VectorFieldGP(FieldGP):
     Args:
         manifold: A :class:`gpkit.geometry.PointCloud` or :class:`gpkit.geometry.Mesh`, or points (n, D).
         kernel: "auto" compares intrinsic kernels (connection Laplacian), ambient ones projected to the tangent
-            spaces (with and without the structure of potential and rotational flows) and their sum by evidence;
+            spaces (with and without the structure of potential and rotational flows), their sum, and those whose
+            amplitude varies by evidence;
             "intrinsic", "markov", "projected", "helmholtz" or "ambient" compares the members of a family; a full name
-            such as "helmholtz:rbf + intrinsic:heat" compares nothing. "markov" has all modes of the Laplacian by a
-            sparse precision matrix; filters of "intrinsic" are Matern ("matern12" to "matern4"), "heat",
+            such as "helmholtz:rbf + intrinsic:heat" compares nothing. " * speed" behind a member, which "auto" tries
+            with the best ones, makes its amplitude vary from place to place. "markov" has all modes of the Laplacian by
+            a sparse precision matrix; filters of "intrinsic" are Matern ("matern12" to "matern4"), "heat",
             "regularised-laplacian", "p-step", "cosine", "communicability" and the learnt "monotone". A GPyTorch kernel
             (:func:`gpkit.models.fields.kernel_term.terms_of_kernel` says how it is used) or terms may be given instead.
         settings: As for :class:`gpkit.models.fields.field_gp.FieldGP`; bases are of eigenfields, and coordinates
@@ -192,8 +195,8 @@ class VectorFieldGP(FieldGP):
         Raises:
             InvalidDataError: not fitted.
         """
-        found = self._mixed().functional(divergence_operator(self.manifold), self.sites(), draws)
-        return replace(found, name="divergence", unit=self._rate_unit())
+        slopes = LocalSlopes.of(self.manifold)
+        return self._derivative("divergence", slopes, slopes.divergence(), draws)
 
     def curl(self, *, draws: int | None = None) -> FieldFunctional:
         """Curl at all nodes of an oriented surface, positive for turns from the first frame column to the second.
@@ -201,13 +204,14 @@ class VectorFieldGP(FieldGP):
         Raises:
             InvalidDataError: not fitted, or not an oriented surface.
         """
-        found = self._mixed().functional(curl_operator(self.manifold), self.sites(), draws)
-        return replace(found, name="curl", unit=self._rate_unit())
+        slopes = LocalSlopes.of(self.manifold)
+        return self._derivative("curl", slopes, slopes.curl(), draws)
 
-    def _rate_unit(self) -> str:
-        """Unit of a derivative, where those of vectors and of lengths are known."""
+    def _derivative(self, name: str, slopes: LocalSlopes, operator: Any, draws: int | None) -> FieldFunctional:
+        found = self._mixed().functional(operator, self.sites(), draws)
         known = self.value_unit and self.length_unit
-        return f"({self.value_unit})/({self.length_unit})" if known else ""
+        unit = f"({self.value_unit})/({self.length_unit})" if known else ""
+        return replace(found, name=name, unit=unit, degree=slopes.degree)
 
     def singularities(
         self, *, draws: int = 200, seed: int = 0, radius: float | None = None, least: float = 0.1
