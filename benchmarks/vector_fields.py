@@ -1,9 +1,10 @@
-"""Vector fields: cost of fits after the basis, gauge and rotation, places between nodes, movies; one thread.
+"""Vector fields: cost of fits after the basis, gauge and rotation, places between nodes, movies, derivatives.
 
-python benchmarks/vector_fields.py [--quick]
+python benchmarks/vector_fields.py [--only PART,...] [--quick]
 
-CPU seconds are of the process. The peer of the fits is the same model as a dense GPyTorch marginal likelihood at the
-same points and parameters, measured at a size that it can hold; the peer of the movie is one fit per frame.
+One thread. CPU seconds are of the process. The peer of the fits is the same model as a dense GPyTorch marginal
+likelihood at the same points and parameters, measured at a size that it can hold; the peer of the movie is one fit per
+frame, that of the derivatives linear fits to the same neighbours.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 import argparse
 import math
 import platform
+import sys
 import time
 import warnings
 from importlib import metadata
 
 import numpy as np
 import torch
+from _field_derivatives import derivatives
 
 from gpkit.errors import DataWarning
 from gpkit.geometry import PointCloud
@@ -184,21 +187,34 @@ def movie(n: int, modes: int, lengths: list[int]) -> None:
         print(f"{label:34s} {frames:8d} {seconds:8.2f} {1e3 * seconds / frames:10.2f}")
 
 
-def main() -> None:
+PARTS = {
+    "fits": lambda quick: fits([(1000, 50)] if quick else [(10_000, 50), (10_000, 500), (100_000, 50)]),
+    "peer": lambda quick: peer(300 if quick else 1500, 50 if quick else 200),
+    "places": lambda quick: nystrom(*((600, 200, 100) if quick else (3000, 900, 1000))),
+    "equivariance": lambda quick: equivariance(150 if quick else 600),
+    "movie": lambda quick: movie(*((200, 20, [20, 40]) if quick else (1000, 100, [100, 1000]))),
+    "derivatives": derivatives,
+}
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas")
     parser.add_argument("--quick", action="store_true", help="small sizes")
-    options, _ = parser.parse_known_args()
+    options = parser.parse_args()
+    chosen = options.only.split(",")
+    for name in chosen:
+        if name not in PARTS:
+            print(f"no such part: {name}; there are {', '.join(PARTS)}", file=sys.stderr)
+            return 2
     warnings.simplefilter("ignore", DataWarning)
     torch.set_num_threads(1)
     versions = ", ".join(f"{p} {metadata.version(p)}" for p in ("numpy", "scipy", "torch"))
     print(f"Python {platform.python_version()}, {versions}, one thread\n")
-    quick = options.quick
-    fits([(1000, 50)] if quick else [(10_000, 50), (10_000, 500), (100_000, 50)])
-    peer(300 if quick else 1500, 50 if quick else 200)
-    nystrom(*((600, 200, 100) if quick else (3000, 900, 1000)))
-    equivariance(150 if quick else 600)
-    movie(*((200, 20, [20, 40]) if quick else (1000, 100, [100, 1000])))
+    for name in chosen:
+        PARTS[name](options.quick)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from gpkit.checks import positive_integer
 from gpkit.errors import InvalidDataError
 from gpkit.geometry import Manifold, PointCloud
 from gpkit.geometry.transport import transports
@@ -37,8 +38,6 @@ __all__ = ["LocalSlopes"]
 
 Array = NDArray[np.float64]
 
-_DEGREE = 3
-"""Largest degree: slopes of smooth fields have errors of its order in the distance of neighbours."""
 _SPARE = 2
 """Neighbours for each unknown."""
 _MOST = 60
@@ -68,21 +67,29 @@ class LocalSlopes:
     degree: NDArray[np.int64]
 
     @classmethod
-    def of(cls, manifold: Manifold) -> LocalSlopes:
-        """Fit all nodes of a manifold."""
-        top = _top_degree(manifold.dim)
+    def of(cls, manifold: Manifold, degree: int = 3) -> LocalSlopes:
+        """Fit all nodes of a manifold.
+
+        Args:
+            manifold: Where the nodes are.
+            degree: Largest degree; slopes of smooth fields have errors of its order in the distance of neighbours.
+
+        Raises:
+            InvalidDataError: the degree is no positive integer.
+        """
+        top = _top_degree(manifold.dim, positive_integer(degree, "degree"))
         wanted = _SPARE * _unknowns(manifold.dim, top)
         if isinstance(manifold, PointCloud):
             wanted = max(wanted, manifold.frame_neighbors)
         near = _neighbourhoods(manifold, wanted)
         rows, columns, coefficients = [], [], []
-        degree = np.zeros(manifold.n, dtype=np.int64)
+        degrees = np.zeros(manifold.n, dtype=np.int64)
         for first in range(0, manifold.n, _CHUNK):
             nodes = np.arange(first, min(first + _CHUNK, manifold.n))
             around, there, steps = _steps(manifold, near, nodes, max(wanted, _MOST))
             if not around.shape[1]:
                 continue
-            found, degree[nodes] = _fit(steps, there, top)
+            found, degrees[nodes] = _fit(steps, there, top)
             rows.append(np.broadcast_to(nodes[:, None], around.shape)[there])
             columns.append(around[there])
             coefficients.append(found[there])
@@ -92,7 +99,7 @@ class LocalSlopes:
             np.concatenate([none, *rows]),
             np.concatenate([none, *columns]),
             np.concatenate([np.zeros((0, manifold.dim)), *coefficients]),
-            degree,
+            degrees,
         )
 
     def gradient(self) -> Any:
@@ -151,9 +158,9 @@ def _unknowns(dim: int, degree: int) -> int:
     return math.comb(dim + degree, degree) - 1
 
 
-def _top_degree(dim: int) -> int:
-    """The highest degree for which neighbourhoods are not too large; one at least."""
-    return max([1, *(g for g in range(1, _DEGREE + 1) if _SPARE * _unknowns(dim, g) <= _MOST)])
+def _top_degree(dim: int, asked: int) -> int:
+    """The highest degree up to the one asked for whose neighbourhoods are not too large; one at least."""
+    return max([1, *(g for g in range(1, asked + 1) if _SPARE * _unknowns(dim, g) <= _MOST)])
 
 
 def _neighbourhoods(manifold: Manifold, wanted: int) -> Any:
