@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import time
+from importlib import metadata
 
 import numpy as np
 
@@ -91,9 +92,23 @@ def rms(values):
     return float(np.sqrt(np.square(values).mean()))
 
 
+def peer_error(cloud, field, divergence, curl):
+    """Of pcdiff, with frames of its own (turned outwards) and 20 neighbours, as the clouds here have."""
+    import pcdiff
+
+    pairs = pcdiff.knn_graph(cloud.points, 20)
+    normal, first, second = pcdiff.estimate_basis(cloud.points, pairs, orientation=cloud.normals)
+    _, operator = pcdiff.build_grad_div(cloud.points, normal, first, second, pairs)
+    coordinates = np.stack([(field * first).sum(1), (field * second).sum(1)], 1).reshape(-1, 1)
+    found = operator @ coordinates, pcdiff.curl(coordinates, operator)
+    return rms(np.concatenate([found[0].ravel() - divergence, found[1].ravel() - curl]))
+
+
 def errors(sizes, seeds):
     """Root mean square errors of divergence and curl of known fields, by the largest degree of the local fits."""
     asked = ("linear", "quadratic", "cubic")
+    peer = importlib.util.find_spec("pcdiff") is not None
+    print(f"pcdiff {metadata.version('pcdiff') if peer else 'is not installed'}")
     header = " ".join(f"{f'n = {n}':>9s}" for n in sizes)
     print(f"{'error of divergence and curl, % (all zero: 100)':48s} {'fits':>10s} {header} {'order':>6s}  lower, noise")
     for name, make in SURFACES.items():
@@ -101,6 +116,7 @@ def errors(sizes, seeds):
             print(f"{name:48s} not measured: robust-laplacian is not installed")
             continue
         found = {degree: [] for degree in asked}
+        theirs = []
         for n in sizes:
             cells = {degree: [] for degree in asked}
             for seed in range(seeds):
@@ -116,6 +132,8 @@ def errors(sizes, seeds):
                     cells[degree].append((rms(np.concatenate(gaps)) / size, short, noise))
             for degree in asked:
                 found[degree].append(np.mean(cells[degree], 0))
+            if peer and isinstance(manifold, PointCloud) and manifold.ambient_dim == 3:
+                theirs.append(peer_error(manifold, field, *true) / size)
         spacing = math.sqrt(sizes[-1] / sizes[-2])
         for degree, row in found.items():
             order = math.log(row[-2][0] / row[-1][0]) / math.log(spacing)
@@ -123,6 +141,11 @@ def errors(sizes, seeds):
             times = row[-1][2] / found["linear"][-1][2]
             lower = f"{row[-1][1]:5.1f}, x {times:.1f}"
             print(f"{name if degree == 'linear' else '':48s} {degree:>10s} {values} {order:6.2f}  {lower}")
+        if theirs:
+            order = math.log(theirs[-2] / theirs[-1]) / math.log(spacing)
+            ratios = ", ".join(f"{gap / cell[0]:.1f}" for gap, cell in zip(theirs, found["cubic"], strict=True))
+            values = " ".join(f"{100.0 * gap:9.3f}" for gap in theirs)
+            print(f"{'':48s} {'pcdiff':>10s} {values} {order:6.2f}  ratios to cubic {ratios}")
 
 
 def coverage(cases, seeds):
@@ -158,7 +181,7 @@ def coverage(cases, seeds):
 
 def derivatives(quick):
     """Both tables; in about 30 s."""
-    errors((200, 400) if quick else (500, 1000, 4000), 1)
+    errors((400, 600) if quick else (500, 1000, 4000), 1)
     if quick:
         coverage([("sphere", sphere, "helmholtz:rbf", 150)], 1)
         return
