@@ -38,11 +38,12 @@ METHOD = (
     "projections; Helmholtz kernels are sums of projected gradients of a potential and, on oriented surfaces, of such "
     "gradients turned by a right angle, each with its own amplitude.",
     COMPARED,
-    "Divergence and curl come from weighted linear fits to transported neighbours, which are linear in the field: the "
-    "standard deviations are exact for that estimate. The index of a triangle is the number of turns of the field "
-    "around it; over a closed surface the indices add up to the Euler characteristic. The probability of a singular "
-    "point is the share of posterior draws that have one of the same sign within three triangle sides of it. Points "
-    "that the mean does not have, but draws do, are listed with what the ones before them do not explain.",
+    "Divergence and curl come from local polynomials through transported neighbours (cubic ones where there are "
+    "neighbours enough), which are linear in the field: the standard deviations are exact for that estimate. The index "
+    "of a triangle is the number of turns of the field around it; over a closed surface the indices add up to the "
+    "Euler characteristic. The probability of a singular point is the share of posterior draws that have one of the "
+    "same sign within three triangle sides of it. Points that the mean does not have, but draws do, are listed with "
+    "what the ones before them do not explain.",
 )
 
 

@@ -209,8 +209,7 @@ class VectorFieldGP(FieldGP):
 
     def _derivative(self, name: str, slopes: LocalSlopes, operator: Any, draws: int | None) -> FieldFunctional:
         found = self._mixed().functional(operator, self.sites(), draws)
-        known = self.value_unit and self.length_unit
-        unit = f"({self.value_unit})/({self.length_unit})" if known else ""
+        unit = f"{self.value_unit or '1'} / {self.length_unit}" if self.length_unit else ""
         return replace(found, name=name, unit=unit, degree=slopes.degree)
 
     def singularities(

@@ -290,9 +290,13 @@ def test_curve_in_the_plane() -> None:
     assert np.abs(model.predict().mean - vectors).max() < 0.05
 
 
-def test_derived_quantities(fitted: VectorFieldGP, sphere: Surface) -> None:
+def test_derived_quantities(fitted: VectorFieldGP, sphere: Surface, monkeypatch: pytest.MonkeyPatch) -> None:
     x = sphere.cloud.points
-    divergence, curl = fitted.divergence(), fitted.curl()
+    divergence = fitted.divergence()
+    monkeypatch.setattr(fitted, "length_unit", "km")
+    monkeypatch.setattr(fitted, "value_unit", "m/s")
+    curl = fitted.curl()
+    assert divergence.unit == "" and curl.unit == "m/s / km"
     expected = -6.0 * (x[:, 0] * x[:, 1] + x[:, 2] ** 2 - 1.0 / 3.0)
     turning = 2.0 * x[:, 1]
     for found, true in ((divergence, expected), (curl, turning)):
