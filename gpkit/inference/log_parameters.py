@@ -22,7 +22,16 @@ from tqdm import tqdm
 
 from gpkit.errors import ConvergenceError, InvalidDataError, NotPositiveDefiniteError
 
-__all__ = ["LogDensity", "LogFit", "LogParameter", "laplace_points", "log_prior", "maximise_log", "sample_log"]
+__all__ = [
+    "LogDensity",
+    "LogFit",
+    "LogParameter",
+    "laplace_points",
+    "log_prior",
+    "maximise_log",
+    "normal_draws",
+    "sample_log",
+]
 
 Array = NDArray[np.float64]
 
@@ -258,6 +267,23 @@ def _laplace(density: LogDensity, theta: Array, low: Array, high: Array, step: f
     half = prior[:, None] * vectors / np.sqrt(precision)
     log_volume = 0.5 * size * math.log(2.0 * math.pi) + float(np.log(prior).sum() - 0.5 * np.log(precision).sum())
     return half @ half.T, log_volume
+
+
+def normal_draws(density: LogDensity, theta: Array, root: Array, count: int) -> Array:
+    """Parameters (count, P) of equal weight from a normal law, inside the bounds.
+
+    Pairs of opposite points of a Sobol sequence. Unlike :func:`laplace_points` it needs no likelihoods, and is of use
+    for many parameters, among whose points weights would leave one. The same law gives the same draws.
+
+    Args:
+        density: Whose parameters they are.
+        theta: The mean, (P,).
+        root: Of the covariance, (P, P), such as a Cholesky factor.
+        count: How many, twice a power of 2.
+    """
+    z = special.ndtri(qmc.Sobol(len(theta), seed=0).random(count // 2))
+    low, high = np.log([p.low for p in density.parameters]), np.log([p.high for p in density.parameters])
+    return np.clip(theta + np.concatenate([z, -z]) @ root.T, low, high)
 
 
 def laplace_points(density: LogDensity, fit: LogFit, count: int) -> tuple[Array, Array]:

@@ -11,8 +11,9 @@ from gpkit.errors import InvalidDataError
 from gpkit.models.fields.kernels import Setting, candidates
 from gpkit.models.fields.selection import Candidate
 from gpkit.models.fields.spectral_term import SpectralTerm
+from gpkit.models.fields.speed_term import SPEED, SpeedTerm
 
-__all__ = ["full_rank_members", "kernels_that_fit", "notes_of", "sums_worth_trying"]
+__all__ = ["full_rank_members", "kernels_that_fit", "notes_of", "speeds_worth_trying", "sums_worth_trying"]
 
 _TAIL = 0.05
 """Share of an intrinsic kernel's variance that may lie beyond the basis before somebody is told."""
@@ -33,7 +34,7 @@ def kernels_that_fit(kernel: Any, setting: Setting, rows: int, dense_rows: int) 
     if not isinstance(kernel, str):
         return [" + ".join(term.name for term in kernel)], {}
     names = candidates(kernel, setting)
-    dense = [name for name in names if "projected" in name or "helmholtz" in name]
+    dense = [name for name in names if any(part in name for part in ("projected", "helmholtz", SPEED))]
     if not dense or rows <= dense_rows:
         return names, {}
     gigabytes = 8.0 * rows**2 * 6 / 1e9
@@ -57,6 +58,19 @@ def sums_worth_trying(fitted: Sequence[Candidate]) -> list[str]:
         out.append(f"{ambient} + {best['intrinsic']}")
     if "projected" in best and "helmholtz" in best:
         out.append(f"{best['helmholtz']} + {best['projected']}")
+    return out
+
+
+def speeds_worth_trying(fitted: Sequence[Candidate], setting: Setting) -> list[str]:
+    """The best kernel of one term, and the first summand of the best sum, with an amplitude that varies."""
+    if not setting.vector or setting.landmarks is None:
+        return []
+    single = next((c.name for c in fitted if "+" not in c.name), None)
+    out = [] if single is None else [single + SPEED]
+    best = next((c.name for c in fitted if "+" in c.name), None)
+    if best is not None:
+        first, _, rest = best.partition(" + ")
+        out.append(f"{first}{SPEED} + {rest}")
     return out
 
 
@@ -109,5 +123,9 @@ def _tails(candidate: Candidate) -> list[tuple[SpectralTerm, float]]:
     """Spectral terms with the share of their variance that lies beyond the basis."""
     regression = candidate.regression
     _, parts = regression.split(torch.from_numpy(candidate.fit.theta))
-    pairs = zip(regression.terms, parts, strict=True)
-    return [(term, term.tail(part)) for term, part in pairs if isinstance(term, SpectralTerm)]
+    terms = [term.inner if isinstance(term, SpeedTerm) else term for term in regression.terms]
+    return [
+        (term, term.tail(part[: len(term.parameters)]))
+        for term, part in zip(terms, parts, strict=True)
+        if isinstance(term, SpectralTerm)
+    ]

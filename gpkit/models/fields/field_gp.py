@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,7 +17,13 @@ from gpkit.errors import DataWarning, InvalidDataError
 from gpkit.geometry import SpectralBasis
 from gpkit.inference.inference_data import provenance, to_inference_data
 from gpkit.inference.log_parameters import sample_log
-from gpkit.models.fields.comparing import full_rank_members, kernels_that_fit, notes_of, sums_worth_trying
+from gpkit.models.fields.comparing import (
+    full_rank_members,
+    kernels_that_fit,
+    notes_of,
+    speeds_worth_trying,
+    sums_worth_trying,
+)
 from gpkit.models.fields.fit_result import FieldFit
 from gpkit.models.fields.kernel_term import bases_of_terms, terms_of_kernel
 from gpkit.models.fields.kernels import Setting, candidates, make_terms
@@ -27,6 +34,7 @@ from gpkit.models.fields.predictions import FieldPrediction
 from gpkit.models.fields.regression import FieldRegression
 from gpkit.models.fields.selection import Candidate, KernelComparison, fit_candidates
 from gpkit.models.fields.sites import Sites
+from gpkit.models.fields.speed_term import landmarks_of
 from gpkit.models.fields.storage import load_field, save_field
 from gpkit.models.fields.terms import Scales, Term
 
@@ -133,8 +141,9 @@ class FieldGP(ABC):
             unscaled = self._setting(Scales(1.0, 1.0))
             unscaled.prepare_bases(candidates(self.kernel, unscaled))
         scales = Scales(self._size(), self._value_scale(observations.coordinates))
-        setting = self._setting(scales)
         sites = self.sites(observations.where)
+        landmarks = None if sites.points is None else landmarks_of(sites.points.numpy())
+        setting = dataclasses.replace(self._setting(scales), landmarks=landmarks)
         rows = sites.rows
         names, skipped = kernels_that_fit(self.kernel, setting, rows, self.dense_rows)
         complete = not skipped
@@ -147,16 +156,19 @@ class FieldGP(ABC):
             terms += self._extra_terms(scales)
             return FieldRegression(terms, sites, observations.coordinates, scales, observations.noise)
 
-        def further(fitted: Sequence[Candidate]) -> list[str]:
+        def more(fitted: Sequence[Candidate]) -> list[str]:
             sums = sums_worth_trying(fitted) if self.kernel == "auto" and complete else []
             if self.kernel not in ("auto", "intrinsic"):
                 return sums
             return [*full_rank_members(fitted, setting, skipped, self.sparse_unknowns), *sums]
 
+        def speeds(fitted: Sequence[Candidate]) -> list[str]:
+            return speeds_worth_trying(fitted, setting) if self.kernel == "auto" and complete else []
+
         comparison = fit_candidates(
             names,
             make,
-            combine=further,
+            further=(more, speeds),
             left_out=skipped,
             starts=starts,
             seed=seed,

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpkit.models.fields.selection import KernelComparison
+from gpkit.models.fields.speed_term import speeds_among
 
 __all__ = ["FieldFit"]
 
@@ -45,6 +46,9 @@ class FieldFit:
     seconds: float
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{k}={v:.4g}" for k, v in self.parameters.items())
+        speeds = speeds_among(self.parameters)
+        values = ", ".join(f"{k}={v:.4g}" for k, v in self.parameters.items() if k not in speeds)
+        if speeds:
+            values += f", {len(speeds)} speeds {min(speeds.values()):.3g} to {max(speeds.values()):.3g}"
         state = "converged" if self.converged else "NOT CONVERGED"
         return f"FieldFit({self.kernel}, {state}, ln evidence = {self.log_evidence:.2f}; {values})"

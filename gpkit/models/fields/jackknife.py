@@ -10,6 +10,9 @@ how well the parameters are known whether or not the kernel is right; Laplace's 
 is. Variances of smooth fields without noise change by a large factor with a small change of the length scale, so that
 there the difference is seen in the coverage of regions.
 
+Where a kernel has dozens of parameters, the density of a place under parameters that have seen it says little: what
+counts is that of each place with :math:`\theta_{-i}`, by the same first-order argument.
+
 References:
     Efron, B., The Jackknife, the Bootstrap and Other Resampling Plans, SIAM (1982).
     Giordano, R. et al., A Swiss army infinitesimal jackknife, AISTATS (2019).
@@ -18,6 +21,7 @@ References:
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,23 +30,39 @@ from gpkit.errors import NotPositiveDefiniteError
 from gpkit.inference.log_parameters import LogFit
 from gpkit.models.fields.regression import FieldRegression
 
-__all__ = ["inflation_of", "predict_left_out"]
+__all__ = ["LeftOut", "inflation_of", "predict_left_out", "predict_refitted"]
 
 Array = NDArray[np.float64]
 
 _STEP = 0.02
 """Step of the differences, of logarithms of the parameters."""
 _TINY = 1e-300
+_FURTHEST = 1.0
+"""Change of the logarithm of a parameter by one place beyond which a first-order argument is not believed."""
 _LARGEST = 4.0
 """Factor of the variance at one place beyond which a first-order argument is not believed."""
 
 
-def predict_left_out(regression: FieldRegression, theta: Array) -> tuple[Array, Array, float]:
-    """Each place given all others: log densities, means, and how well the field is known.
+@dataclass(frozen=True, eq=False)
+class LeftOut:
+    """Each place given all others.
 
-    Returns:
-        Log densities (m,), -inf where rounding leaves no variance; means (m, d); and the mean variance of a coordinate
-        of the field, noise not included. No mean is better known than a constant would be, from the data of all places.
+    Attributes:
+        density: Log densities, (m,), -inf where rounding leaves no variance.
+        mean: (m, d).
+        variance: Mean variance of a coordinate of the field, noise not included; no mean is better known than a
+            constant would be, from the data of all places.
+        root: Of the covariance of the parameters by their scatter, (P, P); None where it was not asked for.
+    """
+
+    density: Array
+    mean: Array
+    variance: float
+    root: Array | None = None
+
+
+def predict_left_out(regression: FieldRegression, theta: Array) -> LeftOut:
+    """Each place given all others, at given parameters.
 
     Raises:
         NotPositiveDefiniteError: the covariance of the data has no factor.
@@ -50,7 +70,28 @@ def predict_left_out(regression: FieldRegression, theta: Array) -> tuple[Array, 
     mean, covariance = _predictions(regression, theta)
     noise = _mean_variance(_noise(regression, theta))
     own = max(_mean_variance(covariance) - noise, 0.0)
-    return _density(regression.values, mean, covariance), mean, max(own + noise / max(len(mean), 1), _TINY)
+    variance = max(own + noise / max(len(mean), 1), _TINY)
+    return LeftOut(_density(regression.values, mean, covariance), mean, variance)
+
+
+def predict_refitted(regression: FieldRegression, fit: LogFit) -> LeftOut:
+    """Each place given all others, by the parameters that a fit without it would have, to first order.
+
+    Costs two posteriors a parameter.
+
+    Raises:
+        NotPositiveDefiniteError: the covariance of the data has no factor at the fit.
+    """
+    known = predict_left_out(regression, fit.theta)
+    if not np.isfinite(known.density).all():
+        return known
+    mean, covariance = _predictions(regression, fit.theta)
+    slope, shift, growth = _slopes(regression, fit.theta, exact=True)
+    moved = np.clip(-fit.covariance @ slope, -_FURTHEST, _FURTHEST)
+    mean = mean + np.einsum("pm,pmi->mi", moved, shift)
+    wider = np.exp(np.clip((moved * growth).sum(0), -math.log(_LARGEST), math.log(_LARGEST)))
+    density = _density(regression.values, mean, wider[:, None, None] * covariance)
+    return LeftOut(density, mean, known.variance, _scatter(slope, fit.covariance))
 
 
 def inflation_of(regression: FieldRegression, fit: LogFit, *, exact: bool = False) -> float:
@@ -67,38 +108,49 @@ def inflation_of(regression: FieldRegression, fit: LogFit, *, exact: bool = Fals
         NotPositiveDefiniteError: the covariance of the data has no factor at the fit.
     """
     mean, covariance = _predictions(regression, fit.theta)
-    size = len(fit.theta)
-    if not size or len(mean) < 2 or not np.isfinite(_density(regression.values, mean, covariance)).all():
+    if not len(fit.theta) or len(mean) < 2 or not np.isfinite(_density(regression.values, mean, covariance)).all():
         return 1.0
     own = covariance if exact else covariance - _noise(regression, fit.theta)
-    slope = np.zeros((size, len(mean)))
-    shift = np.zeros((size, *mean.shape))
-    growth = np.zeros((size, len(mean)))
-    for k in range(size):
+    return _inflation(own, *_slopes(regression, fit.theta, exact=exact), fit.covariance)
+
+
+def _slopes(regression: FieldRegression, theta: Array, *, exact: bool) -> tuple[Array, Array, Array]:
+    """Derivatives of what left-out places are predicted to be; zero for a parameter that has none.
+
+    Args:
+        regression: Data and terms.
+        theta: Logarithms of the parameters, (P,).
+        exact: Whether what was learnt as noise belongs to the variances.
+
+    Returns:
+        Those of the log densities (P, m), of the means (P, m, d), and of the mean logarithms of the principal variances
+        (P, m).
+    """
+    shape = (len(theta), *regression.values.shape)
+    slope, shift, growth = np.zeros(shape[:2]), np.zeros(shape), np.zeros(shape[:2])
+    for k in range(len(theta)):
         ends = []
         for sign in (1.0, -1.0):
-            theta = fit.theta.copy()
-            theta[k] += sign * _STEP
+            there = theta.copy()
+            there[k] += sign * _STEP
             try:
-                there, spread = _predictions(regression, theta)
+                mean, spread = _predictions(regression, there)
             except NotPositiveDefiniteError:
                 break
-            volume = _log_volume(spread if exact else spread - _noise(regression, theta))
-            ends.append((_density(regression.values, there, spread), there, volume))
+            volume = _log_volume(spread if exact else spread - _noise(regression, there))
+            ends.append((_density(regression.values, mean, spread), mean, volume))
         if len(ends) == 2 and all(np.isfinite(end[0]).all() for end in ends):
             slope[k], shift[k], growth[k] = ((a - b) / (2.0 * _STEP) for a, b in zip(*ends, strict=True))
-    return _inflation(own, slope, shift, growth, fit.covariance)
+    return slope, shift, growth
 
 
 def _inflation(own: Array, slope: Array, shift: Array, growth: Array, laplace: Array) -> float:
     """Mean over the places of the factor that the scatter of the parameters has on a variance.
 
     A variance whose logarithm is normal has a mean that is larger than its median; the mean of the prediction moves
-    with the parameters too. Nothing is narrower than Laplace's covariance says.
+    with the parameters too.
     """
-    root = np.linalg.cholesky(laplace + 1e-12 * np.diag(np.diag(laplace)))
-    scatter, vectors = np.linalg.eigh(root.T @ slope @ slope.T @ root)
-    half = root @ vectors * np.sqrt(np.maximum(scatter, 1.0))
+    half = _scatter(slope, laplace)
     level = 0.5 * np.square(half.T @ growth).sum(0)
     moved = np.einsum("pq,pmi->qmi", half, shift)
     d = own.shape[1]
@@ -108,6 +160,13 @@ def _inflation(own: Array, slope: Array, shift: Array, growth: Array, laplace: A
     distance = np.einsum("qmi,miq->m", moved, standard) / d
     factor = np.exp(np.minimum(level, math.log(_LARGEST))) + distance
     return float(np.minimum(factor[positive], _LARGEST).mean()) if positive.any() else 1.0
+
+
+def _scatter(slope: Array, laplace: Array) -> Array:
+    """Root (P, P) of the covariance of the parameters by their scatter, nowhere less than Laplace's."""
+    root = np.linalg.cholesky(laplace + 1e-12 * np.diag(np.diag(laplace)))
+    scatter, vectors = np.linalg.eigh(root.T @ slope @ slope.T @ root)
+    return np.asarray(root @ vectors * np.sqrt(np.maximum(scatter, 1.0)))
 
 
 def _predictions(regression: FieldRegression, theta: Array) -> tuple[Array, Array]:

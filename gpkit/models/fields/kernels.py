@@ -4,6 +4,9 @@ A name is ``family:member``; names joined by `` + `` are sums; a family's name a
 evidence, "ambient" for the best of "projected" and "helmholtz", and "auto" for the best of everything and of sums of
 the best ambient and the best intrinsic one.
 
+"family:member * speed" is a kernel whose amplitude varies from place to place, for vector fields whose speeds do;
+"auto" tries it with the kernel of highest evidence, and with the first summand of the best sum.
+
 "intrinsic" kernels have k modes of a Laplacian, "markov" ones have all of them, by a sparse precision matrix: where the
 modes turn out to be too few, "auto" and "intrinsic" go on to "markov".
 """
@@ -14,6 +17,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gpkit.errors import InvalidDataError
 from gpkit.kernels.markov import MarkovKernel
 from gpkit.models.fields.ambient_terms import HelmholtzTerm, ProjectedTerm
@@ -21,6 +27,7 @@ from gpkit.models.fields.filter_term import NAMED_FILTERS, FilterTerm, named_fil
 from gpkit.models.fields.markov_term import MarkovTerm
 from gpkit.models.fields.radial import RADIALS
 from gpkit.models.fields.spectral_term import MaternResponse, Response, SpectralPart, SpectralTerm, heat_response
+from gpkit.models.fields.speed_term import SPEED, SpeedTerm
 from gpkit.models.fields.terms import Scales, Term
 
 __all__ = ["FAMILIES", "Setting", "candidates", "make_terms"]
@@ -61,6 +68,7 @@ class Setting:
         markov: Makes the kernel with all modes of a smoothness; None where there is no Laplacian.
         truncated: Whether bases have fewer modes than there are coordinates.
         unknowns: Number of coordinates of the field at all nodes.
+        landmarks: Where speeds are parameters, (K, D); None where no place has been observed or there are too few.
     """
 
     scales: Scales
@@ -72,6 +80,7 @@ class Setting:
     markov: Callable[[float], MarkovKernel] | None = None
     truncated: bool = False
     unknowns: int = 0
+    landmarks: NDArray[np.float64] | None = None
 
     def families(self) -> tuple[str, ...]:
         """Those that make sense here."""
@@ -99,7 +108,7 @@ class Setting:
 
     def prepare_bases(self, names: Sequence[str]) -> None:
         """Make the bases that kernels with complete names need, before places are looked at."""
-        for part in (part.strip() for name in names for part in name.split("+")):
+        for part in (part.strip().removesuffix(SPEED) for name in names for part in name.split("+")):
             if part.startswith("intrinsic:"):
                 self.parts(part.partition(":")[2])
 
@@ -111,13 +120,22 @@ def candidates(name: str, setting: Setting) -> list[str]:
         InvalidDataError: an unknown name, or a kernel that this field cannot have.
     """
     if "+" in name:
-        parts = [part.strip() for part in name.split("+")]
-        if not all(len(candidates(part, setting)) == 1 for part in parts):
+        parts = [candidates(part.strip(), setting) for part in name.split("+")]
+        if not all(len(found) == 1 for found in parts):
             raise InvalidDataError(
                 f"a sum must name its kernels in full, such as 'helmholtz:rbf + intrinsic:heat': {name!r}"
             )
-        return [" + ".join(parts)]
+        return [" + ".join(found[0] for found in parts)]
     available = setting.families()
+    if "*" in name:
+        inner, _, factor = (part.strip() for part in name.partition("*"))
+        if factor != SPEED.removeprefix(" * ") or len(candidates(inner, setting)) != 1:
+            raise InvalidDataError(
+                f"a product must be a full name times speed, such as 'projected:rbf{SPEED}': {name!r}"
+            )
+        if not (setting.vector and setting.ambient):
+            raise InvalidDataError(f"kernel {name!r} is one of vector fields whose nodes have coordinates")
+        return [inner + SPEED]
     if name == "auto":
         return [member for family in available if family != "markov" for member in setting.members(family)]
     group = ("projected", "helmholtz") if name == "ambient" else tuple(family for family in FAMILIES if family == name)
@@ -151,13 +169,18 @@ def make_terms(name: str, setting: Setting) -> list[Term]:
     """The terms of a kernel whose name is complete."""
     out: list[Term] = []
     for part in name.split("+"):
-        family, _, member = part.strip().partition(":")
+        plain = part.strip().removesuffix(SPEED)
+        if plain != part.strip():
+            if setting.landmarks is None:
+                raise InvalidDataError(f"kernel {part.strip()!r} needs a dozen observed places or more")
+            out += [SpeedTerm(term, setting.landmarks) for term in make_terms(plain, setting)]
+            continue
+        family, _, member = plain.partition(":")
         if family == "intrinsic":
-            label = part.strip()
-            out += [_spectral(modes.label or label, member, modes, setting) for modes in setting.parts(member)]
+            out += [_spectral(modes.label or plain, member, modes, setting) for modes in setting.parts(member)]
         elif family == "markov":
             assert setting.markov is not None
-            out.append(MarkovTerm(part.strip(), setting.markov(_SMOOTHNESS[member]), setting.scales))
+            out.append(MarkovTerm(plain, setting.markov(_SMOOTHNESS[member]), setting.scales))
         elif family == "projected":
             out.append(ProjectedTerm(member, setting.scales))
         else:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from gpkit.errors import DataWarning
-from gpkit.inference.log_parameters import laplace_points
+from gpkit.inference.log_parameters import laplace_points, normal_draws
 from gpkit.models.fields.calculus import FieldFunctional
 from gpkit.models.fields.jackknife import inflation_of
 from gpkit.models.fields.local_scale import LocalScale, local_scale
@@ -149,6 +149,11 @@ class FieldMixture:
                 count = min(len(flat), _COMPONENTS if draws is None else max(1, draws))
                 thetas = flat[np.linspace(0, len(flat) - 1, count).astype(int)]
                 shares = np.full(count, 1.0 / count)
+            elif candidate.root is not None and self.uncertainty != "map":
+                if candidate.name not in self._around:
+                    drawn = normal_draws(candidate.regression, candidate.fit.theta, candidate.root, _AROUND)
+                    self._around[candidate.name] = drawn, np.full(len(drawn), 1.0 / len(drawn))
+                thetas, shares = self._around[candidate.name]
             elif self.uncertainty == "laplace":
                 if candidate.name not in self._around:
                     self._around[candidate.name] = laplace_points(candidate.regression, candidate.fit, _AROUND)
@@ -188,6 +193,8 @@ class FieldMixture:
             level = posterior.noise**2 - self._unexplained(posterior)
             noise = (level * np.square(candidate.regression.rows)).reshape(-1, d)[:, :, None] * np.eye(d)
             inflation = self._inflation_of(candidate)
+            if candidate.root is not None:  # parameters that have seen a place predict it too well
+                mean = candidate.left_out_mean
             means.append(mean)
             covariances.append(inflation * covariance + (1.0 - inflation) * noise)
             noises.append(noise)

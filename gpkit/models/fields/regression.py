@@ -74,6 +74,11 @@ class FieldRegression:
             return MarkovAlgebra(self)
         return DenseAlgebra(self)
 
+    @property
+    def flexible(self) -> bool:
+        """Whether there are terms with many parameters (:class:`gpkit.models.fields.terms.Term`)."""
+        return any(term.flexible for term in self.terms)
+
     @functools.cached_property
     def parameters(self) -> tuple[LogParameter, ...]:
         """Noise first (if it is learnt), then those of the terms, prefixed where there are several terms."""

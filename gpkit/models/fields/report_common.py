@@ -18,6 +18,7 @@ from gpkit.errors import InvalidDataError
 from gpkit.geometry import Manifold
 from gpkit.models.fields.field_gp import FieldGP
 from gpkit.models.fields.spectral_term import SpectralTerm
+from gpkit.models.fields.speed_term import speeds_among
 
 __all__ = ["field_findings", "shared_content", "spectra_of"]
 
@@ -114,9 +115,15 @@ def _parameters(model: FieldGP) -> list[dict[str, Any]]:
     best = model._fitted()
     units = {"length": model.length_unit, "value": model.value_unit, "time": "", "": ""}
     out = []
+    speeds = speeds_among(best.fit.values)
+    # Of dozens of speeds the two ends say what there is to say.
+    order = sorted(speeds, key=speeds.__getitem__)
+    ends = {order[0]: "least", order[-1]: "largest"} if order else {}
     for p in best.regression.parameters:
+        if p.name in speeds and p.name not in ends:
+            continue
         row: dict[str, Any] = {
-            "name": p.name,
+            "name": f"{p.name}, the {ends[p.name]} of {len(speeds)}" if p.name in ends else p.name,
             "value": best.fit.values[p.name],
             "unit": units[p.unit],
             "at_bound": p.name in best.fit.at_bound,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import sys
 import time as clock
 from collections.abc import Callable, Sequence
@@ -16,8 +17,9 @@ from tqdm import tqdm
 
 from gpkit.errors import ConvergenceError, NotPositiveDefiniteError
 from gpkit.inference.log_parameters import LogFit, log_prior, maximise_log
-from gpkit.models.fields.jackknife import predict_left_out
+from gpkit.models.fields.jackknife import predict_left_out, predict_refitted
 from gpkit.models.fields.regression import FieldRegression
+from gpkit.models.fields.speed_term import SPEED
 from gpkit.models.fields.stacking import stacking_weights
 
 __all__ = ["Candidate", "KernelComparison", "best_start", "fit_candidates", "fit_regression"]
@@ -37,6 +39,7 @@ class Candidate:
         elpd_each: Its summands, (m,).
         left_out_mean: Predictions of each observed place from all the others, (m, d).
         left_out_variance: Mean variance of a coordinate of the field that these have.
+        root: Of the covariance of the parameters by their scatter, (P, P), for kernels with many parameters.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Candidate:
     elpd_each: Array
     left_out_mean: Array
     left_out_variance: float
+    root: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,46 +147,56 @@ def best_start(regression: Any) -> Array:
 
 
 def _warm_start(regression: FieldRegression, name: str, fitted: Sequence[Candidate]) -> Array | None:
-    """Where a sum begins: at the fits of its parts, with equal shares of the variance; None for other kernels."""
+    """Where a sum begins: at the fits of its parts, with equal shares of the variance; None for other kernels.
+
+    A kernel with speeds begins with one speed, at the fit of the same kernel without.
+    """
+    plain = next((c for c in fitted if SPEED in name and c.name == name.replace(SPEED, "")), None)
+    if plain is not None:
+        known = dict(zip((p.name for p in plain.regression.parameters), plain.fit.theta, strict=True))
+        return np.array([known.get(p.name.replace(SPEED, ""), math.log(p.start)) for p in regression.parameters])
     parts = [next((c for c in fitted if c.name == part), None) for part in name.split(" + ")]
     if len(parts) < 2 or any(part is None for part in parts):
         return None
-    known = [part for part in parts if part is not None]
-    learnt = int(known[0].regression.noise is None)
-    point = [known[0].fit.theta[:learnt]]
-    for part in known:
+    given = [part for part in parts if part is not None]
+    learnt = int(given[0].regression.noise is None)
+    point = [given[0].fit.theta[:learnt]]
+    for part in given:
         share = np.array([p.unit == "value" for p in part.regression.parameters[learnt:]])
-        point.append(part.fit.theta[learnt:] - 0.5 * np.log(len(known)) * share)
+        point.append(part.fit.theta[learnt:] - 0.5 * np.log(len(given)) * share)
     start = np.concatenate(point)
     return start if len(start) == len(regression.parameters) else None
 
 
 def _candidate(
-    name: str, regression: FieldRegression, starts: int, seed: int, fitted: Sequence[Candidate]
+    name: str, regression: FieldRegression, starts: int, seed: int, fitted: Sequence[Candidate], *, exact: bool
 ) -> Candidate:
     fit = fit_regression(regression, starts=starts, seed=seed, init=_warm_start(regression, name, fitted))
-    each, mean, variance = predict_left_out(regression, fit.theta)
-    return Candidate(name, regression, fit, float(each.sum()), each, mean, variance)
+    # Without noise a place moves parameters further than first order goes.
+    refit = regression.flexible
+    found = predict_refitted(regression, fit) if refit else predict_left_out(regression, fit.theta)
+    each = found.density
+    return Candidate(name, regression, fit, float(each.sum()), each, found.mean, found.variance, found.root)
 
 
 def fit_candidates(
     names: Sequence[str],
     make: Callable[[str], FieldRegression],
     *,
-    combine: Callable[[Sequence[Candidate]], Sequence[str]] | None = None,
+    further: Sequence[Callable[[Sequence[Candidate]], Sequence[str]]] = (),
     left_out: dict[str, str] | None = None,
     starts: int = 1,
     seed: int = 0,
     progress: bool = True,
     exact: bool = False,
 ) -> KernelComparison:
-    """Fit kernels one after the other, and the sums that ``combine`` makes of the fitted ones.
+    """Fit kernels one after the other, and those that rounds of ``further`` make of the fitted ones.
 
     Args:
         names: Kernels.
         make: The regression of a kernel.
-        combine: Names of sums worth trying, from the candidates so far, best first.
-        left_out: Reasons of those that were not tried; those that ``combine`` and the fits leave out are added.
+        further: Each gives names of kernels worth trying, from the candidates so far, best first.
+        left_out: Reasons of those that were not tried; those that ``further`` and the fits leave out are added.
         starts: Starts of each fit.
         seed: Of the starts.
         progress: Whether a bar is shown where stderr is a terminal.
@@ -200,17 +214,17 @@ def fit_candidates(
 
         def run(name: str) -> None:
             try:
-                fitted.append(_candidate(name, make(name), starts, seed, fitted))
+                fitted.append(_candidate(name, make(name), starts, seed, fitted, exact=exact))
             except (ConvergenceError, NotPositiveDefiniteError) as error:
                 skipped[name] = str(error)
             bar.update()
 
         for name in names:
             run(name)
-        if combine is not None and fitted:
+        for propose in further:
             fitted.sort(key=lambda c: -c.fit.log_evidence)
-            more = combine(fitted)
-            bar.total = len(names) + len(more)
+            more = propose(fitted) if fitted else []
+            bar.total += len(more)
             for name in more:
                 run(name)
     if not fitted:

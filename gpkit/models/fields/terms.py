@@ -59,10 +59,12 @@ class Term(ABC):
     Attributes:
         name: What results call it.
         parameters: Its parameters.
+        flexible: Whether these are so many that estimates of them count in predictions one by one.
     """
 
     name: str
     parameters: tuple[LogParameter, ...]
+    flexible: bool = False
 
     @abstractmethod
     def prepare(self, left: Sites, right: Sites) -> Prepared:

@@ -148,7 +148,8 @@ def test_places_left_out_are_those_of_a_fit_without_them(fitted: VectorFieldGP) 
     assert fitted.result is not None
     candidate = fitted.result.comparison.best
     regression, theta = candidate.regression, candidate.fit.theta
-    density, mean, variance = predict_left_out(regression, theta)
+    found = predict_left_out(regression, theta)
+    density, mean, variance = found.density, found.mean, found.variance
     keep = np.arange(1, len(regression.values))
     without = FieldRegression(
         regression.terms, regression.sites.take(keep), regression.values[keep], regression.scales, regression.noise

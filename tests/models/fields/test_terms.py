@@ -16,6 +16,7 @@ from gpkit.models.fields.ambient_terms import HelmholtzTerm, ProjectedTerm
 from gpkit.models.fields.radial import RADIALS, correlation, gradient_correlation
 from gpkit.models.fields.sites import Sites, node_sites
 from gpkit.models.fields.spectral_term import MaternResponse, SpectralPart, SpectralTerm, heat_response
+from gpkit.models.fields.speed_term import SpeedTerm
 from gpkit.models.fields.terms import ConstantTerm, Scales, Term
 from tests.models.fields.conftest import Surface
 
@@ -33,10 +34,12 @@ def _terms(surface: Surface) -> dict[str, Term]:
         "projected": ProjectedTerm("matern52", SCALES),
         "oriented": HelmholtzTerm("matern72", SCALES, oriented=True),
         "unoriented": HelmholtzTerm("rbf", SCALES, oriented=False),
+        "speed": SpeedTerm(HelmholtzTerm("rbf", SCALES, oriented=True), surface.cloud.points[::40]),
+        "intrinsic speed": SpeedTerm(SpectralTerm("heat", part, heat_response, SCALES), surface.cloud.points[::40]),
     }
 
 
-NAMES = ["heat", "matern", "projected", "oriented", "unoriented"]
+NAMES = ["heat", "matern", "projected", "oriented", "unoriented", "speed", "intrinsic speed"]
 
 
 def _sites(surface: Surface, count: int) -> Sites:
@@ -45,7 +48,8 @@ def _sites(surface: Surface, count: int) -> Sites:
 
 
 def _theta(term: Term) -> torch.Tensor:
-    return torch.tensor([math.log(0.6), -0.2, 0.3][: len(term.parameters)], dtype=torch.float64)
+    values = [math.log(0.6), -0.2, 0.3, 0.8, -0.5, 0.4, -1.1, 0.2]
+    return torch.tensor(values[: len(term.parameters)], dtype=torch.float64)
 
 
 @pytest.mark.parametrize("name", ["matern12", "matern32", "matern52", "rbf"])
