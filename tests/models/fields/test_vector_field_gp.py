@@ -43,9 +43,9 @@ def test_auto_says_what_it_compared(fitted: VectorFieldGP, sphere: Surface) -> N
     result = fitted.result
     assert result is not None
     table = result.comparison.table
-    assert table.index[0] == result.kernel and (table["delta"] <= 0.0).all() and len(table) == 15
+    assert table.index[0] == result.kernel and (table["delta"] <= 0.0).all() and len(table) == 17
     assert {name.partition(":")[0] for name in table.index} == {"intrinsic", "projected", "helmholtz"}
-    assert sum("+" in name for name in table.index) == 2
+    assert sum("+" in name for name in table.index) == 3 and sum("* speed" in name for name in table.index) == 2
     assert "highest evidence" in result.comparison.verdict() and result.kernel in repr(result)
     assert result.converged and result.n == 100 and result.parameters["noise"] == pytest.approx(0.05, rel=0.25)
 
