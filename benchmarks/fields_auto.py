@@ -14,7 +14,8 @@ those of ``--held-out`` were made afterwards. A ratio above 1 says how much bett
 angles, and of RMSE), with its standard error over splits. The kernel is picked by the very errors that it is judged by;
 "others" is free of that: each split is compared with the kernel that is best on the set's other splits. "Split" is to
 the kernel that happens to be best on the worst split: the luckiest of thirteen, which no rule can name beforehand;
-"directions" is as "set", of angles of ``model.directions()``, which is fitted to unit vectors.
+"one speed" is as "set", of what ``auto`` is without kernels whose amplitude varies, and "directions" of angles of
+``model.directions()``, which is fitted to unit vectors.
 "left-out" is the worst split beside a choice that could have been made: the single kernel that predicts left-out
 observed places best, by exact leave-one-out log densities. Sets have five splits, those with few noisy places 24.
 
@@ -61,7 +62,7 @@ from gpkit.files import write_atomic
 from gpkit.geometry import CellComplex, PointCloud
 from gpkit.models import EdgeFlowGP, VectorFieldGP
 from gpkit.models.fields.predictions import ScalarPrediction
-from gpkit.models.fields.selection import Candidate
+from gpkit.models.fields.selection import Candidate, KernelComparison
 
 HELD_OUT = {**_field_sets_held_out.HELD_OUT, **_field_sets_fresh.FRESH}
 SETS = {**_field_sets_later.SETS, **_field_sets_fifth.SETS, **HELD_OUT}
@@ -88,19 +89,24 @@ def experiment(case: _field_sets.Case, n: int, seed: int) -> dict:
     covers = float(found.covers(vectors[test]).mean())
     turned = model.directions(seed=seed, progress=False).predict(test).mean
     singles = [c for c in result.comparison.candidates if "+" not in c.name]
-    angles, errors = {}, {}
+    even = [c for c in result.comparison.candidates if not c.regression.flexible]
     model.uncertainty = "map"
-    for candidate in singles:
+    means = {}
+    for candidate in result.comparison.candidates:
         model.use(candidate.name)
-        mean = model.predict(test).mean
-        angles[_label(candidate)] = baselines.angular_error(mean, vectors[test])
-        errors[_label(candidate)] = baselines.rmse(mean, vectors[test])
+        means[candidate.name] = model.predict(test).mean
+    angles = {_label(c): baselines.angular_error(means[c.name], vectors[test]) for c in singles}
+    errors = {_label(c): baselines.rmse(means[c.name], vectors[test]) for c in singles}
+    shares = KernelComparison(tuple(even), {}, not case.noise).weights
+    plain = sum(share * means[name] for name, share in shares.items())
     return {
         "angles": angles,
         "errors": errors,
         "angle": baselines.angular_error(found.mean, vectors[test]),
         "directions": baselines.angular_error(turned, vectors[test]),
         "rmse": baselines.rmse(found.mean, vectors[test]),
+        "plain": baselines.angular_error(plain, vectors[test]),
+        "plain, RMSE": baselines.rmse(plain, vectors[test]),
         "known": _label(max(singles, key=lambda candidate: candidate.elpd)),
         "used": max(weights, key=lambda name: weights[name]),
         "covers": covers,
@@ -163,6 +169,8 @@ def row_of(runs: list[dict]) -> dict[str, float]:
         "set": over_set(runs, "angle", "angles")[0],
         "±": over_set(runs, "angle", "angles")[1],
         "set, RMSE": over_set(runs, "rmse", "errors")[0],
+        "one speed": over_set(runs, "plain", "angles")[0],
+        "one speed, RMSE": over_set(runs, "plain, RMSE", "errors")[0],
         "directions": over_set(runs, "directions", "angles")[0],
         "others": over_others(runs, "angle", "angles"),
         "others, RMSE": over_others(runs, "rmse", "errors"),
@@ -316,7 +324,7 @@ def main() -> None:
         print(f"| {name} | " + " | ".join(f"{value:.3f}" for value in row.values()) + f" | {used} |", flush=True)
     if kept.missing:
         print(f"\n{kept.missing} splits are left")
-    for label in ("set", "others", "split", "left-out") if rows else ():
+    for label in ("set", "one speed", "others", "split", "left-out") if rows else ():
         pair = [np.array([row[column] for row in rows.values()]) for column in (label, f"{label}, RMSE")]
         worst = [f"{values.max():.3f} (mean {values.mean():.3f}, {(values > 1.05).sum()} above)" for values in pair]
         print(f"{'' if label != 'set' else chr(10)}{label}: worst {worst[0]} by angle, {worst[1]} by RMSE")
