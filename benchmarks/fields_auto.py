@@ -49,6 +49,7 @@ from scipy.spatial import Delaunay
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "models" / "rvgp"))
 
 import _field_sets
+import _field_sets_blind
 import _field_sets_fifth
 import _field_sets_fresh
 import _field_sets_held_out
@@ -64,7 +65,7 @@ from gpkit.models import EdgeFlowGP, VectorFieldGP
 from gpkit.models.fields.predictions import ScalarPrediction
 from gpkit.models.fields.selection import Candidate, KernelComparison
 
-HELD_OUT = {**_field_sets_held_out.HELD_OUT, **_field_sets_fresh.FRESH}
+HELD_OUT = {**_field_sets_held_out.HELD_OUT, **_field_sets_fresh.FRESH, **_field_sets_blind.BLIND}
 SETS = {**_field_sets_later.SETS, **_field_sets_fifth.SETS, **HELD_OUT}
 _SPLITS = 5
 
