@@ -14,6 +14,7 @@ from scipy import sparse
 
 from gpkit.errors import DataWarning
 from gpkit.inference.log_parameters import laplace_points, normal_draws
+from gpkit.models.fields.averaged_posterior import AveragedPosterior
 from gpkit.models.fields.calculus import FieldFunctional
 from gpkit.models.fields.jackknife import inflation_of
 from gpkit.models.fields.local_scale import LocalScale, local_scale
@@ -44,13 +45,14 @@ _LOST = 0.1
 
 @dataclass(frozen=True, eq=False)
 class _Point:
-    """A kernel at one value of its parameters, with its weight and the factors of its variances."""
+    """A kernel at one value of its parameters, or with draws around it, its weight and the factors of its variances."""
 
     candidate: Candidate
     theta: Array
     weight: float
     inflation: float = 1.0
     local: LocalScale | None = None
+    averaged: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,13 +60,13 @@ class Component:
     """A posterior of the field in a mixture, around whose mean all variances are multiplied by a factor.
 
     Attributes:
-        posterior: At one value of the parameters.
+        posterior: At one value of the parameters, or averaged.
         weight: In the mixture.
         inflation: Factor of the variances.
         local: Their factors by place, or None.
     """
 
-    posterior: FieldPosterior
+    posterior: FieldPosterior | AveragedPosterior
     weight: float
     inflation: float
     local: LocalScale | None = None
@@ -143,17 +145,14 @@ class FieldMixture:
         """Draws of the sampled kernel, points around the fits, or the fits."""
         out = []
         for candidate, weight in self.members:
-            thetas, shares, inflation = candidate.fit.theta[None], np.ones(1), 1.0
+            thetas, shares, inflation, averaged = candidate.fit.theta[None], np.ones(1), 1.0, False
             if candidate.name in self.drawn:
                 flat = self.drawn[candidate.name].reshape(-1, len(candidate.fit.theta))
                 count = min(len(flat), _COMPONENTS if draws is None else max(1, draws))
                 thetas = flat[np.linspace(0, len(flat) - 1, count).astype(int)]
                 shares = np.full(count, 1.0 / count)
-            elif candidate.root is not None and self.uncertainty != "map":
-                if candidate.name not in self._around:
-                    drawn = normal_draws(candidate.regression, candidate.fit.theta, candidate.root, _AROUND)
-                    self._around[candidate.name] = drawn, np.full(len(drawn), 1.0 / len(drawn))
-                thetas, shares = self._around[candidate.name]
+            elif candidate.root is not None:
+                averaged = self.uncertainty != "map"
             elif self.uncertainty == "laplace":
                 if candidate.name not in self._around:
                     self._around[candidate.name] = laplace_points(candidate.regression, candidate.fit, _AROUND)
@@ -162,7 +161,9 @@ class FieldMixture:
                 inflation = self._inflation_of(candidate)
             pairs = zip(thetas, shares, strict=True)
             local = self.calibration
-            out += [_Point(candidate, theta, float(weight * share), inflation, local) for theta, share in pairs]
+            out += [
+                _Point(candidate, theta, float(weight * share), inflation, local, averaged) for theta, share in pairs
+            ]
         return out
 
     def _inflation_of(self, candidate: Candidate) -> float:
@@ -213,7 +214,11 @@ class FieldMixture:
         return local_scale(points.numpy(), distances, shares, d)
 
     def _component(self, point: _Point) -> Component:
-        posterior = self._posterior_at(point.candidate, point.theta)
+        posterior: FieldPosterior | AveragedPosterior = self._posterior_at(point.candidate, point.theta)
+        candidate = point.candidate
+        if point.averaged and candidate.root is not None and isinstance(posterior, FieldPosterior):
+            drawn = normal_draws(candidate.regression, point.theta, candidate.root, _AROUND)
+            posterior = AveragedPosterior(posterior, [self._posterior_at(candidate, theta) for theta in drawn])
         return Component(posterior, point.weight, point.inflation, point.local)
 
     def _posterior_at(self, candidate: Candidate, theta: Array) -> FieldPosterior:
@@ -294,13 +299,13 @@ class FieldMixture:
             weights=np.array([weight for _, weight in self.members]),
         )
 
-    def _noise_of(self, posterior: FieldPosterior) -> float:
+    def _noise_of(self, posterior: FieldPosterior | AveragedPosterior) -> float:
         """Standard deviation of an observation's error: none where observations are exact."""
         if posterior.regression.noise is not None:
             return math.nan
         return math.sqrt(posterior.noise**2 - self._unexplained(posterior))
 
-    def _unexplained(self, posterior: FieldPosterior) -> float:
+    def _unexplained(self, posterior: FieldPosterior | AveragedPosterior) -> float:
         """What a kernel has learnt as noise and is the field's own variation between observed places, a variance.
 
         It is all of it where observations are exact. Noise belongs to the observations and not to a kernel: where
