@@ -64,8 +64,8 @@ class FieldGP(ABC):
             it (:mod:`gpkit.models.fields.local_scale`; :attr:`calibration` says what they are); with both, what one of
             several kernels alone has learnt as noise is variation of the field; "laplace" averages
             over eight parameters around each fit (points of Laplace's approximation, weighted by the posterior), at
-            eight times the cost; "map" does not. None is "calibrated" where kernels are compared, and "map" for one
-            kernel.
+            eight times the cost; "map" does not. None is "calibrated" where kernels are compared or have dozens of
+            parameters, and "map" for one kernel that has not.
     """
 
     _what = "values"
@@ -262,7 +262,8 @@ class FieldGP(ABC):
         if self.uncertainty is not None:
             return self.uncertainty
         compared = self._comparison is not None and len(self._comparison.candidates) > 1
-        return "calibrated" if compared else "map"
+        flexible = self._best is not None and self._best.regression.flexible
+        return "calibrated" if compared or flexible else "map"
 
     @property
     def calibration(self) -> LocalScale | None:
