@@ -34,7 +34,9 @@ __all__ = ["field_numbers", "field_report", "shared_sections", "spectrum_blocks"
 
 COMPARED = (
     "Kernels are compared by their evidence: the maximum of likelihood times prior with Laplace's approximation of the "
-    "volume around it. elpd is the sum of log densities of each observed place given all the others."
+    "volume around it. elpd is the sum of log densities of each observed place given all the others. A kernel times "
+    "speed has an amplitude that varies from place to place: speeds are its factors at landmarks among the observed "
+    "places, as uncertain as their scatter says when places are left out."
 )
 """How kernels are compared, for sections on the method."""
 LAID_OUT = " The nodes have no coordinates: their places on paper come from edges or modes alone."
