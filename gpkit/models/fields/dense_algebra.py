@@ -114,7 +114,10 @@ class DensePosterior(FieldPosterior):
         """Mean (m d,) and a root (m d, r) of the joint covariance at places, noise not included."""
         cross = self._cross(sites)
         white = self._white(cross)
-        root = semidefinite_root((self._prior(sites) - white.mT @ white).numpy(), self.prior_variance)
+        prior = self._prior(sites)
+        # Amplitudes may vary: what is rounding depends on the largest variance that is taken from, here or observed.
+        scale = max(self.prior_variance, float(prior.diagonal().max()) if len(prior) else 0.0)
+        root = semidefinite_root((prior - white.mT @ white).numpy(), scale)
         return (cross @ self._factor.alpha).numpy(), root
 
     def functional(self, operator: Any, sites: Sites) -> tuple[Array, Array]:

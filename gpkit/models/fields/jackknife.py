@@ -40,7 +40,7 @@ _TINY = 1e-300
 _FURTHEST = 1.0
 """Change of the logarithm of a parameter by one place beyond which a first-order argument is not believed."""
 _LARGEST = 4.0
-"""Factor of the variance at one place beyond which a first-order argument is not believed."""
+"""Factor of a variance, at one place or of a parameter, beyond which a first-order argument is not believed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +53,14 @@ class LeftOut:
         variance: Mean variance of a coordinate of the field, noise not included; no mean is better known than a
             constant would be, from the data of all places.
         root: Of the covariance of the parameters by their scatter, (P, P); None where it was not asked for.
+        factor: Of the field's variances that the errors ask for, at least 1.
     """
 
     density: Array
     mean: Array
     variance: float
     root: Array | None = None
+    factor: float = 1.0
 
 
 def predict_left_out(regression: FieldRegression, theta: Array) -> LeftOut:
@@ -91,7 +93,17 @@ def predict_refitted(regression: FieldRegression, fit: LogFit) -> LeftOut:
     mean = mean + np.einsum("pm,pmi->mi", moved, shift)
     wider = np.exp(np.clip((moved * growth).sum(0), -math.log(_LARGEST), math.log(_LARGEST)))
     density = _density(regression.values, mean, wider[:, None, None] * covariance)
-    return LeftOut(density, mean, known.variance, _scatter(slope, fit.covariance))
+    factor = _factor(regression.values - mean, covariance, _noise(regression, fit.theta))
+    return LeftOut(density, mean, known.variance, _scatter(slope, fit.covariance, _LARGEST), factor)
+
+
+def _factor(rest: Array, covariance: Array, noise: Array) -> float:
+    """Factor of the field's variances, from 1 on, under which errors (m, d) of left-out places are likeliest."""
+    distances = np.einsum("mi,mi->m", rest, np.linalg.solve(covariance, rest[..., None])[..., 0]) / rest.shape[1]
+    share = 1.0 - np.trace(noise, axis1=1, axis2=2) / np.trace(covariance, axis1=1, axis2=2)
+    factors = np.geomspace(1.0, _LARGEST, 41)
+    total = 1.0 + (factors[:, None] - 1.0) * np.clip(share, 0.0, 1.0)
+    return float(factors[(np.log(total) + distances / total).sum(1).argmin()])
 
 
 def inflation_of(regression: FieldRegression, fit: LogFit, *, exact: bool = False) -> float:
@@ -162,11 +174,17 @@ def _inflation(own: Array, slope: Array, shift: Array, growth: Array, laplace: A
     return float(np.minimum(factor[positive], _LARGEST).mean()) if positive.any() else 1.0
 
 
-def _scatter(slope: Array, laplace: Array) -> Array:
-    """Root (P, P) of the covariance of the parameters by their scatter, nowhere less than Laplace's."""
+def _scatter(slope: Array, laplace: Array, most: float = math.inf) -> Array:
+    """Root (P, P) of the covariance of the parameters by their scatter, nowhere less than Laplace's.
+
+    Args:
+        slope: Derivatives of the log densities of left-out places, (P, m).
+        laplace: Laplace's covariance, (P, P).
+        most: Times Laplace's variance it is at most.
+    """
     root = np.linalg.cholesky(laplace + 1e-12 * np.diag(np.diag(laplace)))
     scatter, vectors = np.linalg.eigh(root.T @ slope @ slope.T @ root)
-    return np.asarray(root @ vectors * np.sqrt(np.maximum(scatter, 1.0)))
+    return np.asarray(root @ vectors * np.sqrt(np.clip(scatter, 1.0, most)))
 
 
 def _predictions(regression: FieldRegression, theta: Array) -> tuple[Array, Array]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from gpkit.errors import DataWarning
+from gpkit.errors import DataWarning, NotPositiveDefiniteError
 from gpkit.inference.log_parameters import laplace_points, normal_draws
 from gpkit.models.fields.averaged_posterior import AveragedPosterior
 from gpkit.models.fields.calculus import FieldFunctional
@@ -153,6 +153,8 @@ class FieldMixture:
                 shares = np.full(count, 1.0 / count)
             elif candidate.root is not None:
                 averaged = self.uncertainty != "map"
+                # Of what errors of left-out places ask for, the spread of the parameters is about half.
+                inflation = math.sqrt(candidate.factor) if averaged else 1.0
             elif self.uncertainty == "laplace":
                 if candidate.name not in self._around:
                     self._around[candidate.name] = laplace_points(candidate.regression, candidate.fit, _AROUND)
@@ -218,8 +220,16 @@ class FieldMixture:
         candidate = point.candidate
         if point.averaged and candidate.root is not None and isinstance(posterior, FieldPosterior):
             drawn = normal_draws(candidate.regression, point.theta, candidate.root, _AROUND)
-            posterior = AveragedPosterior(posterior, [self._posterior_at(candidate, theta) for theta in drawn])
+            around = [found for theta in drawn if (found := self._sound_posterior(candidate, theta)) is not None]
+            posterior = AveragedPosterior(posterior, around or [posterior])
         return Component(posterior, point.weight, point.inflation, point.local)
+
+    def _sound_posterior(self, candidate: Candidate, theta: Array) -> FieldPosterior | None:
+        """That at a draw of the parameters; None where the covariance of exact data has no factor in floating point."""
+        try:
+            return self._posterior_at(candidate, theta)
+        except NotPositiveDefiniteError:
+            return None
 
     def _posterior_at(self, candidate: Candidate, theta: Array) -> FieldPosterior:
         key = candidate.name.encode() + np.asarray(theta).tobytes()

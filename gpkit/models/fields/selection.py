@@ -40,6 +40,7 @@ class Candidate:
         left_out_mean: Predictions of each observed place from all the others, (m, d).
         left_out_variance: Mean variance of a coordinate of the field that these have.
         root: Of the covariance of the parameters by their scatter, (P, P), for kernels with many parameters.
+        factor: Of their variances that errors of left-out places ask for.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Candidate:
     left_out_mean: Array
     left_out_variance: float
     root: Array | None = None
+    factor: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +178,9 @@ def _candidate(
     refit = regression.flexible
     found = predict_refitted(regression, fit) if refit else predict_left_out(regression, fit.theta)
     each = found.density
-    return Candidate(name, regression, fit, float(each.sum()), each, found.mean, found.variance, found.root)
+    return Candidate(
+        name, regression, fit, float(each.sum()), each, found.mean, found.variance, found.root, found.factor
+    )
 
 
 def fit_candidates(
