@@ -13,6 +13,7 @@ import gpytorch
 import numpy as np
 from numpy.typing import NDArray
 
+from gpkit.checks import positive_integer
 from gpkit.errors import DataWarning, InvalidDataError
 from gpkit.geometry import SpectralBasis
 from gpkit.inference.inference_data import provenance, to_inference_data
@@ -135,6 +136,7 @@ class FieldGP(ABC):
     # -- fitting --------------------------------------------------------------------------------------------------
 
     def _fit(self, observations: Observations, starts: int, seed: int, progress: bool) -> FieldFit:
+        starts = positive_integer(starts, "starts")
         self.observations = observations
         self.result = self.posterior = self._best = self._comparison = self._mixture = None
         if isinstance(self.kernel, str):

@@ -297,11 +297,17 @@ class FieldMixture:
         )
 
     def leave_one_out(self, sites: Sites) -> FieldPrediction:
-        """Predictions of each observed place from all the others, at the fits; covariances include the noise."""
+        """Predictions of each observed place from all the others, at the fits; covariances include the noise.
+
+        Means of kernels with dozens of parameters are those of fits without the place, to first order.
+        """
         found = [self._posterior_at(c, c.fit.theta).leave_one_out() for c, _ in self.members]
+        means = [
+            mean if c.root is None else c.left_out_mean for (mean, _), (c, _) in zip(found, self.members, strict=True)
+        ]
         return FieldPrediction(
             frames=sites.frames.numpy(),
-            component_means=np.stack([mean for mean, _ in found]),
+            component_means=np.stack(means),
             component_covariances=np.stack([covariance for _, covariance in found]),
             noise=np.zeros(len(found)),
             far=sites.far,

@@ -163,6 +163,7 @@ class VectorMovieGP:
         Warns:
             DataWarning: what :attr:`notes` say.
         """
+        starts = positive_integer(starts, "starts")
         times, order = _ordered(times)
         table = as_numbers(vectors, "vectors", "a table (F, m, D) of numbers")
         places = as_places(where, self.manifold.n, self.manifold.ambient_dim, self.manifold)

@@ -273,6 +273,8 @@ def test_bad_settings(sphere: Surface) -> None:
         VectorFieldGP(sphere.cloud, rank=0)
     with pytest.raises(InvalidDataError, match="call fit"):
         VectorFieldGP(sphere.cloud).predict()
+    with pytest.raises(InvalidDataError, match="starts must be an integer of at least 1"):
+        VectorFieldGP(sphere.cloud, "projected:rbf").fit([0], sphere.vectors[[0]], starts=0)
     with pytest.raises(InvalidDataError, match="noise\\[0\\]"):
         VectorFieldGP(sphere.cloud, "projected:rbf").fit([0], sphere.vectors[[0]], noise=-1.0)
 
