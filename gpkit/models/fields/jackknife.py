@@ -69,7 +69,10 @@ def predict_left_out(regression: FieldRegression, theta: Array) -> LeftOut:
     Raises:
         NotPositiveDefiniteError: the covariance of the data has no factor.
     """
-    mean, covariance = _predictions(regression, theta)
+    return _left_out(regression, theta, *_predictions(regression, theta))
+
+
+def _left_out(regression: FieldRegression, theta: Array, mean: Array, covariance: Array) -> LeftOut:
     noise = _mean_variance(_noise(regression, theta))
     own = max(_mean_variance(covariance) - noise, 0.0)
     variance = max(own + noise / max(len(mean), 1), _TINY)
@@ -84,10 +87,10 @@ def predict_refitted(regression: FieldRegression, fit: LogFit) -> LeftOut:
     Raises:
         NotPositiveDefiniteError: the covariance of the data has no factor at the fit.
     """
-    known = predict_left_out(regression, fit.theta)
+    mean, covariance = _predictions(regression, fit.theta)
+    known = _left_out(regression, fit.theta, mean, covariance)
     if not np.isfinite(known.density).all():
         return known
-    mean, covariance = _predictions(regression, fit.theta)
     slope, shift, growth = _slopes(regression, fit.theta, exact=True)
     moved = np.clip(-fit.covariance @ slope, -_FURTHEST, _FURTHEST)
     mean = mean + np.einsum("pm,pmi->mi", moved, shift)
