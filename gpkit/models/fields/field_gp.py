@@ -302,7 +302,8 @@ class FieldGP(ABC):
             self._best, self.posterior = chosen, None
         assert self.observations is not None
         members = [(by_name[name], weight) for name, weight in weights.items()]
-        self._mixture = FieldMixture(self.observations, members, self._counted(), kept)
+        noise = comparison.noise if kernel is None else None
+        self._mixture = FieldMixture(self.observations, members, self._counted(), kept, noise)
 
     # -- files ----------------------------------------------------------------------------------------------------
 

@@ -109,6 +109,7 @@ class FieldMixture:
         members: Kernels with their weights, which add up to one.
         uncertainty: One of :data:`UNCERTAINTIES`.
         drawn: Draws of the parameters (chains, draws, P) of one of the kernels, by its name.
+        noise: Standard deviation of the noise by all kernels that were compared; None leaves it to the members.
     """
 
     def __init__(
@@ -117,8 +118,10 @@ class FieldMixture:
         members: Sequence[tuple[Candidate, float]],
         uncertainty: str,
         drawn: dict[str, Array] | None = None,
+        noise: float | None = None,
     ) -> None:
         self.observations = observations
+        self.compared_noise = noise
         self.members = list(members)
         self.uncertainty = uncertainty
         self.drawn = {} if drawn is None else drawn
@@ -325,7 +328,7 @@ class FieldMixture:
         """What a kernel has learnt as noise and is the field's own variation between observed places, a variance.
 
         It is all of it where observations are exact. Noise belongs to the observations and not to a kernel: where
-        several kernels are mixed, what one of them calls noise beyond what they say together it has not explained.
+        several kernels are compared, what one of them calls noise beyond what they say together it has not explained.
         """
         if self.observations.exact:
             return posterior.noise**2
@@ -334,9 +337,14 @@ class FieldMixture:
         return max(posterior.noise**2 - self._common_noise(), 0.0)
 
     def _common_noise(self) -> float:
-        """Variance of the noise by all kernels: the geometric mean by weight."""
+        """Variance of the noise: the geometric mean of the members', at most what all kernels say together.
+
+        Few noisy places do not tell a smooth field under much noise from a rough one under little. Members have been
+        chosen for their means, which are better if smooth; variances have to count both.
+        """
         levels = [float(candidate.regression.split(candidate.fit.theta)[0]) for candidate, _ in self.members]
-        return math.exp(2.0 * float(np.average(levels, weights=[weight for _, weight in self.members])))
+        mixed = math.exp(np.average(levels, weights=[weight for _, weight in self.members]))
+        return (mixed if self.compared_noise is None else min(mixed, self.compared_noise)) ** 2
 
     def _observed(self, sites: Sites, component: Component, mean: Array, covariance: Array) -> tuple[Array, Array]:
         """What a kernel has not explained varies from place to place, but for those that were observed exactly."""

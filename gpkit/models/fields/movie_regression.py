@@ -33,7 +33,7 @@ from gpkit.inference.log_parameters import LogParameter
 from gpkit.kernels.base import StateSpaceKernel
 from gpkit.models.fields.sites import Sites
 from gpkit.models.fields.spectral_term import SpectralTerm
-from gpkit.models.fields.terms import Scales, Term
+from gpkit.models.fields.terms import Scales, Term, starting_points
 
 __all__ = ["MoviePosterior", "MovieRegression", "TimeKernel"]
 
@@ -245,11 +245,9 @@ class MovieRegression:
         return float(total.detach()), gradient
 
     def starts(self) -> list[Array]:
-        """Points worth trying: length scales of the terms from short to long."""
+        """Points worth trying (:func:`gpkit.models.fields.terms.starting_points`)."""
         head = [math.log(p.start) for p in self.parameters[: 1 + len(self.time.parameters)]]
-        grids = [term.scan() for term in self.terms]
-        longest = max(len(grid) for grid in grids)
-        return [np.array(head + [v for grid in grids for v in grid[min(k, len(grid) - 1)]]) for k in range(longest)]
+        return starting_points(head, self.terms, noise=True)
 
     def posterior(self, theta: Array) -> MoviePosterior:
         """The posterior at given parameters."""

@@ -24,7 +24,7 @@ from gpkit.models.fields.posterior import FieldPosterior
 from gpkit.models.fields.sites import Sites
 from gpkit.models.fields.spectral_algebra import SpectralAlgebra
 from gpkit.models.fields.spectral_term import SpectralTerm
-from gpkit.models.fields.terms import ConstantTerm, Scales, Term
+from gpkit.models.fields.terms import ConstantTerm, Scales, Term, starting_points
 
 __all__ = ["FieldPosterior", "FieldRegression"]
 
@@ -111,17 +111,9 @@ class FieldRegression:
         return value - float(np.log(self.rows).sum()), gradient
 
     def starts(self) -> list[Array]:
-        """Points worth trying: the terms' length scales together from short to long."""
-        noise = [] if self.noise is not None else [math.log(self.scales.noise().start)]
-        grids = [term.scan() for term in self.terms]
-        longest = max(len(grid) for grid in grids)
-        out = []
-        for k in range(longest):
-            point = list(noise)
-            for grid in grids:
-                point += grid[min(k, len(grid) - 1)]
-            out.append(np.array(point))
-        return out
+        """Points worth trying (:func:`gpkit.models.fields.terms.starting_points`)."""
+        learnt = self.noise is None
+        return starting_points([math.log(self.scales.noise().start)] * learnt, self.terms, noise=learnt)
 
     def posterior(self, theta: Array) -> FieldPosterior:
         """The posterior at given parameters.

@@ -20,7 +20,7 @@ from gpkit.inference.log_parameters import LogFit, log_prior, maximise_log
 from gpkit.models.fields.jackknife import predict_left_out, predict_refitted
 from gpkit.models.fields.regression import FieldRegression
 from gpkit.models.fields.speed_term import SPEED
-from gpkit.models.fields.stacking import stacking_weights
+from gpkit.models.fields.stacking import EVIDENCE_POWER, stacking_weights
 
 __all__ = ["Candidate", "KernelComparison", "best_start", "fit_candidates", "fit_regression"]
 
@@ -80,6 +80,13 @@ class KernelComparison:
             exact=self.exact,
         )
         return {c.name: float(w) for c, w in zip(self.candidates, weights, strict=True) if w > 0.0}
+
+    @functools.cached_property
+    def noise(self) -> float:
+        """Standard deviation of the noise by all kernels: the mean of theirs by powers of the evidence."""
+        deviations = [math.exp(float(c.regression.split(c.fit.theta)[0])) for c in self.candidates]
+        evidences = np.array([c.fit.log_evidence for c in self.candidates])
+        return float(np.average(deviations, weights=np.exp(EVIDENCE_POWER * (evidences - evidences.max()))))
 
     @property
     def best(self) -> Candidate:

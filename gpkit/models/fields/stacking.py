@@ -30,7 +30,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["stacking_weights"]
+__all__ = ["EVIDENCE_POWER", "stacking_weights"]
 
 Array = NDArray[np.float64]
 
@@ -47,8 +47,8 @@ _PRIOR_SHARE = 0.05
 """Places that the prior of the weights is worth, as a share of the observed ones."""
 _MEAN_SHARE = 0.75
 """Share of the mixture of means in what is stacked."""
-_EVIDENCE_POWER = 0.4
-"""Of evidences where places are few."""
+EVIDENCE_POWER = 0.4
+"""Of evidences where places are few, and in what kernels say together about the noise."""
 _DIRECTION_POWER = 0.2
 """Of likelihoods of the left-out directions where places are few."""
 _ENOUGH = 60.0
@@ -80,7 +80,7 @@ def stacking_weights(
     precise = -np.log(variances[usable])
     counts = _PRIOR_SHARE * places * _softmax(_TEMPER * (evidences + densities.sum(1)) + precise)
     stacked = (1.0 - _MEAN_SHARE) * _by_density(densities, counts) + _MEAN_SHARE * _by_mean(values - means, counts)
-    likely = _softmax(_EVIDENCE_POWER * evidences + _DIRECTION_POWER * _directions(values, means) + precise)
+    likely = _softmax(EVIDENCE_POWER * evidences + _DIRECTION_POWER * _directions(values, means) + precise)
     few = 1.0 / (1.0 + (places / (_ENOUGH_EXACT if exact else _ENOUGH)) ** 2)
     found = few * likely + (1.0 - few) * stacked
     found = np.where(found < _SMALLEST, 0.0, found)

@@ -6,13 +6,16 @@ differentiable function of their logarithms. Fields are stacks of tangent coordi
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
@@ -20,9 +23,13 @@ from gpkit.inference.log_parameters import LogParameter
 from gpkit.models.fields.sites import Sites
 from gpkit.operators.sparse_symmetric import SparsePattern
 
-__all__ = ["ConstantTerm", "Scales", "Term", "between"]
+__all__ = ["ConstantTerm", "Scales", "Term", "between", "starting_points"]
 
+Array = NDArray[np.float64]
 Prepared = tuple[Tensor, ...]
+
+_MUCH_NOISE = 4.0
+"""Noise of the second half of a fit's starting points, over that of the first."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,28 @@ class Term(ABC):
             ]
             out.append(tuple(point))
         return list(dict.fromkeys(out))
+
+
+def starting_points(head: Sequence[float], terms: Sequence[Term], *, noise: bool) -> list[Array]:
+    """Points worth trying: the terms' length scales together from short to long, with little and with much noise.
+
+    With little noise alone, few noisy places look like a field without any correlation: a maximum of its own.
+
+    Args:
+        head: Logarithms of the parameters before those of the terms.
+        terms: Summands.
+        noise: Whether the first of ``head`` is the noise, so that there are two values of it.
+    """
+    heads = [list(head)]
+    if noise:
+        heads.append([head[0] + math.log(_MUCH_NOISE), *head[1:]])
+    grids = [term.scan() for term in terms]
+    steps = range(max(len(grid) for grid in grids))
+    return [
+        np.array(list(itertools.chain(start, *(grid[min(k, len(grid) - 1)] for grid in grids))))
+        for start in heads
+        for k in steps
+    ]
 
 
 def between(left: Sites, right: Sites) -> Tensor:

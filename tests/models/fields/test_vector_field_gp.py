@@ -322,6 +322,21 @@ def test_singularities(fitted: VectorFieldGP) -> None:
     assert [s.probability for s in again.found] == [s.probability for s in found.found]
 
 
+def test_few_noisy_places_are_not_taken_for_white_noise(sphere: Surface) -> None:
+    """A field without correlation is a maximum of its own of the posterior density, 40 nats below the right one."""
+    rng, points = np.random.default_rng(11), sphere.cloud.points
+    pull = rng.standard_normal(3)
+    vectors = pull - points * (points @ pull)[:, None]
+    vectors /= np.sqrt(np.square(vectors).sum(1).mean())
+    train = rng.permutation(len(points))[:30]
+    rest = np.setdiff1d(np.arange(len(points)), train)
+    noise = sphere.cloud.to_tangent(0.3 * rng.standard_normal(vectors.shape))[0]
+    model = VectorFieldGP(sphere.cloud, "helmholtz:rbf")
+    model.fit(train, (vectors + sphere.cloud.to_ambient(noise))[train], progress=False)
+    errors = np.linalg.norm(model.predict(rest).mean - vectors[rest], axis=1)
+    assert np.sqrt(np.square(errors).mean()) < 0.25, "a prediction of zero has 1"
+
+
 def test_directions_where_speeds_differ(sphere: Surface) -> None:
     """Smooth directions at speeds that go up and down: kernels of one amplitude lose the directions of slow places."""
     rng = np.random.default_rng(3)
