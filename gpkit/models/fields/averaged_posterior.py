@@ -6,16 +6,18 @@ that is a little wrong costs more than all that is to be learnt from it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpkit.errors import DataWarning, NotPositiveDefiniteError
 from gpkit.models.fields.posterior import FieldPosterior
 from gpkit.models.fields.sites import Sites
 
-__all__ = ["AveragedPosterior"]
+__all__ = ["AveragedPosterior", "averaged_posterior"]
 
 Array = NDArray[np.float64]
 
@@ -71,3 +73,30 @@ class AveragedPosterior:
         apart = np.stack(means) - np.mean(means, axis=0)
         spread = np.einsum("smi,smj->mij", apart, apart) / len(means)
         return moments(self.centre)[0], np.mean(covariances, axis=0) + spread
+
+
+def averaged_posterior(
+    name: str, centre: FieldPosterior, drawn: Array, posterior_at: Callable[[Array], FieldPosterior]
+) -> AveragedPosterior:
+    """The average over draws of the parameters, of which those without a posterior are left out with a warning.
+
+    Args:
+        name: Of the kernel.
+        centre: The posterior at the best parameters.
+        drawn: Logarithms of the parameters, (S, P).
+        posterior_at: Makes the posterior at one of them.
+    """
+    around = []
+    for theta in drawn:
+        try:
+            around.append(posterior_at(theta))
+        except NotPositiveDefiniteError:  # the covariance of exact data has no factor in floating point there
+            continue
+    if len(around) < len(drawn):
+        warnings.warn(
+            f"{len(drawn) - len(around)} of {len(drawn)} draws of the parameters of {name} have a covariance without "
+            "a Cholesky factor in floating point; regions are averages over the others",
+            DataWarning,
+            stacklevel=5,
+        )
+    return AveragedPosterior(centre, around or [centre])

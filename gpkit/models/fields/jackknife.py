@@ -54,6 +54,7 @@ class LeftOut:
             constant would be, from the data of all places.
         root: Of the covariance of the parameters by their scatter, (P, P); None where it was not asked for.
         factor: Of the field's variances that the errors ask for, at least 1.
+        inflation: What :func:`inflation_of` says; None where it was not asked for.
     """
 
     density: Array
@@ -61,6 +62,7 @@ class LeftOut:
     variance: float
     root: Array | None = None
     factor: float = 1.0
+    inflation: float | None = None
 
 
 def predict_left_out(regression: FieldRegression, theta: Array) -> LeftOut:
@@ -79,10 +81,15 @@ def _left_out(regression: FieldRegression, theta: Array, mean: Array, covariance
     return LeftOut(_density(regression.values, mean, covariance), mean, variance)
 
 
-def predict_refitted(regression: FieldRegression, fit: LogFit) -> LeftOut:
+def predict_refitted(regression: FieldRegression, fit: LogFit, *, exact: bool = False) -> LeftOut:
     """Each place given all others, by the parameters that a fit without it would have, to first order.
 
     Costs two posteriors a parameter.
+
+    Args:
+        regression: Data and terms.
+        fit: Its maximum a posteriori.
+        exact: Whether what was learnt as noise belongs to the field.
 
     Raises:
         NotPositiveDefiniteError: the covariance of the data has no factor at the fit.
@@ -91,13 +98,16 @@ def predict_refitted(regression: FieldRegression, fit: LogFit) -> LeftOut:
     known = _left_out(regression, fit.theta, mean, covariance)
     if not np.isfinite(known.density).all():
         return known
-    slope, shift, growth = _slopes(regression, fit.theta, exact=True)
+    slope, shift, growth, own_growth = _slopes(regression, fit.theta)
     moved = np.clip(-fit.covariance @ slope, -_FURTHEST, _FURTHEST)
     mean = mean + np.einsum("pm,pmi->mi", moved, shift)
     wider = np.exp(np.clip((moved * growth).sum(0), -math.log(_LARGEST), math.log(_LARGEST)))
     density = _density(regression.values, mean, wider[:, None, None] * covariance)
-    factor = _factor(regression.values - mean, covariance, _noise(regression, fit.theta))
-    return LeftOut(density, mean, known.variance, _scatter(slope, fit.covariance, _LARGEST), factor)
+    noise = _noise(regression, fit.theta)
+    factor = _factor(regression.values - mean, covariance, noise)
+    own, growth = (covariance, growth) if exact else (covariance - noise, own_growth)
+    inflation = _inflation(own, slope, shift, growth, fit.covariance)
+    return LeftOut(density, mean, known.variance, _scatter(slope, fit.covariance, _LARGEST), factor, inflation)
 
 
 def _factor(rest: Array, covariance: Array, noise: Array) -> float:
@@ -125,24 +135,24 @@ def inflation_of(regression: FieldRegression, fit: LogFit, *, exact: bool = Fals
     mean, covariance = _predictions(regression, fit.theta)
     if not len(fit.theta) or len(mean) < 2 or not np.isfinite(_density(regression.values, mean, covariance)).all():
         return 1.0
+    slope, shift, growth, own_growth = _slopes(regression, fit.theta)
     own = covariance if exact else covariance - _noise(regression, fit.theta)
-    return _inflation(own, *_slopes(regression, fit.theta, exact=exact), fit.covariance)
+    return _inflation(own, slope, shift, growth if exact else own_growth, fit.covariance)
 
 
-def _slopes(regression: FieldRegression, theta: Array, *, exact: bool) -> tuple[Array, Array, Array]:
+def _slopes(regression: FieldRegression, theta: Array) -> tuple[Array, Array, Array, Array]:
     """Derivatives of what left-out places are predicted to be; zero for a parameter that has none.
 
     Args:
         regression: Data and terms.
         theta: Logarithms of the parameters, (P,).
-        exact: Whether what was learnt as noise belongs to the variances.
 
     Returns:
-        Those of the log densities (P, m), of the means (P, m, d), and of the mean logarithms of the principal variances
-        (P, m).
+        Those of the log densities (P, m), of the means (P, m, d), of the mean logarithms of the principal variances
+        (P, m), and of the same without the noise (P, m).
     """
     shape = (len(theta), *regression.values.shape)
-    slope, shift, growth = np.zeros(shape[:2]), np.zeros(shape), np.zeros(shape[:2])
+    slope, shift, growth, own = np.zeros(shape[:2]), np.zeros(shape), np.zeros(shape[:2]), np.zeros(shape[:2])
     for k in range(len(theta)):
         ends = []
         for sign in (1.0, -1.0):
@@ -152,11 +162,11 @@ def _slopes(regression: FieldRegression, theta: Array, *, exact: bool) -> tuple[
                 mean, spread = _predictions(regression, there)
             except NotPositiveDefiniteError:
                 break
-            volume = _log_volume(spread if exact else spread - _noise(regression, there))
-            ends.append((_density(regression.values, mean, spread), mean, volume))
+            volumes = (_log_volume(spread), _log_volume(spread - _noise(regression, there)))
+            ends.append((_density(regression.values, mean, spread), mean, *volumes))
         if len(ends) == 2 and all(np.isfinite(end[0]).all() for end in ends):
-            slope[k], shift[k], growth[k] = ((a - b) / (2.0 * _STEP) for a, b in zip(*ends, strict=True))
-    return slope, shift, growth
+            slope[k], shift[k], growth[k], own[k] = ((a - b) / (2.0 * _STEP) for a, b in zip(*ends, strict=True))
+    return slope, shift, growth, own
 
 
 def _inflation(own: Array, slope: Array, shift: Array, growth: Array, laplace: Array) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from gpkit.errors import DataWarning, NotPositiveDefiniteError
+from gpkit.errors import DataWarning
 from gpkit.inference.log_parameters import laplace_points, normal_draws
-from gpkit.models.fields.averaged_posterior import AveragedPosterior
+from gpkit.models.fields.averaged_posterior import AveragedPosterior, averaged_posterior
 from gpkit.models.fields.calculus import FieldFunctional
 from gpkit.models.fields.jackknife import inflation_of
 from gpkit.models.fields.local_scale import LocalScale, local_scale
@@ -154,10 +155,10 @@ class FieldMixture:
                 count = min(len(flat), _COMPONENTS if draws is None else max(1, draws))
                 thetas = flat[np.linspace(0, len(flat) - 1, count).astype(int)]
                 shares = np.full(count, 1.0 / count)
-            elif candidate.root is not None:
+            elif candidate.left_out.root is not None:
                 averaged = self.uncertainty != "map"
                 # Of what errors of left-out places ask for, the spread of the parameters is about half.
-                inflation = math.sqrt(candidate.factor) if averaged else 1.0
+                inflation = math.sqrt(candidate.left_out.factor) if averaged else 1.0
             elif self.uncertainty == "laplace":
                 if candidate.name not in self._around:
                     self._around[candidate.name] = laplace_points(candidate.regression, candidate.fit, _AROUND)
@@ -172,6 +173,8 @@ class FieldMixture:
         return out
 
     def _inflation_of(self, candidate: Candidate) -> float:
+        if candidate.left_out.inflation is not None:
+            return candidate.left_out.inflation
         if candidate.name not in self._inflation:
             exact = self.observations.exact
             self._inflation[candidate.name] = inflation_of(candidate.regression, candidate.fit, exact=exact)
@@ -199,8 +202,8 @@ class FieldMixture:
             level = posterior.noise**2 - self._unexplained(posterior)
             noise = (level * np.square(candidate.regression.rows)).reshape(-1, d)[:, :, None] * np.eye(d)
             inflation = self._inflation_of(candidate)
-            if candidate.root is not None:  # parameters that have seen a place predict it too well
-                mean = candidate.left_out_mean
+            if candidate.left_out.root is not None:  # parameters that have seen a place predict it too well
+                mean = candidate.left_out.mean
             means.append(mean)
             covariances.append(inflation * covariance + (1.0 - inflation) * noise)
             noises.append(noise)
@@ -220,19 +223,12 @@ class FieldMixture:
 
     def _component(self, point: _Point) -> Component:
         posterior: FieldPosterior | AveragedPosterior = self._posterior_at(point.candidate, point.theta)
-        candidate = point.candidate
-        if point.averaged and candidate.root is not None and isinstance(posterior, FieldPosterior):
-            drawn = normal_draws(candidate.regression, point.theta, candidate.root, _AROUND)
-            around = [found for theta in drawn if (found := self._sound_posterior(candidate, theta)) is not None]
-            posterior = AveragedPosterior(posterior, around or [posterior])
+        candidate, root = point.candidate, point.candidate.left_out.root
+        if point.averaged and root is not None and isinstance(posterior, FieldPosterior):
+            drawn = normal_draws(candidate.regression, point.theta, root, _AROUND)
+            around = functools.partial(self._posterior_at, candidate)
+            posterior = averaged_posterior(candidate.name, posterior, drawn, around)
         return Component(posterior, point.weight, point.inflation, point.local)
-
-    def _sound_posterior(self, candidate: Candidate, theta: Array) -> FieldPosterior | None:
-        """That at a draw of the parameters; None where the covariance of exact data has no factor in floating point."""
-        try:
-            return self._posterior_at(candidate, theta)
-        except NotPositiveDefiniteError:
-            return None
 
     def _posterior_at(self, candidate: Candidate, theta: Array) -> FieldPosterior:
         key = candidate.name.encode() + np.asarray(theta).tobytes()
@@ -306,7 +302,8 @@ class FieldMixture:
         """
         found = [self._posterior_at(c, c.fit.theta).leave_one_out() for c, _ in self.members]
         means = [
-            mean if c.root is None else c.left_out_mean for (mean, _), (c, _) in zip(found, self.members, strict=True)
+            mean if c.left_out.root is None else c.left_out.mean
+            for (mean, _), (c, _) in zip(found, self.members, strict=True)
         ]
         return FieldPrediction(
             frames=sites.frames.numpy(),

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from gpkit.errors import ConvergenceError, NotPositiveDefiniteError
 from gpkit.inference.log_parameters import LogFit, log_prior, maximise_log
-from gpkit.models.fields.jackknife import predict_left_out, predict_refitted
+from gpkit.models.fields.jackknife import LeftOut, predict_left_out, predict_refitted
 from gpkit.models.fields.regression import FieldRegression
 from gpkit.models.fields.speed_term import SPEED
 from gpkit.models.fields.stacking import EVIDENCE_POWER, stacking_weights
@@ -35,23 +35,19 @@ class Candidate:
         name: Of the kernel.
         regression: Data and terms.
         fit: The maximum a posteriori.
-        elpd: Sum of the leave-one-place-out log predictive densities.
-        elpd_each: Its summands, (m,).
-        left_out_mean: Predictions of each observed place from all the others, (m, d).
-        left_out_variance: Mean variance of a coordinate of the field that these have.
-        root: Of the covariance of the parameters by their scatter, (P, P), for kernels with many parameters.
-        factor: Of their variances that errors of left-out places ask for.
+        left_out: Each observed place given all others; for kernels with many parameters by those that a fit without
+            it would have.
     """
 
     name: str
     regression: FieldRegression
     fit: LogFit
-    elpd: float
-    elpd_each: Array
-    left_out_mean: Array
-    left_out_variance: float
-    root: Array | None = None
-    factor: float = 1.0
+    left_out: LeftOut
+
+    @property
+    def elpd(self) -> float:
+        """Sum of the leave-one-place-out log predictive densities."""
+        return float(self.left_out.density.sum())
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +68,10 @@ class KernelComparison:
     def weights(self) -> dict[str, float]:
         """Stacking weights by kernel (:mod:`gpkit.models.fields.stacking`); those without weight are left out."""
         weights = stacking_weights(
-            np.stack([c.elpd_each for c in self.candidates]),
+            np.stack([c.left_out.density for c in self.candidates]),
             self.best.regression.values,
-            np.stack([c.left_out_mean for c in self.candidates]),
-            np.array([c.left_out_variance for c in self.candidates]),
+            np.stack([c.left_out.mean for c in self.candidates]),
+            np.array([c.left_out.variance for c in self.candidates]),
             np.array([c.fit.log_evidence for c in self.candidates]),
             exact=self.exact,
         )
@@ -181,13 +177,9 @@ def _candidate(
     name: str, regression: FieldRegression, starts: int, seed: int, fitted: Sequence[Candidate], *, exact: bool
 ) -> Candidate:
     fit = fit_regression(regression, starts=starts, seed=seed, init=_warm_start(regression, name, fitted))
-    # Without noise a place moves parameters further than first order goes.
-    refit = regression.flexible
-    found = predict_refitted(regression, fit) if refit else predict_left_out(regression, fit.theta)
-    each = found.density
-    return Candidate(
-        name, regression, fit, float(each.sum()), each, found.mean, found.variance, found.root, found.factor
-    )
+    if regression.flexible:
+        return Candidate(name, regression, fit, predict_refitted(regression, fit, exact=exact))
+    return Candidate(name, regression, fit, predict_left_out(regression, fit.theta))
 
 
 def fit_candidates(

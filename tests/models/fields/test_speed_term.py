@@ -10,12 +10,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from gpkit.errors import InvalidDataError
+from gpkit.errors import DataWarning, InvalidDataError, NotPositiveDefiniteError
 from gpkit.inference.log_parameters import LogFit, LogParameter, maximise_log, normal_draws
 from gpkit.models import ScalarFieldGP, VectorFieldGP
 from gpkit.models.fields.ambient_terms import ProjectedTerm
-from gpkit.models.fields.jackknife import predict_left_out, predict_refitted
-from gpkit.models.fields.regression import FieldRegression
+from gpkit.models.fields.averaged_posterior import averaged_posterior
+from gpkit.models.fields.jackknife import inflation_of, predict_left_out, predict_refitted
+from gpkit.models.fields.regression import FieldPosterior, FieldRegression
 from gpkit.models.fields.report_common import shared_content
 from gpkit.models.fields.selection import fit_regression
 from gpkit.models.fields.sites import node_sites
@@ -107,6 +108,32 @@ def test_speeds_are_estimates(fitted: VectorFieldGP) -> None:
     np.testing.assert_allclose(draws.var(0).sum(), wide.variance.sum(), rtol=0.1)
     spread = np.sqrt(wide.variance.sum() / len(wide.mean) / 3000)
     assert np.abs(draws.mean(0) - wide.mean).mean() < 2.0 * spread
+
+
+def test_inflation_is_found_with_the_fit(fitted: VectorFieldGP) -> None:
+    """Differences that left-out places need say it too: nothing is differentiated twice."""
+    assert fitted.result is not None
+    best = fitted.result.comparison.best
+    assert best.left_out.inflation == pytest.approx(inflation_of(best.regression, best.fit), rel=1e-9)
+    assert best.left_out.inflation is not None and best.left_out.inflation > 1.0
+
+
+def test_draws_without_a_factor_are_left_out(fitted: VectorFieldGP) -> None:
+    assert fitted.result is not None
+    best = fitted.result.comparison.best
+    draws = np.stack([best.fit.theta, best.fit.theta + 0.1, best.fit.theta - 0.1])
+
+    def posterior_at(theta: Array) -> FieldPosterior:
+        if theta[0] > best.fit.theta[0]:
+            raise NotPositiveDefiniteError("no factor")
+        return best.regression.posterior(theta)
+
+    centre = posterior_at(best.fit.theta)
+    with pytest.warns(DataWarning, match="1 of 3 draws of the parameters of this kernel have a covariance without"):
+        found = averaged_posterior("this kernel", centre, draws, posterior_at)
+    assert len(found.around) == 2
+    with pytest.warns(DataWarning, match="1 of 1 draws"):
+        assert averaged_posterior("this kernel", centre, draws[1:2], posterior_at).around == [centre]
 
 
 def test_report_shows_the_ends_of_the_speeds(fitted: VectorFieldGP) -> None:
