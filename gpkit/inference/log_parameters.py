@@ -21,6 +21,7 @@ from scipy.stats import qmc
 from tqdm import tqdm
 
 from gpkit.errors import ConvergenceError, InvalidDataError, NotPositiveDefiniteError
+from gpkit.inference.threads import one_blas_thread
 
 __all__ = [
     "LogDensity",
@@ -192,25 +193,9 @@ def maximise_log(
     centre, width = np.log([p.centre for p in parameters]), np.array([p.width for p in parameters])
     while len(points) < starts:
         points.append(centre + width * rng.standard_normal(len(parameters)))
-    runs = []
-    for point in points:
-        objective = _Objective(density)
-        # Starts on the edge of the box have no slope to follow where a bound is active in the wrong direction.
-        inside = np.clip(point, low + 1e-3 * (high - low), high - 1e-3 * (high - low))
-        result = optimize.minimize(
-            objective,
-            inside,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=list(zip(low, high, strict=True)),
-            callback=objective.record,
-            options={"maxiter": iterations, "maxfun": 4 * iterations, "ftol": 1e-10, "gtol": 1e-4},
-        )
-        value, gradient = objective(result.x)
-        slope = np.abs(result.x - np.clip(result.x - gradient, low, high)).max(initial=0.0)
-        # Rounding stops the optimiser where the likelihood is flat to its own precision, which is a maximum too.
-        finite = objective.worst > -math.inf and value < math.inf
-        runs.append((value, result.x, bool(finite and (result.success or slope < 1e-2)), objective))
+    # Factors of a few dozen to a few hundred rows: waking other BLAS threads costs more than they gain.
+    with one_blas_thread():
+        runs = [_run(density, point, low, high, iterations) for point in points]
     runs.sort(key=lambda run: run[0])
     value, theta, converged, best = runs[0]
     try:
@@ -218,7 +203,8 @@ def maximise_log(
     except NotPositiveDefiniteError as error:
         raise ConvergenceError(f"none of {len(runs)} starts found parameters with a finite density: {error}") from None
     prior, _ = log_prior(parameters, theta)
-    covariance, log_volume = _laplace(density, theta, low, high)
+    with one_blas_thread():
+        covariance, log_volume = _laplace(density, theta, low, high)
     return LogFit(
         values={p.name: float(v) for p, v in zip(parameters, np.exp(theta), strict=True)},
         theta=theta,
@@ -238,6 +224,29 @@ def maximise_log(
         trace=np.array(best.trace),
         seconds=clock.perf_counter() - begun,
     )
+
+
+def _run(
+    density: LogDensity, point: Array, low: Array, high: Array, iterations: int
+) -> tuple[float, Array, bool, _Objective]:
+    """Where one start ends: minus the log posterior, the parameters, whether that is a maximum, and the way there."""
+    objective = _Objective(density)
+    # Starts on the edge of the box have no slope to follow where a bound is active in the wrong direction.
+    inside = np.clip(point, low + 1e-3 * (high - low), high - 1e-3 * (high - low))
+    result = optimize.minimize(
+        objective,
+        inside,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=list(zip(low, high, strict=True)),
+        callback=objective.record,
+        options={"maxiter": iterations, "maxfun": 4 * iterations, "ftol": 1e-10, "gtol": 1e-4},
+    )
+    value, gradient = objective(result.x)
+    slope = np.abs(result.x - np.clip(result.x - gradient, low, high)).max(initial=0.0)
+    # Rounding stops the optimiser where the likelihood is flat to its own precision, which is a maximum too.
+    finite = objective.worst > -math.inf and value < math.inf
+    return value, result.x, bool(finite and (result.success or slope < 1e-2)), objective
 
 
 def _laplace(density: LogDensity, theta: Array, low: Array, high: Array, step: float = 1e-3) -> tuple[Array, float]:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from gpkit.errors import ConvergenceError, NotPositiveDefiniteError
 from gpkit.inference.log_parameters import LogFit, log_prior, maximise_log
+from gpkit.inference.threads import one_blas_thread
 from gpkit.models.fields.jackknife import LeftOut, predict_left_out, predict_refitted
 from gpkit.models.fields.regression import FieldRegression
 from gpkit.models.fields.speed_term import SPEED
@@ -217,7 +218,9 @@ def fit_candidates(
 
         def run(name: str) -> None:
             try:
-                fitted.append(_candidate(name, make(name), starts, seed, fitted, exact=exact))
+                regression = make(name)
+                with one_blas_thread():
+                    fitted.append(_candidate(name, regression, starts, seed, fitted, exact=exact))
             except (ConvergenceError, NotPositiveDefiniteError) as error:
                 skipped[name] = str(error)
             bar.update()
