@@ -157,8 +157,7 @@ class FieldMixture:
                 shares = np.full(count, 1.0 / count)
             elif candidate.left_out.root is not None:
                 averaged = self.uncertainty != "map"
-                # Of what errors of left-out places ask for, the spread of the parameters is about half.
-                inflation = math.sqrt(candidate.left_out.factor) if averaged else 1.0
+                inflation = candidate.left_out.factor if averaged else 1.0
             elif self.uncertainty == "laplace":
                 if candidate.name not in self._around:
                     self._around[candidate.name] = laplace_points(candidate.regression, candidate.fit, _AROUND)
