@@ -63,10 +63,10 @@ class FieldGP(ABC):
             scatter of the parameters does to them when places are left out, a factor per kernel; "calibrated" does
             that, and multiplies them by factors that vary from place to place where errors of left-out places ask for
             it (:mod:`gpkit.models.fields.local_scale`; :attr:`calibration` says what they are); with both, what one of
-            several kernels alone has learnt as noise is variation of the field; "laplace" averages
-            over eight parameters around each fit (points of Laplace's approximation, weighted by the posterior), at
-            eight times the cost; "map" does not. None is "calibrated" where kernels are compared or have dozens of
-            parameters, and "map" for one kernel that has not.
+            several kernels has learnt as noise beyond what all say together is variation of the field; "laplace"
+            averages over eight parameters around each fit (points of Laplace's approximation, weighted by the
+            posterior), at eight times the cost; "map" does not. None is "calibrated" where kernels are compared or have
+            dozens of parameters, and "map" for one kernel that has not.
     """
 
     _what = "values"

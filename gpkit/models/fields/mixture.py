@@ -221,13 +221,13 @@ class FieldMixture:
         return local_scale(points.numpy(), distances, shares, d)
 
     def _component(self, point: _Point) -> Component:
-        posterior: FieldPosterior | AveragedPosterior = self._posterior_at(point.candidate, point.theta)
         candidate, root = point.candidate, point.candidate.left_out.root
-        if point.averaged and root is not None and isinstance(posterior, FieldPosterior):
-            drawn = normal_draws(candidate.regression, point.theta, root, _AROUND)
-            around = functools.partial(self._posterior_at, candidate)
-            posterior = averaged_posterior(candidate.name, posterior, drawn, around)
-        return Component(posterior, point.weight, point.inflation, point.local)
+        centre = self._posterior_at(candidate, point.theta)
+        if not point.averaged or root is None:
+            return Component(centre, point.weight, point.inflation, point.local)
+        drawn = normal_draws(candidate.regression, point.theta, root, _AROUND)
+        around = averaged_posterior(candidate.name, centre, drawn, functools.partial(self._posterior_at, candidate))
+        return Component(around, point.weight, point.inflation, point.local)
 
     def _posterior_at(self, candidate: Candidate, theta: Array) -> FieldPosterior:
         key = candidate.name.encode() + np.asarray(theta).tobytes()

@@ -79,8 +79,10 @@ class KernelComparison:
         return {c.name: float(w) for c, w in zip(self.candidates, weights, strict=True) if w > 0.0}
 
     @functools.cached_property
-    def noise(self) -> float:
-        """Standard deviation of the noise by all kernels: the mean of theirs by powers of the evidence."""
+    def noise(self) -> float | None:
+        """Standard deviation of the noise: the kernels' mean by powers of the evidence; None where it is known."""
+        if self.best.regression.noise is not None:
+            return None
         deviations = [math.exp(float(c.regression.split(c.fit.theta)[0])) for c in self.candidates]
         evidences = np.array([c.fit.log_evidence for c in self.candidates])
         return float(np.average(deviations, weights=np.exp(EVIDENCE_POWER * (evidences - evidences.max()))))

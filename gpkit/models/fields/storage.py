@@ -10,7 +10,7 @@ from gpkit.models.payload import PayloadFormat
 
 __all__ = ["load_field", "save_field"]
 
-_FILE = PayloadFormat("gpkit field model", 2, "a gpkit field model", oldest=2)
+_FILE = PayloadFormat("gpkit field model", 3, "a gpkit field model", oldest=3)
 
 
 def save_field(model: Any, path: str | Path) -> Path:
